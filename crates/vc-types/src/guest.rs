@@ -1,0 +1,34 @@
+//! What the host and our agent agree on without asking: ports, tags and places in the guest.
+
+/// The agent's ttrpc services (the number that Kata's agent uses).
+pub const AGENT_PORT: u32 = 1024;
+
+/// The agent's framed streams, see `agent_protocol::frame`.
+pub const STREAM_PORT: u32 = 1026;
+
+/// The *host's* port that the agent dials once when it is ready to serve.
+pub const READY_PORT: u32 = 1027;
+
+/// The context id of every guest. Each VM has a vsock device of its own, so they never meet.
+pub const GUEST_CID: u32 = 3;
+
+/// The context id of the host.
+pub const HOST_CID: u32 = 2;
+
+/// The tag of the share with the host's system, served without any right.
+pub const SYSTEM_SHARE_TAG: &str = "virtc-system";
+
+/// The tag of the share with the invoking user's rights.
+pub const USER_SHARE_TAG: &str = "virtc-user";
+
+/// Where the agent mounts the shares, each under its tag.
+pub const SHARES_DIR: &str = "/run/virtc/shares";
+
+/// Where the agent mounts the scratch disk or the scratch tmpfs.
+pub const SCRATCH_DIR: &str = "/run/virtc/scratch";
+
+/// Where the agent keeps its containers, each under its id: `rootfs`, `config.json`, …
+pub const CONTAINERS_DIR: &str = "/run/virtc/containers";
+
+/// The serial number of the scratch disk, by which the guest finds it.
+pub const SCRATCH_SERIAL: &str = "virtc-scratch";

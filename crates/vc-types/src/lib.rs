@@ -1,0 +1,30 @@
+//! The ground floor: what every crate of virtcontainers may speak of.
+//!
+//! Values here are checked when they are made, so that no later code checks them again: a
+//! [`SandboxId`] cannot hold a path, an [`ExitStatus`] cannot be a success that was guessed.
+//! Nothing in this crate waits, and nothing but [`ProcessIdentity`] reads the system.
+
+#![forbid(unsafe_code)]
+
+pub mod guest;
+pub mod limits;
+
+mod error;
+mod exit;
+mod id;
+mod process;
+mod rollback;
+mod signal;
+mod size;
+mod state;
+mod timeline;
+
+pub use error::{Error, Hint, Result};
+pub use exit::{EndReason, ExitStatus};
+pub use id::{ContainerId, ExecId, SandboxId};
+pub use process::{BootId, ProcessIdentity};
+pub use rollback::Rollback;
+pub use signal::Signal;
+pub use size::ByteSize;
+pub use state::{ContainerState, SandboxState};
+pub use timeline::{ClockPoint, Timeline};

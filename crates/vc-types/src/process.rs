@@ -1,0 +1,211 @@
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Which boot of the host something belongs to, from `/proc/sys/kernel/random/boot_id`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BootId(String);
+
+impl BootId {
+    /// The boot that this process runs in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Proc`] when the file cannot be read.
+    pub fn current() -> Result<Self> {
+        let path = "/proc/sys/kernel/random/boot_id";
+        fs::read_to_string(path)
+            .map(|text| Self(text.trim().to_owned()))
+            .map_err(|source| Error::Proc {
+                path: path.into(),
+                source,
+            })
+    }
+}
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One process of this host for good: a pid that was given again, or another boot's, is not it.
+///
+/// ```
+/// use vc_types::ProcessIdentity;
+///
+/// let me = ProcessIdentity::current()?;
+/// assert!(me.is_alive());
+/// # Ok::<(), vc_types::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    pid: i32,
+    /// In clock ticks since boot, as `/proc/<pid>/stat` has it.
+    start_time: u64,
+    boot_id: BootId,
+}
+
+impl ProcessIdentity {
+    /// The calling process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Proc`] when `/proc` cannot be read.
+    pub fn current() -> Result<Self> {
+        Self::of(i32::try_from(std::process::id()).unwrap_or_default())
+    }
+
+    /// The process that has this pid now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidPid`] for pids that do not stand for one process of ours (1 and less);
+    /// [`Error::Proc`] when there is no such process.
+    pub fn of(pid: i32) -> Result<Self> {
+        if pid <= 1 {
+            return Err(Error::InvalidPid { pid });
+        }
+        Ok(Self {
+            pid,
+            start_time: start_time(pid)?,
+            boot_id: BootId::current()?,
+        })
+    }
+
+    /// Its pid, for messages and for files that others read. Signals go by [`Self::open`].
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Whether it lives; a zombie does not.
+    pub fn is_alive(&self) -> bool {
+        self.boot_id_is_current() && matches!(stat(self.pid), Ok(stat) if self.matches(&stat))
+    }
+
+    /// A pidfd of it, or nothing when it has ended.
+    ///
+    /// The identity is checked again after the descriptor was opened, so the descriptor is of
+    /// this process and no other.
+    ///
+    /// # Errors
+    ///
+    /// Any error of `pidfd_open` but "no such process".
+    pub fn open(&self) -> io::Result<Option<OwnedFd>> {
+        if !self.boot_id_is_current() {
+            return Ok(None);
+        }
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return Ok(None);
+        };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => Ok(self.is_alive().then_some(fd)),
+            Err(rustix::io::Errno::SRCH) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn boot_id_is_current(&self) -> bool {
+        BootId::current().is_ok_and(|current| current == self.boot_id)
+    }
+
+    fn matches(&self, stat: &Stat) -> bool {
+        stat.start_time == self.start_time && !matches!(stat.state, 'Z' | 'X' | 'x')
+    }
+}
+
+impl fmt::Display for ProcessIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.pid)
+    }
+}
+
+struct Stat {
+    state: char,
+    start_time: u64,
+}
+
+fn start_time(pid: i32) -> Result<u64> {
+    stat(pid).map(|stat| stat.start_time)
+}
+
+fn stat(pid: i32) -> Result<Stat> {
+    let path = PathBuf::from(format!("/proc/{pid}/stat"));
+    let read = fs::read(&path)
+        .and_then(|bytes| parse_stat(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into()));
+    read.map_err(|source| Error::Proc { path, source })
+}
+
+/// Reads fields 3 and 22 of proc(5)'s `stat`. The command in field 2 may hold anything, so the
+/// fields are counted from the last `)`.
+fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+    let after = bytes.iter().rposition(|b| *b == b')')?;
+    let mut fields = std::str::from_utf8(bytes.get(after + 1..)?)
+        .ok()?
+        .split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(Stat { state, start_time })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_with_brackets_and_spaces_is_no_trouble() {
+        let line = b"7 (a) Z 9 (b)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        let stat = parse_stat(line).unwrap();
+        assert_eq!((stat.state, stat.start_time), ('S', 4711));
+        assert!(parse_stat(b"").is_none());
+        assert!(parse_stat(b"1 (x) S 1").is_none());
+    }
+
+    #[test]
+    fn an_ended_process_is_not_alive_even_as_a_zombie() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        if let Ok(identity) = ProcessIdentity::of(pid) {
+            let fd = rustix::process::waitid(
+                rustix::process::WaitId::Pid(Pid::from_raw(pid).unwrap()),
+                rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
+            );
+            assert!(fd.is_ok());
+            assert!(!identity.is_alive());
+        }
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn another_start_time_or_boot_is_another_process() {
+        let me = ProcessIdentity::current().unwrap();
+        let earlier = ProcessIdentity {
+            start_time: me.start_time + 1,
+            ..me.clone()
+        };
+        let rebooted = ProcessIdentity {
+            boot_id: BootId("other".into()),
+            ..me.clone()
+        };
+        assert!(me.open().unwrap().is_some());
+        assert!(!earlier.is_alive() && earlier.open().unwrap().is_none());
+        assert!(!rebooted.is_alive() && rebooted.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn pids_that_mean_many_are_refused() {
+        for pid in [-1, 0, 1] {
+            assert!(matches!(
+                ProcessIdentity::of(pid),
+                Err(Error::InvalidPid { .. })
+            ));
+        }
+    }
+}
