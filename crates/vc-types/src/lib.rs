@@ -9,6 +9,7 @@
 pub mod guest;
 pub mod limits;
 
+mod address;
 mod error;
 mod exit;
 mod id;
@@ -19,6 +20,7 @@ mod size;
 mod state;
 mod timeline;
 
+pub use address::AgentAddress;
 pub use error::{Error, Hint, Result};
 pub use exit::{EndReason, ExitStatus};
 pub use id::{ContainerId, ExecId, SandboxId};

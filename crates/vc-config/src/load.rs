@@ -1,0 +1,306 @@
+//! Reading the configuration: defaults, file, environment and flags, the later over the earlier.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::error::{Error, Problem, Result};
+use crate::nearest::nearest;
+use crate::setting::{Key, list};
+use crate::tree;
+
+/// The file that is read when none is named, where it exists.
+pub const CONFIG_FILE: &str = "/etc/virtcontainers/config.toml";
+
+/// Every variable that begins so is a key of the configuration.
+pub(crate) const VARIABLE_PREFIX: &str = "VIRTC_";
+
+/// But these, which are for tests.
+const TEST_PREFIX: &str = "VIRTC_TEST_";
+
+/// Bytes of a configuration file: the documented one with every key is some ten thousand.
+const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Who set a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "origin", rename_all = "kebab-case")]
+pub enum Origin {
+    /// Nobody: it is the default.
+    Default,
+    /// The configuration file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Environment {
+        /// The variable.
+        variable: String,
+    },
+    /// A flag of the command line.
+    Flag {
+        /// The flag, such as `--memory`.
+        flag: String,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "file {} line {line}", path.display()),
+            Self::Environment { variable } => write!(f, "environment {variable}"),
+            Self::Flag { flag } => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+/// Where the configuration comes from.
+///
+/// ```
+/// use vc_config::{Origin, Sources};
+///
+/// let mut sources = Sources::default();
+/// sources.environment([("VIRTC_VM_VCPUS".into(), "2".into())]);
+/// sources.flag("vm.memory", "--memory", "512m");
+/// let loaded = sources.load()?;
+/// assert_eq!(loaded.config.vm.vcpus, Some(2));
+/// assert_eq!(loaded.origin("vm.memory"), Origin::Flag { flag: "--memory".into() });
+/// # Ok::<(), vc_config::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    file: Option<(PathBuf, Missing)>,
+    variables: Vec<(String, String)>,
+    flags: Vec<(String, String, FlagValue)>,
+}
+
+#[derive(Clone, Debug)]
+enum FlagValue {
+    Text(String),
+    List(Vec<String>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    Fine,
+    AnError,
+}
+
+impl Sources {
+    /// What a program reads by default: [`CONFIG_FILE`] where it exists, or the file that was
+    /// named, and this process's environment.
+    pub fn of_process(config: Option<&Path>) -> Self {
+        let mut sources = Self::default();
+        match config {
+            Some(path) => sources.file(path),
+            None => sources.file_if_it_exists(CONFIG_FILE),
+        }
+        sources.environment(std::env::vars_os());
+        sources
+    }
+
+    /// Reads this file, which must exist.
+    pub fn file(&mut self, path: impl Into<PathBuf>) {
+        self.file = Some((path.into(), Missing::AnError));
+    }
+
+    /// Reads this file where it exists.
+    pub fn file_if_it_exists(&mut self, path: impl Into<PathBuf>) {
+        self.file = Some((path.into(), Missing::Fine));
+    }
+
+    /// Takes the variables that begin with `VIRTC_`.
+    pub fn environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) {
+        let ours = variables.into_iter().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            let is_ours = name.starts_with(VARIABLE_PREFIX) && !name.starts_with(TEST_PREFIX);
+            is_ours.then(|| (name, value.to_string_lossy().into_owned()))
+        });
+        self.variables.extend(ours);
+    }
+
+    /// Sets `key` to what the flag `flag` was given.
+    pub fn flag(&mut self, key: &str, flag: &str, value: impl Into<String>) {
+        let value = FlagValue::Text(value.into());
+        self.flags.push((key.to_owned(), flag.to_owned(), value));
+    }
+
+    /// Sets the list `key` to what the flag `flag` was given, in the order of its uses.
+    pub fn flag_list(&mut self, key: &str, flag: &str, values: Vec<String>) {
+        let value = FlagValue::List(values);
+        self.flags.push((key.to_owned(), flag.to_owned(), value));
+    }
+
+    /// Reads everything, and checks it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] when a file that was named cannot be read, [`Error::Parse`] when it is not
+    /// TOML, [`Error::Invalid`] with every problem of every source otherwise.
+    pub fn load(&self) -> Result<Loaded> {
+        let mut layers = Layers::default();
+        if let Some((path, missing)) = &self.file {
+            layers.add_file(path, *missing)?;
+        }
+        for (variable, text) in &self.variables {
+            layers.add_variable(variable, text);
+        }
+        for (key, flag, value) in &self.flags {
+            layers.add_flag(key, flag, value);
+        }
+        layers.finish()
+    }
+}
+
+/// A configuration that was read and checked.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    origins: BTreeMap<String, Origin>,
+}
+
+impl Loaded {
+    /// Who set the value of the key with this path.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+}
+
+#[derive(Default)]
+struct Layers {
+    config: Config,
+    origins: BTreeMap<String, Origin>,
+    problems: Vec<Problem>,
+}
+
+impl Layers {
+    fn add_file(&mut self, path: &Path, missing: Missing) -> Result<()> {
+        let text = match read_bounded(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound && missing == Missing::Fine => {
+                return Ok(());
+            }
+            Err(source) => {
+                let path = path.to_owned();
+                return Err(Error::Read { path, source });
+            }
+        };
+        let entries = tree::entries(&text).map_err(|error| Error::Parse {
+            path: path.to_owned(),
+            line: error.line,
+            message: error.message,
+        })?;
+        for entry in entries {
+            let path = path.to_owned();
+            let origin = Origin::File {
+                path,
+                line: entry.line,
+            };
+            self.set(&entry.path, Ok(entry.value), origin);
+        }
+        Ok(())
+    }
+
+    fn add_variable(&mut self, variable: &str, text: &str) {
+        let origin = Origin::Environment {
+            variable: variable.to_owned(),
+        };
+        let keys = Config::keys();
+        let Some(key) = keys.iter().find(|key| key.variable() == variable) else {
+            let known: Vec<_> = keys.iter().map(|key| key.variable()).collect();
+            let nearest = nearest(variable, known.iter().map(String::as_str));
+            self.problems.push(unknown(variable, origin, nearest));
+            return;
+        };
+        self.set(&key.path(), key.kind.value_from_text(text), origin);
+    }
+
+    fn add_flag(&mut self, path: &str, flag: &str, value: &FlagValue) {
+        let origin = Origin::Flag {
+            flag: flag.to_owned(),
+        };
+        let value = match (value, key(path)) {
+            (FlagValue::List(items), _) => Ok(list(items.iter().map(String::as_str))),
+            (FlagValue::Text(text), Some(key)) => key.kind.value_from_text(text),
+            (FlagValue::Text(text), None) => Ok(toml::Value::String(text.clone())),
+        };
+        self.set(path, value, origin);
+    }
+
+    fn set(&mut self, path: &str, value: Result<toml::Value, String>, origin: Origin) {
+        let Some(key) = key(path) else {
+            let known: Vec<_> = Config::keys().iter().map(|key| key.path()).collect();
+            let nearest = nearest(path, known.iter().map(String::as_str));
+            self.problems.push(unknown(path, origin, nearest));
+            return;
+        };
+        match value.and_then(|value| self.config.set(key, value)) {
+            Ok(()) => {
+                self.origins.insert(path.to_owned(), origin);
+            }
+            Err(message) => self.problems.push(Problem {
+                key: path.to_owned(),
+                origin,
+                message,
+                nearest: None,
+            }),
+        }
+    }
+
+    fn finish(mut self) -> Result<Loaded> {
+        for violation in self.config.violations() {
+            let origin = self.origins.get(&violation.key).cloned();
+            self.problems.push(Problem {
+                key: violation.key,
+                origin: origin.unwrap_or(Origin::Default),
+                message: violation.message,
+                nearest: None,
+            });
+        }
+        if self.problems.is_empty() {
+            Ok(Loaded {
+                config: self.config,
+                origins: self.origins,
+            })
+        } else {
+            Err(Error::Invalid {
+                problems: self.problems,
+            })
+        }
+    }
+}
+
+fn key(path: &str) -> Option<&'static Key> {
+    Config::keys().into_iter().find(|key| key.path() == path)
+}
+
+fn unknown(key: &str, origin: Origin, nearest: Option<&str>) -> Problem {
+    Problem {
+        key: key.to_owned(),
+        origin,
+        message: "it is not a known key".to_owned(),
+        nearest: nearest.map(str::to_owned),
+    }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?
+        .take(CONFIG_FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > CONFIG_FILE_BYTES_MAX {
+        let message = format!("it is larger than {CONFIG_FILE_BYTES_MAX} bytes");
+        return Err(std::io::Error::new(ErrorKind::FileTooLarge, message));
+    }
+    Ok(text)
+}

@@ -1,0 +1,25 @@
+//! The sections, a file each.
+
+mod guest;
+mod limits;
+mod qemu;
+mod runtime;
+mod scratch;
+mod share;
+mod vm;
+
+pub use guest::Guest;
+pub use limits::{Limits, Millis};
+pub use qemu::Qemu;
+pub use runtime::{Accelerator, LogLevel, Runtime};
+pub use scratch::{Scratch, ScratchKind};
+pub use share::{Share, ShareCache};
+pub use vm::{Vm, VmSize};
+
+use std::path::{Path, PathBuf};
+
+/// What was set, whether it exists or not (its user says so), or the first candidate that exists.
+fn find(set: Option<&Path>, candidates: &[&str]) -> Option<PathBuf> {
+    let exists = || candidates.iter().map(Path::new).find(|path| path.exists());
+    set.or_else(exists).map(Path::to_owned)
+}

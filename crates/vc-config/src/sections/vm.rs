@@ -1,0 +1,98 @@
+use vc_types::ByteSize;
+
+use crate::host::HostFacts;
+use crate::setting::section;
+
+section! {
+    /// The size of a VM.
+    pub struct Vm at "vm" {
+        /// Processors.
+        pub vcpus: Option<u32> = None, in 1..=VCPUS_MAX,
+            unset "as many as the host has, at most 4";
+        /// Memory.
+        pub memory: Option<ByteSize> = None, in MEMORY_MIN.bytes()..=(1 << 42),
+            unset "2 GiB, or half of what the host has available where that is less";
+    }
+}
+
+/// q35 without interrupt remapping addresses this many.
+const VCPUS_MAX: u64 = 255;
+
+/// Below this the guest's kernel and initrd do not fit.
+const MEMORY_MIN: ByteSize = ByteSize::from_mib(64);
+
+const VCPUS_DEFAULT: u32 = 4;
+const MEMORY_DEFAULT: ByteSize = ByteSize::from_mib(2 << 10);
+
+/// A VM's size, decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmSize {
+    /// Processors, at least one.
+    pub vcpus: u32,
+    /// Memory, a multiple of 2 MiB.
+    pub memory: ByteSize,
+}
+
+impl Vm {
+    /// The size of a VM on this host. What is set is taken as it is, rounded up to 2 MiB.
+    ///
+    /// ```
+    /// use vc_config::{HostFacts, Vm};
+    /// use vc_types::ByteSize;
+    ///
+    /// let host = HostFacts {
+    ///     memory_available: ByteSize::from_mib(1024),
+    ///     memory_total: ByteSize::from_mib(4096),
+    ///     cpus: 2,
+    ///     kernel_release: "6.1.0".to_owned(),
+    /// };
+    /// let size = Vm::default().size(&host);
+    /// assert_eq!((size.vcpus, size.memory.mib()), (2, 512));
+    /// ```
+    pub fn size(&self, host: &HostFacts) -> VmSize {
+        let vcpus = self.vcpus.unwrap_or_else(|| host.cpus.min(VCPUS_DEFAULT));
+        let memory = match self.memory {
+            Some(set) => set.bytes().saturating_add((2 << 20) - 1),
+            None => (host.memory_available.bytes() / 2)
+                .min(MEMORY_DEFAULT.bytes())
+                .max(MEMORY_MIN.bytes()),
+        };
+        VmSize {
+            vcpus: vcpus.max(1),
+            memory: ByteSize::from_bytes(memory & !((2 << 20) - 1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(available_mib: u32, cpus: u32) -> HostFacts {
+        HostFacts {
+            memory_available: ByteSize::from_mib(available_mib),
+            memory_total: ByteSize::from_mib(available_mib),
+            cpus,
+            kernel_release: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_default_is_bounded_by_the_host_and_by_four_and_two_gib() {
+        let big = Vm::default().size(&host(64 << 10, 96));
+        assert_eq!((big.vcpus, big.memory.mib()), (4, 2048));
+        let small = Vm::default().size(&host(1001, 1));
+        assert_eq!((small.vcpus, small.memory.mib()), (1, 500));
+        assert_eq!(Vm::default().size(&host(10, 1)).memory, MEMORY_MIN);
+    }
+
+    #[test]
+    fn what_is_set_is_taken() {
+        let vm = Vm {
+            vcpus: Some(7),
+            memory: Some(ByteSize::from_bytes((100 << 20) + 1)),
+        };
+        let size = vm.size(&host(10, 1));
+        assert_eq!((size.vcpus, size.memory.mib()), (7, 102));
+    }
+}

@@ -1,0 +1,277 @@
+//! The layers of the configuration, as a user meets them.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test fails the test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use vc_config::{Accelerator, Config, Error, Origin, Problem, Sources};
+use vc_types::Hint;
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    fs::write(&path, text).unwrap();
+    (dir, path)
+}
+
+fn problems(text: &str) -> Vec<Problem> {
+    let (_dir, path) = file(text);
+    let mut sources = Sources::default();
+    sources.file(path);
+    match sources.load() {
+        Err(Error::Invalid { problems }) => problems,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_later_layer_wins_and_is_the_origin() {
+    let (_dir, path) = file(
+        "[vm]\nvcpus = 1\nmemory = \"1g\"\n\n[runtime]\naccelerator = \"tcg\"\n\
+         [hypervisor.qemu]\nroot_ports = 3\n",
+    );
+    let mut sources = Sources::default();
+    sources.file(&path);
+    sources.environment([
+        ("VIRTC_VM_VCPUS".into(), "2".into()),
+        ("VIRTC_VM_MEMORY".into(), "2g".into()),
+        ("VIRTC_TEST_ANYTHING".into(), "x".into()),
+        ("HOME".into(), "/root".into()),
+    ]);
+    sources.flag("vm.memory", "--memory", "3g");
+    let loaded = sources.load().unwrap();
+    assert_eq!(loaded.config.vm.vcpus, Some(2));
+    assert_eq!(loaded.config.vm.memory.unwrap().mib(), 3072);
+    assert_eq!(loaded.config.runtime.accelerator, Accelerator::Tcg);
+    assert_eq!(loaded.config.hypervisor.qemu.root_ports, 3);
+    assert_eq!(
+        loaded.origin("runtime.accelerator"),
+        Origin::File { path, line: 6 }
+    );
+    assert_eq!(
+        loaded.origin("vm.vcpus").to_string(),
+        "environment VIRTC_VM_VCPUS"
+    );
+    assert_eq!(loaded.origin("vm.memory").to_string(), "flag --memory");
+    assert_eq!(loaded.origin("scratch.size"), Origin::Default);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest() {
+    let found =
+        problems("[vm]\nmemroy = \"1g\"\n[vmm]\n[lmits]\nlock_ms = 1\n[runtime]\nvcpus = 2\n");
+    let shown: Vec<_> = found
+        .iter()
+        .map(|problem| {
+            let Origin::File { line, .. } = problem.origin else {
+                panic!("{problem:?}")
+            };
+            (problem.key.as_str(), line, problem.nearest.as_deref())
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("vm.memroy", 2, Some("vm.memory")),
+            ("vmm", 3, None),
+            ("lmits.lock_ms", 5, Some("limits.lock_ms")),
+            ("runtime.vcpus", 7, Some("vm.vcpus")),
+        ]
+    );
+    let error = Error::Invalid { problems: found };
+    assert!(error.hint().unwrap().contains("vm.memory"));
+    assert!(
+        error.to_string().contains("config.toml line 2: vm.memroy"),
+        "{error}"
+    );
+}
+
+#[test]
+fn all_problems_of_all_layers_are_reported_at_once() {
+    let (_dir, path) = file("[vm]\nvcpus = 0\n[runtime]\nroot = \"here\"\naccelerator = \"xen\"\n");
+    let mut sources = Sources::default();
+    sources.file(path);
+    sources.environment([
+        ("VIRTC_LIMITS_LOCK_MS".into(), "soon".into()),
+        ("VIRTC_VM_VCPU".into(), "2".into()),
+    ]);
+    sources.flag("scratch.size", "--scratch", "1x");
+    let Err(Error::Invalid { problems }) = sources.load() else {
+        panic!()
+    };
+    let keys: Vec<_> = problems
+        .iter()
+        .map(|problem| problem.key.as_str())
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "runtime.accelerator",
+            "limits.lock_ms",
+            "VIRTC_VM_VCPU",
+            "scratch.size",
+            "runtime.root",
+            "vm.vcpus",
+        ]
+    );
+    assert_eq!(problems[2].nearest.as_deref(), Some("VIRTC_VM_VCPUS"));
+}
+
+#[test]
+fn a_value_where_a_table_belongs_is_refused() {
+    for text in [
+        "vm = 3\n",
+        "[vm]\nvcpus = {}\n",
+        "[vm.vcpus]\nx = 1\n",
+        "[vm]\nvcpus = \"2\"\n",
+    ] {
+        assert_eq!(problems(text).len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_named_with_its_line() {
+    let (_dir, path) = file("[vm]\nvcpus = \n");
+    let mut sources = Sources::default();
+    sources.file(&path);
+    let Err(Error::Parse {
+        line, path: named, ..
+    }) = sources.load()
+    else {
+        panic!()
+    };
+    assert_eq!((line, named), (2, path));
+}
+
+#[test]
+fn only_a_file_that_was_named_must_exist() {
+    let mut sources = Sources::default();
+    sources.file_if_it_exists("/nowhere/config.toml");
+    assert_eq!(sources.load().unwrap().config, Config::default());
+    sources.file("/nowhere/config.toml");
+    assert!(matches!(sources.load(), Err(Error::Read { .. })));
+}
+
+#[test]
+fn a_file_without_an_end_is_refused() {
+    let mut sources = Sources::default();
+    sources.file("/dev/zero");
+    assert!(matches!(sources.load(), Err(Error::Read { .. })));
+}
+
+#[test]
+fn lists_come_from_all_layers() {
+    for text in ["quiet,loglevel=3", "[\"quiet\", \"loglevel=3\"]"] {
+        let mut sources = Sources::default();
+        sources.environment([("VIRTC_GUEST_KERNEL_PARAMS".into(), text.into())]);
+        let loaded = sources.load().unwrap();
+        assert_eq!(loaded.config.guest.kernel_params, ["quiet", "loglevel=3"]);
+    }
+    let mut sources = Sources::default();
+    sources.flag_list(
+        "guest.kernel_params",
+        "--kernel-param",
+        vec!["a,b".into(), "c".into()],
+    );
+    assert_eq!(
+        sources.load().unwrap().config.guest.kernel_params,
+        ["a,b", "c"]
+    );
+}
+
+#[test]
+fn what_is_effective_is_every_key_with_its_origin() {
+    let mut sources = Sources::default();
+    sources.flag("vm.vcpus", "--cpus", "2");
+    let effective = sources.load().unwrap().effective();
+    assert_eq!(effective.len(), Config::keys().len());
+    let find = |key: &str| effective.iter().find(|e| e.key == key).unwrap();
+    assert_eq!(find("vm.vcpus").shown(), "2");
+    assert!(
+        find("vm.memory").shown().starts_with("(2 GiB"),
+        "{}",
+        find("vm.memory").shown()
+    );
+    let json = serde_json::to_value(find("vm.vcpus")).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!({"key": "vm.vcpus", "value": "2", "origin": "flag", "flag": "--cpus"})
+    );
+}
+
+#[test]
+fn the_page_of_the_documentation_is_what_the_code_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/config.md");
+    let page = vc_config::document();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &page).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/config.md is out of date: run this test with UPDATE_DOCS=1"
+    );
+}
+
+#[test]
+fn what_the_documentation_says_of_candidates_is_what_is_looked_for() {
+    for (key, candidates) in [
+        ("hypervisor.qemu.path", vc_config::Qemu::PATH_CANDIDATES),
+        (
+            "hypervisor.qemu.firmware",
+            vc_config::Qemu::FIRMWARE_CANDIDATES,
+        ),
+        ("guest.assets", vc_config::Guest::ASSETS_CANDIDATES),
+        ("share.virtiofsd", vc_config::Share::VIRTIOFSD_CANDIDATES),
+    ] {
+        let keys = Config::keys();
+        let unset = keys
+            .iter()
+            .find(|k| k.path() == key)
+            .unwrap()
+            .unset
+            .unwrap();
+        let listed: Vec<_> = unset.split('`').skip(1).step_by(2).collect();
+        assert_eq!(listed, candidates, "{key}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_file_makes_it_panic(text in "(\\[(vm|runtime|x)\\]\n)?(vcpus|root|\"a\\.b\")( = ([0-9]{1,4}|\"[a-z/]{0,4}\"|\\{\\}))?\n|.{0,60}") {
+        let (_dir, path) = file(&text);
+        let mut sources = Sources::default();
+        sources.file(path);
+        let _ = sources.load();
+    }
+
+    #[test]
+    fn what_a_file_sets_reads_back_from_what_is_shown(
+        vcpus in 1u32..=255,
+        memory in (64u64 << 20)..(1 << 40),
+        lock in 10u64..1000,
+        params in prop::collection::vec("[a-z=.,]{1,8}", 0..4),
+    ) {
+        let mut sources = Sources::default();
+        sources.flag("vm.vcpus", "-c", vcpus.to_string());
+        sources.flag("vm.memory", "-m", memory.to_string());
+        sources.flag("limits.lock_ms", "-l", lock.to_string());
+        sources.flag_list("guest.kernel_params", "-k", params);
+        let first = sources.load().unwrap();
+        let mut text = String::new();
+        for effective in first.effective() {
+            if let Some(value) = effective.value {
+                text.push_str(&format!("{} = {value}\n", effective.key));
+            }
+        }
+        let (_dir, path) = file(&text);
+        let mut sources = Sources::default();
+        sources.file(path);
+        prop_assert_eq!(sources.load().unwrap().config, first.config);
+    }
+}
