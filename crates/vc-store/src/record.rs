@@ -1,0 +1,245 @@
+//! What the state file holds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use vc_types::{
+    BootId, ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxId,
+    SandboxState,
+};
+
+use crate::error::{Error, Result};
+use crate::time::UnixMillis;
+use crate::version::STATE_VERSION;
+
+/// The state of one sandbox.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct SandboxRecord {
+    /// The version of this form, always [`STATE_VERSION`] in memory.
+    pub(crate) version: u32,
+    /// Grows with every operation that begins.
+    pub(crate) generation: u64,
+    /// The sandbox.
+    pub(crate) id: SandboxId,
+    /// When it was made.
+    pub created: UnixMillis,
+    /// The boot of the host that it belongs to.
+    pub boot_id: BootId,
+    /// Where it stands.
+    pub state: SandboxState,
+    /// What is done with it, and by whom.
+    pub(crate) operation: Option<Operation>,
+    /// The process that watches over its VM.
+    pub keeper: Option<ProcessIdentity>,
+    /// The VMM's process.
+    pub vmm_process: Option<ProcessIdentity>,
+    /// What the hypervisor's driver keeps, see [`SandboxRecord::driver_state`].
+    pub(crate) vmm: Option<serde_json::Value>,
+    /// The device processes of the VM.
+    pub processes: Vec<DeviceProcess>,
+    /// Its containers.
+    pub containers: BTreeMap<ContainerId, ContainerRecord>,
+    /// Why it ended, once it has.
+    pub end_reason: Option<EndReason>,
+    /// The digests of the guest assets that it runs, by their names.
+    pub assets: BTreeMap<String, String>,
+    /// Whether it is a throw-away VM.
+    pub throwaway: bool,
+    /// Whether it is kept after its end until somebody deletes it.
+    pub keep: bool,
+}
+
+/// Something that is done with a sandbox and takes more than one change of its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Operation {
+    /// What is done.
+    pub verb: Verb,
+    /// Who does it.
+    pub owner: ProcessIdentity,
+    /// The step that it is in; a roll-back undoes it and those before it.
+    pub step: String,
+    /// When it began.
+    pub started: UnixMillis,
+    /// Whether somebody waits to take over: its owner rolls back.
+    pub cancelled: bool,
+}
+
+/// A device process of a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceProcess {
+    /// What it serves, such as `virtiofsd-system`.
+    pub name: String,
+    /// The process.
+    pub identity: ProcessIdentity,
+}
+
+/// The state of one container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ContainerRecord {
+    /// Where it stands.
+    pub state: ContainerState,
+    /// How its process ended, once it has.
+    pub exit: Option<ExitStatus>,
+    /// When it was made.
+    pub created: UnixMillis,
+    /// When its process started.
+    pub started: Option<UnixMillis>,
+    /// When its process ended.
+    pub ended: Option<UnixMillis>,
+    /// The process on the host that stands for it.
+    pub stand_in: Option<ProcessIdentity>,
+    /// Its OCI bundle, where it has one.
+    pub bundle: Option<PathBuf>,
+    /// What it runs.
+    pub command: Vec<String>,
+}
+
+/// What can be done with a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Verb {
+    /// Make it and its VM.
+    Create,
+    /// Start its containers.
+    Start,
+    /// Make and start it.
+    Run,
+    /// Change it while it runs.
+    Update,
+    /// Make its processors stand still.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// End its VM.
+    Stop,
+    /// Signal what runs in it, to its end.
+    Kill,
+    /// Remove it.
+    Delete,
+    /// Remove what is left of it.
+    Gc,
+}
+
+impl Verb {
+    /// The verb as users read it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Start => "start",
+            Self::Run => "run",
+            Self::Update => "update",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Stop => "stop",
+            Self::Kill => "kill",
+            Self::Delete => "delete",
+            Self::Gc => "gc",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl SandboxRecord {
+    /// The record of a sandbox that has no VM yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Identity`] when the host's boot id cannot be read.
+    ///
+    /// ```
+    /// use vc_store::SandboxRecord;
+    ///
+    /// let record = SandboxRecord::new("web-1".parse()?)?;
+    /// assert!(record.keeper.is_none() && record.containers.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn new(id: SandboxId) -> Result<Self> {
+        Ok(Self {
+            version: STATE_VERSION,
+            generation: 0,
+            id,
+            created: UnixMillis::now(),
+            boot_id: BootId::current().map_err(Error::Identity)?,
+            state: SandboxState::Stopped,
+            operation: None,
+            keeper: None,
+            vmm_process: None,
+            vmm: None,
+            processes: Vec::new(),
+            containers: BTreeMap::new(),
+            end_reason: None,
+            assets: BTreeMap::new(),
+            throwaway: false,
+            keep: false,
+        })
+    }
+
+    /// The sandbox.
+    pub fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    /// Grows with every operation that begins.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What is done with it, and by whom; changed through an operation only.
+    pub fn operation(&self) -> Option<&Operation> {
+        self.operation.as_ref()
+    }
+
+    /// What the hypervisor's driver keeps, as the type that it is.
+    ///
+    /// # Errors
+    ///
+    /// The error of serde when it is of another type.
+    pub fn driver_state<T: DeserializeOwned>(&self) -> Result<Option<T>, serde_json::Error> {
+        self.vmm.clone().map(serde_json::from_value).transpose()
+    }
+
+    /// Keeps what the hypervisor's driver gave; nothing removes it.
+    ///
+    /// # Errors
+    ///
+    /// The error of serde when it cannot be written as JSON.
+    pub fn set_driver_state<T: Serialize>(
+        &mut self,
+        state: Option<&T>,
+    ) -> Result<(), serde_json::Error> {
+        self.vmm = state.map(serde_json::to_value).transpose()?;
+        Ok(())
+    }
+}
+
+impl ContainerRecord {
+    /// The record of a container that waits for its start.
+    pub fn new(command: Vec<String>) -> Self {
+        Self {
+            state: ContainerState::Ready,
+            exit: None,
+            created: UnixMillis::now(),
+            started: None,
+            ended: None,
+            stand_in: None,
+            bundle: None,
+            command,
+        }
+    }
+}

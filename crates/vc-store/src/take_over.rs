@@ -1,0 +1,110 @@
+//! Taking an operation away from its owner: for `kill` and `delete --force`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+use vc_types::ProcessIdentity;
+
+use crate::error::{Error, Result, io};
+use crate::limits::OPERATION_RETRY;
+use crate::operation::{OperationGuard, begin, busy};
+use crate::record::Verb;
+use crate::sandbox_dir::SandboxDir;
+
+/// What stands in the way.
+struct Victim {
+    owner: ProcessIdentity,
+    generation: u64,
+}
+
+impl SandboxDir {
+    /// Begins an operation, and takes over the one that somebody else does.
+    ///
+    /// That one is marked as cancelled, its owner gets SIGTERM, and has the limit `take_over` of
+    /// the store to roll back and go. Then it is taken over, whether its owner went or not: what
+    /// it would store is refused from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when this process itself does the other one, or when somebody else took
+    /// over first; [`Error::NotFound`] when the owner's roll-back removed the sandbox; those of
+    /// [`SandboxDir::update`].
+    pub fn take_over(&self, verb: Verb) -> Result<OperationGuard> {
+        let me = ProcessIdentity::current().map_err(Error::Identity)?;
+        let begun = self.try_update(|record| {
+            let generation = record.generation;
+            match &mut record.operation {
+                Some(operation) if operation.owner == me => Err(busy(self, operation)),
+                Some(operation) if operation.owner.is_alive() => {
+                    operation.cancelled = true;
+                    let owner = operation.owner.clone();
+                    Ok(Err(Victim { owner, generation }))
+                }
+                _ => begin(record, verb).map(Ok),
+            }
+        })?;
+        match begun {
+            Ok(begun) => Ok(OperationGuard::new(self, verb, begun)),
+            Err(victim) => {
+                self.end_owner(&victim)?;
+                self.replace_operation(&victim, verb)
+            }
+        }
+    }
+
+    fn end_owner(&self, victim: &Victim) -> Result<()> {
+        let failed = io("signal the owner of the operation on", self.path());
+        let Some(pidfd) = victim.owner.open().map_err(failed)? else {
+            return Ok(());
+        };
+        match pidfd_send_signal(&pidfd, Signal::TERM) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => {
+                return Err(io("signal the owner of the operation on", self.path())(
+                    errno,
+                ));
+            }
+        }
+        self.wait_for(victim, &pidfd)
+    }
+
+    /// Waits until the owner has ended, or has ended the operation, or the limit has passed.
+    fn wait_for(&self, victim: &Victim, pidfd: &OwnedFd) -> Result<()> {
+        let end = Instant::now() + self.limits().take_over;
+        while Instant::now() < end {
+            if has_ended(pidfd, OPERATION_RETRY) {
+                return Ok(());
+            }
+            let record = self.read()?;
+            if record.generation != victim.generation || record.operation.is_none() {
+                return Ok(());
+            }
+        }
+        tracing::warn!(sandbox = %self.id(), owner = %victim.owner, "the owner did not go");
+        Ok(())
+    }
+
+    fn replace_operation(&self, victim: &Victim, verb: Verb) -> Result<OperationGuard> {
+        let begun = self.try_update(|record| match &record.operation {
+            Some(operation)
+                if record.generation != victim.generation && operation.owner.is_alive() =>
+            {
+                Err(busy(self, operation))
+            }
+            _ => begin(record, verb),
+        })?;
+        Ok(OperationGuard::new(self, verb, begun))
+    }
+}
+
+fn has_ended(pidfd: impl AsFd, limit: Duration) -> bool {
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    let limit = Timespec {
+        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(limit.subsec_nanos()),
+    };
+    matches!(poll(&mut fds, Some(&limit)), Ok(ready) if ready > 0)
+}

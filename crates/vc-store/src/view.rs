@@ -1,0 +1,170 @@
+//! A state as it is shown: what is stored, and what is known of the processes.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use vc_types::{BootId, ContainerId, ContainerState, EndReason, ExitStatus, SandboxState};
+
+use crate::record::{ContainerRecord, Operation, SandboxRecord, Verb};
+
+/// What a sandbox is at this moment. Making a view writes nothing, whatever it finds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct View {
+    /// Where it stands: stopped, whatever is stored, when its processes are gone.
+    pub state: SandboxState,
+    /// Why it ended, where that is known.
+    pub end_reason: Option<EndReason>,
+    /// What is done with it.
+    pub activity: Option<Activity>,
+    /// Its containers.
+    pub containers: BTreeMap<ContainerId, ContainerView>,
+}
+
+/// What is done with a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Activity {
+    /// Somebody does it now.
+    Running {
+        /// What.
+        verb: Verb,
+        /// How far it came.
+        step: String,
+        /// Who.
+        pid: i32,
+    },
+    /// Its owner ended in the middle of it.
+    Interrupted {
+        /// What.
+        verb: Verb,
+        /// How far it came.
+        step: String,
+    },
+}
+
+/// What a container is at this moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ContainerView {
+    /// Where it stands.
+    pub state: ContainerState,
+    /// How its process ended, once it has.
+    pub exit: Option<ExitStatus>,
+}
+
+impl View {
+    /// The view of a record.
+    ///
+    /// ```
+    /// use vc_store::{SandboxRecord, View};
+    ///
+    /// let record = SandboxRecord::new("web-1".parse()?)?;
+    /// assert_eq!(View::of(&record).status(), "stopped");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn of(record: &SandboxRecord) -> Self {
+        let end_reason = end_reason(record);
+        let ended = record.state == SandboxState::Stopped || end_reason.is_some();
+        let containers = record.containers.iter().map(|(id, container)| {
+            let view = if ended {
+                ended_container(container, end_reason.as_ref())
+            } else {
+                ContainerView {
+                    state: container.state,
+                    exit: container.exit.clone(),
+                }
+            };
+            (id.clone(), view)
+        });
+        Self {
+            state: if ended {
+                SandboxState::Stopped
+            } else {
+                record.state
+            },
+            activity: record.operation.as_ref().map(activity),
+            containers: containers.collect(),
+            end_reason,
+        }
+    }
+
+    /// One or two words for a table.
+    pub fn status(&self) -> String {
+        match &self.activity {
+            Some(Activity::Interrupted { verb, .. }) => format!("{verb} interrupted"),
+            Some(Activity::Running {
+                verb: Verb::Create | Verb::Run,
+                ..
+            }) if self.state == SandboxState::Stopped => "creating".to_owned(),
+            Some(Activity::Running {
+                verb: Verb::Delete | Verb::Gc,
+                ..
+            }) => "deleting".to_owned(),
+            _ => match &self.end_reason {
+                Some(EndReason::HostRebooted) => "stopped by reboot".to_owned(),
+                _ => self.state.name().to_owned(),
+            },
+        }
+    }
+}
+
+fn end_reason(record: &SandboxRecord) -> Option<EndReason> {
+    if record.end_reason.is_some() {
+        return record.end_reason.clone();
+    }
+    if BootId::current().is_ok_and(|current| current != record.boot_id) {
+        return Some(EndReason::HostRebooted);
+    }
+    if record.state == SandboxState::Stopped {
+        return None;
+    }
+    if record
+        .keeper
+        .as_ref()
+        .is_some_and(|keeper| !keeper.is_alive())
+    {
+        return Some(EndReason::KeeperEnded);
+    }
+    if record
+        .vmm_process
+        .as_ref()
+        .is_some_and(|vmm| !vmm.is_alive())
+    {
+        let detail = "its VMM's process has ended".to_owned();
+        return Some(EndReason::VmCrashed { detail });
+    }
+    let ended = record
+        .processes
+        .iter()
+        .find(|process| !process.identity.is_alive());
+    ended.map(|process| EndReason::DeviceProcessEnded {
+        name: process.name.clone(),
+    })
+}
+
+fn ended_container(container: &ContainerRecord, reason: Option<&EndReason>) -> ContainerView {
+    let ran = matches!(
+        container.state,
+        ContainerState::Running | ContainerState::Paused
+    );
+    let lost = || ExitStatus::Lost {
+        reason: reason.cloned().unwrap_or(EndReason::Requested),
+    };
+    let exit = container.exit.clone().or_else(|| ran.then(lost));
+    ContainerView {
+        state: ContainerState::Stopped,
+        exit,
+    }
+}
+
+fn activity(operation: &Operation) -> Activity {
+    let (verb, step) = (operation.verb, operation.step.clone());
+    if operation.owner.is_alive() {
+        Activity::Running {
+            verb,
+            step,
+            pid: operation.owner.pid(),
+        }
+    } else {
+        Activity::Interrupted { verb, step }
+    }
+}
