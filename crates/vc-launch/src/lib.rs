@@ -1,1 +1,38 @@
-//! Stub.
+//! How every process of a sandbox is started: by one small, single-threaded step.
+//!
+//! A [`Launcher`] owns one thread that lives as long as the sandbox, because the death signal of a
+//! child fires when the *thread* that made it ends. For each [`LaunchSpec`] the thread starts the
+//! program of this project again as `internal launch` and sends it the spec and the descriptors
+//! over a socket. That step ([`internal_launch`]) does in order:
+//!
+//! 1. a session of its own; descriptors at their numbers, all others closed at exec;
+//! 2. cgroups, namespaces, and the [`MountTree`] as its root;
+//! 3. resource limits, groups, user, capabilities, `no_new_privs`;
+//! 4. the death signal, and the check that the launching process still lives;
+//! 5. exec.
+//!
+//! A step that fails is reported with its name, the object and the system's error; the answer
+//! comes back as a [`LaunchedProcess`], a guard that kills and reaps what it holds.
+//!
+//! What is deliberately not here: what a sandbox, a VMM or a share is, and any retry.
+
+mod error;
+mod launcher;
+mod mount_tree;
+mod pending;
+mod process;
+mod spec;
+mod step;
+mod sys;
+mod wire;
+
+pub use error::{Error, Result, Step};
+pub use launcher::{LAUNCH_LIMIT, Launcher};
+pub use mount_tree::{BindSource, MountTree, TreeEntry, TreeNode};
+pub use pending::Pending;
+pub use process::{LaunchedProcess, ProcessEnd};
+pub use spec::{
+    Capability, DescriptorUse, LaunchSpec, Namespaces, PassedFd, Program, ResourceLimit, User,
+};
+pub use step::internal_launch;
+pub use sys::inherited_descriptor;

@@ -1,0 +1,102 @@
+//! The few system calls that no crate offers in a safe form.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Attributes and propagation of a mount, see mount_setattr(2).
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// Sets attributes on the mount at `fd`, and makes it private.
+pub(crate) fn set_mount_attributes(
+    fd: BorrowedFd<'_>,
+    attributes: u64,
+    recursive: bool,
+) -> io::Result<()> {
+    let attributes = MountAttributes {
+        set: attributes,
+        clear: 0,
+        propagation: libc::MS_PRIVATE,
+        user_namespace: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let empty: &CStr = c"";
+    // SAFETY: the path is a C string and the structure is the kernel's of the size that is
+    // passed; both outlive the call, which keeps neither.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            empty.as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Closes every descriptor from `first` on when a program is executed.
+pub(crate) fn close_at_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: it only sets a flag on descriptors and takes no pointer.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Makes `number` a copy of `fd` that stays open over exec.
+pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: the step keeps none of its own descriptors below the numbers it places, so nothing
+    // that a safe type owns is replaced.
+    let result = unsafe { libc::dup2(fd.as_raw_fd(), number) };
+    if result == number {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Every signal gets its default disposition.
+pub(crate) fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: the default disposition runs no code of ours. It is refused for SIGKILL,
+        // SIGSTOP and what the C library keeps for itself, which never have another.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// The descriptor that the launching process placed at `number`, for a program that was started
+/// by a launcher. To be called once for a number, before anything else opens descriptors.
+///
+/// # Errors
+///
+/// When there is no such descriptor.
+pub fn inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD only reads a flag, and takes any number.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and belongs to nobody in this process: descriptors from 3 on that are
+    // open at its start were placed by the launcher for the program to take, each once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,0 +1,121 @@
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vc_types::{ByteSize, Hint};
+
+/// What this crate's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a share or a writable layer could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What is to be shared cannot be opened. It is never created.
+    #[error("cannot open {} to share it", path.display())]
+    Source {
+        /// As the user wrote it.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What is to be shared is neither a file nor a directory.
+    #[error("cannot share {}: it is neither a file nor a directory", path.display())]
+    SourceKind {
+        /// As the user wrote it.
+        path: PathBuf,
+    },
+    /// A plan that contradicts itself.
+    #[error("cannot share {at:?}: {reason}")]
+    Plan {
+        /// The place in the share.
+        at: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The program that serves shares cannot be used.
+    #[error("cannot use virtiofsd at {}", path.display())]
+    Virtiofsd {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The program that serves shares needs a loader, which does not exist where it runs.
+    #[error("cannot use virtiofsd at {}: it is not statically linked", path.display())]
+    VirtiofsdLinked {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The socket between a share and the VMM could not be made.
+    #[error("cannot make the socket of a share in {}", directory.display())]
+    Socket {
+        /// Where.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A process did not start.
+    #[error(transparent)]
+    Launch(#[from] vc_launch::Error),
+    /// The file of the scratch disk could not be made.
+    #[error("cannot make a scratch disk of {size} in {}", directory.display())]
+    Scratch {
+        /// Where.
+        directory: PathBuf,
+        /// How large it was to be.
+        size: ByteSize,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is not enough room for a scratch disk.
+    #[error("cannot make a scratch disk in {}: only {free} are free", directory.display())]
+    ScratchSpace {
+        /// Where.
+        directory: PathBuf,
+        /// What is left there.
+        free: ByteSize,
+    },
+    /// The scratch disk could not be formatted.
+    #[error("cannot format the scratch disk: {program} ended with {end}{output}")]
+    Format {
+        /// Which program.
+        program: String,
+        /// How it ended.
+        end: String,
+        /// What it printed.
+        output: String,
+    },
+    /// Formatting took too long, and was ended.
+    #[error("formatting the scratch disk took longer than {limit:?}")]
+    FormatTimedOut {
+        /// [`FORMAT_LIMIT`](crate::FORMAT_LIMIT).
+        limit: Duration,
+    },
+}
+
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Source { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("make it first: a missing source is not created".into())
+            }
+            Self::Virtiofsd { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("install virtiofsd, or set its path in the configuration".into())
+            }
+            Self::VirtiofsdLinked { .. } => {
+                Some("install the one that this project's set-up builds".into())
+            }
+            Self::ScratchSpace { directory, .. } => Some(format!(
+                "make room in {}, or keep the writable layer in the guest's memory with --scratch tmpfs",
+                directory.display()
+            )),
+            Self::Launch(error) => error.hint(),
+            _ => None,
+        }
+    }
+}

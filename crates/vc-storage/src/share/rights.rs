@@ -1,0 +1,118 @@
+use vc_launch::{Capability, User};
+
+/// With whose rights a share is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Nobody's: what is not readable for everyone is refused by the host's kernel, whoever owns
+    /// the guest's.
+    Nothing,
+    /// The invoking user's.
+    Invoker(User),
+}
+
+/// What reading with root's rights needs. `DAC_READ_SEARCH` would be enough for it, but also
+/// opens any file of the host's file systems by its handle, which no mount namespace stops.
+const READING: &[Capability] = &[Capability::DacOverride, GIVEN_UP_AT_ONCE];
+
+/// What writing for the guest's users needs: giving files their owners (`CHOWN`, and `SETUID`
+/// and `SETGID` for those that are made), mode and times of files of others (`FOWNER`), set-id
+/// bits as on a local file system (`FSETID`), file capabilities (`SETFCAP`). Not `MKNOD`: a
+/// device node that a guest makes would be one on the host too.
+const WRITING: &[Capability] = &[
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setfcap,
+    GIVEN_UP_AT_ONCE,
+];
+
+/// As root, `virtiofsd` gives up what it was not told to keep, this included, before it serves;
+/// it ends when it cannot.
+const GIVEN_UP_AT_ONCE: Capability = Capability::Setpcap;
+
+/// What `virtiofsd` wants to keep as root unless it is told otherwise, with our names.
+const DAEMON_DEFAULTS: &[(&str, Option<Capability>)] = &[
+    ("chown", Some(Capability::Chown)),
+    ("dac_override", Some(Capability::DacOverride)),
+    ("fowner", Some(Capability::Fowner)),
+    ("fsetid", Some(Capability::Fsetid)),
+    ("setgid", Some(Capability::Setgid)),
+    ("setuid", Some(Capability::Setuid)),
+    ("mknod", None),
+    ("setfcap", Some(Capability::Setfcap)),
+];
+
+impl Rights {
+    /// The user that the share runs as.
+    pub(super) fn user(&self) -> User {
+        match self {
+            Self::Nothing => User::NOBODY,
+            Self::Invoker(user) => user.clone(),
+        }
+    }
+
+    /// The capabilities that it gets: none but for root, whose rights are capabilities.
+    pub(super) fn capabilities(&self, writable: bool) -> &'static [Capability] {
+        match self {
+            Self::Invoker(User { uid: 0, .. }) if writable => WRITING,
+            Self::Invoker(User { uid: 0, .. }) => READING,
+            Self::Invoker(_) | Self::Nothing => &[],
+        }
+    }
+
+    /// The same for `virtiofsd`, which ends when it does not get what it expects.
+    pub(super) fn modcaps(&self, writable: bool) -> Option<String> {
+        let kept = self.capabilities(writable);
+        if kept.is_empty() {
+            // It touches capabilities only as root.
+            return None;
+        }
+        let given_up: Vec<String> = DAEMON_DEFAULTS
+            .iter()
+            .filter(|(_, capability)| !capability.is_some_and(|one| kept.contains(&one)))
+            .map(|(name, _)| format!("-{name}"))
+            .collect();
+        Some(given_up.join(":"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invoker(uid: u32) -> Rights {
+        Rights::Invoker(User {
+            uid,
+            gid: uid,
+            groups: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn only_root_keeps_capabilities() {
+        for writable in [true, false] {
+            assert!(Rights::Nothing.capabilities(writable).is_empty());
+            assert!(invoker(1000).capabilities(writable).is_empty());
+            assert_eq!(invoker(1000).modcaps(writable), None);
+        }
+        let reading = [Capability::DacOverride, GIVEN_UP_AT_ONCE];
+        assert_eq!(invoker(0).capabilities(false), reading);
+    }
+
+    #[test]
+    fn no_share_opens_files_by_handle_or_makes_devices() {
+        for writable in [true, false] {
+            let kept = invoker(0).capabilities(writable);
+            assert!(!kept.contains(&Capability::DacReadSearch));
+            assert!(!kept.contains(&Capability::Mknod));
+        }
+        assert_eq!(invoker(0).modcaps(true).as_deref(), Some("-mknod"));
+        assert_eq!(
+            invoker(0).modcaps(false).as_deref(),
+            Some("-chown:-fowner:-fsetid:-setgid:-setuid:-mknod:-setfcap")
+        );
+    }
+}
