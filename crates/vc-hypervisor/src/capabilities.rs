@@ -1,0 +1,40 @@
+use serde::Serialize;
+
+/// How a guest's agent can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// The kernel's vsock, through `/dev/vhost-vsock`.
+    VhostVsock,
+    /// A Unix socket that takes `CONNECT <port>`, served by the VMM or a device process.
+    HybridVsock,
+}
+
+/// What a driver can do. Plain data, known before a VM exists, so that a configuration is checked
+/// against it and nothing is found out by failing.
+///
+/// ```
+/// use vc_hypervisor::{Hypervisor, mock::MockHypervisor};
+///
+/// let (hypervisor, _script) = MockHypervisor::new();
+/// assert!(hypervisor.capabilities().vcpus_max >= 1);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// The most virtual processors of a VM.
+    pub vcpus_max: u32,
+    /// The least memory of a VM that boots, in MiB.
+    pub memory_mib_min: u32,
+    /// The most shares of the host's files that a VM can have from its start; 0 where the VMM
+    /// has no file sharing.
+    pub shares_max: usize,
+    /// The most disks that a VM can have from its start.
+    pub disks_max: usize,
+    /// The most root ports, each of which takes one device later.
+    pub root_ports_max: u8,
+    /// The ways to the agent.
+    pub transports: &'static [Transport],
+    /// Bytes of all kernel parameters that a VM can be given, with a space between two.
+    pub kernel_params_bytes_max: usize,
+}

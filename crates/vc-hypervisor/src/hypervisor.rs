@@ -1,0 +1,111 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+use vc_types::{AgentAddress, ProcessIdentity};
+
+use crate::{Capabilities, DriverState, Result, VmEnd, VmSpec};
+
+/// A driver: makes VMs of one kind of VMM.
+///
+/// ```
+/// use vc_hypervisor::{Hypervisor, StopLimits, Vm, VmEnd, mock::{self, MockHypervisor}};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// let (hypervisor, script) = MockHypervisor::new();
+/// let vm = hypervisor.launch(mock::spec("web1")?).await?;
+/// script.end(VmEnd::GuestPanicked);
+/// assert_eq!(vm.wait().await, VmEnd::GuestPanicked);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[async_trait]
+pub trait Hypervisor: Send + Sync {
+    /// What every VM of this driver can have.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Starts a VM and returns when its VMM runs and answers; the guest is only beginning to boot
+    /// then. A failure, or dropping the future, leaves no process and no file.
+    ///
+    /// The caller becomes the VM's keeper: the VM ends when the returned value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Spec`](crate::Error::Spec) when `spec` asks for more than [`Self::capabilities`]
+    /// say, before anything is started; otherwise what kept the VMM from running.
+    async fn launch(&self, spec: VmSpec) -> Result<Box<dyn Vm>>;
+
+    /// Takes hold of a VM that another process keeps. Dropping the value does nothing to the VM.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OtherDriver`](crate::Error::OtherDriver) when `state` is of another driver. A VM
+    /// that has ended is no error: its [`Vm::wait`] answers at once.
+    async fn attach(&self, state: &DriverState) -> Result<Box<dyn Vm>>;
+}
+
+/// A running VM.
+///
+/// Every method takes `&self`, so that one task may wait for the end while another stops it.
+#[async_trait]
+pub trait Vm: Send + Sync {
+    /// The processes of the host that are this VM; none for a mock.
+    fn processes(&self) -> Vec<ProcessIdentity>;
+
+    /// Where the guest's agent is reached.
+    fn agent_address(&self) -> &AgentAddress;
+
+    /// What must be stored so that [`Hypervisor::attach`] finds this VM.
+    fn state(&self) -> DriverState;
+
+    /// Makes the virtual processors stand still. Pausing a paused VM changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the VMM does not answer in time, refuses, or has ended.
+    async fn pause(&self) -> Result<()>;
+
+    /// Lets the virtual processors go on. Resuming a running VM changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the VMM does not answer in time, refuses, or has ended.
+    async fn resume(&self) -> Result<()>;
+
+    /// Ends the VM without the guest's help and waits until its processes are gone: first asks
+    /// the VMM, then kills it. A VM that has ended stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// Only when the VMM outlives being killed by [`StopLimits::kill`].
+    async fn stop(&self, limits: StopLimits) -> Result<VmEnd>;
+
+    /// Waits for the VM's end, without a limit of its own; every caller gets the same answer.
+    async fn wait(&self) -> VmEnd;
+}
+
+/// How long each phase of [`Vm::stop`] may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopLimits {
+    /// For the VMM to end when asked. Zero skips the asking.
+    pub quit: Duration,
+    /// For the kernel to end it when it is killed.
+    pub kill: Duration,
+}
+
+impl StopLimits {
+    /// Kills at once: the fastest end, right where nothing in the VM is worth keeping.
+    pub const AT_ONCE: Self = Self {
+        quit: Duration::ZERO,
+        kill: Duration::from_secs(10),
+    };
+}
+
+impl Default for StopLimits {
+    /// 2 seconds to end when asked, 10 to be killed: a large VM's memory takes time to free.
+    fn default() -> Self {
+        Self {
+            quit: Duration::from_secs(2),
+            ..Self::AT_ONCE
+        }
+    }
+}

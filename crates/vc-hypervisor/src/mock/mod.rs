@@ -1,0 +1,198 @@
+//! A driver without a machine, for the tests of those who use this library.
+//!
+//! A mock VM has no process. Its end, and failures at each step, come from a [`Script`]. Its
+//! agent's address is the one of the [`VmSpec`], so that a test can listen there and play the
+//! agent.
+
+mod script;
+mod vm;
+
+pub use script::{Script, Step};
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use vc_types::{ByteSize, SandboxId};
+
+use crate::{
+    Accelerator, AgentAddress, Capabilities, DriverState, Error, Hypervisor, Result, Vm, VmSpec,
+    Vsock,
+};
+use vm::MockVm;
+
+/// What the mock can do: as much as the QEMU driver.
+pub const CAPABILITIES: Capabilities = crate::qemu::CAPABILITIES;
+
+/// The mock driver.
+///
+/// ```
+/// use vc_hypervisor::mock::{self, MockHypervisor, Step};
+/// use vc_hypervisor::{Hypervisor, StopLimits, Vm, VmEnd};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// let (hypervisor, script) = MockHypervisor::new();
+/// script.fail(Step::Pause, "not today");
+/// let vm = hypervisor.launch(mock::spec("web1")?).await?;
+/// assert!(vm.pause().await.is_err());
+/// assert!(vm.pause().await.is_ok());
+/// assert_eq!(vm.stop(StopLimits::AT_ONCE).await?, VmEnd::Stopped { killed: true });
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct MockHypervisor {
+    script: Script,
+}
+
+/// What is stored of a mock VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MockState {
+    /// Where a test plays the agent.
+    pub agent: AgentAddress,
+}
+
+impl MockHypervisor {
+    /// A mock, and the script that its VMs follow.
+    pub fn new() -> (Self, Script) {
+        let script = Script::default();
+        let mock = Self {
+            script: script.clone(),
+        };
+        (mock, script)
+    }
+}
+
+#[async_trait]
+impl Hypervisor for MockHypervisor {
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn launch(&self, spec: VmSpec) -> Result<Box<dyn Vm>> {
+        spec.check(&CAPABILITIES)?;
+        self.script.follow(Step::Launch).await?;
+        self.script.begin();
+        let agent = spec.vsock.agent_address();
+        Ok(Box::new(MockVm::new(agent, self.script.clone(), true)))
+    }
+
+    async fn attach(&self, state: &DriverState) -> Result<Box<dyn Vm>> {
+        match state {
+            DriverState::Mock(state) => Ok(Box::new(MockVm::new(
+                state.agent.clone(),
+                self.script.clone(),
+                false,
+            ))),
+            other => Err(Error::OtherDriver {
+                wanted: "mock",
+                found: other.driver(),
+            }),
+        }
+    }
+}
+
+/// A small VM's spec whose descriptors are all `/dev/null` and whose agent is nowhere.
+///
+/// # Errors
+///
+/// [`Error::Types`] for an id that is none, [`Error::Host`] when `/dev/null` cannot be opened.
+pub fn spec(sandbox: &str) -> Result<VmSpec> {
+    let sandbox = SandboxId::new(sandbox)?;
+    let open = || {
+        null().map_err(|source| Error::Host {
+            attempt: "open /dev/null",
+            sandbox: sandbox.clone(),
+            source,
+        })
+    };
+    Ok(VmSpec {
+        directory: PathBuf::from("/nonexistent"),
+        vcpus: 1,
+        memory: ByteSize::from_mib(512),
+        accelerator: Accelerator::Tcg,
+        kernel: open()?,
+        initrd: open()?,
+        kernel_params: Vec::new(),
+        shares: Vec::new(),
+        vsock: Vsock::VhostUser {
+            socket: open()?,
+            host_socket: PathBuf::from("/nonexistent/vsock.sock"),
+        },
+        disks: Vec::new(),
+        root_ports: 0,
+        console_log: open()?.into(),
+        vmm_log: open()?.into(),
+        sandbox,
+    })
+}
+
+/// `/dev/null`, open for reading and writing.
+pub(crate) fn null() -> io::Result<OwnedFd> {
+    let file = File::options().read(true).write(true).open("/dev/null")?;
+    Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{StopLimits, VmEnd};
+
+    #[tokio::test]
+    async fn a_script_fails_each_step_once() {
+        let (hypervisor, script) = MockHypervisor::new();
+        script.fail(Step::Launch, "no memory");
+        let error = hypervisor.launch(spec("a").unwrap()).await.err().unwrap();
+        assert!(error.to_string().contains("no memory"), "{error}");
+
+        let vm = hypervisor.launch(spec("a").unwrap()).await.unwrap();
+        script.fail(Step::Pause, "p");
+        script.fail(Step::Resume, "r");
+        script.fail(Step::Stop, "s");
+        assert!(vm.pause().await.is_err());
+        assert!(vm.resume().await.is_err());
+        assert!(vm.stop(StopLimits::default()).await.is_err());
+        assert!(vm.pause().await.is_ok());
+        assert!(vm.resume().await.is_ok());
+        let end = vm.stop(StopLimits::default()).await.unwrap();
+        assert_eq!(end, VmEnd::Stopped { killed: false });
+        assert_eq!(vm.wait().await, end);
+        assert!(vm.pause().await.is_err(), "a VM that ended cannot pause");
+    }
+
+    #[tokio::test]
+    async fn a_script_makes_a_step_hang_until_it_lets_go() {
+        let (hypervisor, script) = MockHypervisor::new();
+        script.hang(Step::Launch);
+        let launch = hypervisor.launch(spec("a").unwrap());
+        let limit = Duration::from_millis(20);
+        assert!(tokio::time::timeout(limit, launch).await.is_err());
+
+        script.release(Step::Launch);
+        let vm = hypervisor.launch(spec("a").unwrap()).await.unwrap();
+        script.hang(Step::Wait);
+        script.end(VmEnd::GuestPanicked);
+        assert!(tokio::time::timeout(limit, vm.wait()).await.is_err());
+        script.release(Step::Wait);
+        assert_eq!(vm.wait().await, VmEnd::GuestPanicked);
+    }
+
+    #[tokio::test]
+    async fn a_stored_vm_is_found_again_and_belongs_to_its_keeper() {
+        let (hypervisor, _script) = MockHypervisor::new();
+        let vm = hypervisor.launch(spec("a").unwrap()).await.unwrap();
+        let other = hypervisor.attach(&vm.state()).await.unwrap();
+        assert_eq!(other.agent_address(), vm.agent_address());
+        drop(other);
+        assert!(vm.pause().await.is_ok());
+
+        let other = hypervisor.attach(&vm.state()).await.unwrap();
+        drop(vm);
+        assert_eq!(other.wait().await, VmEnd::Stopped { killed: true });
+    }
+}

@@ -1,0 +1,126 @@
+//! What QEMU and the guest's kernel are told about the accelerator, and which groups QEMU needs
+//! for it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use vc_launch::User;
+
+use super::config::VmmUser;
+use crate::{Accelerator, HostDevices};
+
+/// The arguments for an accelerator and the processor that goes with it.
+pub(super) fn args(accelerator: Accelerator, tcg_buffer_mib: u32) -> [(&'static str, String); 2] {
+    match accelerator {
+        Accelerator::Kvm => [("-accel", "kvm".into()), ("-cpu", "host".into())],
+        Accelerator::Tcg => [
+            (
+                "-accel",
+                format!("tcg,thread=multi,tb-size={tcg_buffer_mib}"),
+            ),
+            // Without ERMS the guest copies memory by its vector code; with it by `rep movsb`,
+            // which is translated to a loop over bytes.
+            ("-cpu", "max,-erms".into()),
+        ],
+    }
+}
+
+/// The kernel parameters of every VM, before those of its [`VmSpec`](crate::VmSpec).
+///
+/// ```
+/// use vc_hypervisor::{Accelerator, HostDevices, qemu};
+///
+/// let params = qemu::kernel_params(Accelerator::Tcg, &HostDevices::default());
+/// assert!(params.contains(&"panic=-1"));
+/// ```
+pub fn kernel_params(accelerator: Accelerator, devices: &HostDevices) -> Vec<&'static str> {
+    let mut params = vec![
+        // Every byte of the console costs time; what is urgent is printed all the same.
+        "console=ttyS0",
+        "8250.nr_uarts=1",
+        "quiet",
+        // A panic resets the machine at once, and the reset ends the VM.
+        "panic=-1",
+        // Tests of the kernel's own cryptography: a fifth of a second under TCG.
+        "cryptomgr.notests",
+    ];
+    if accelerator == Accelerator::Tcg {
+        // Where the host is busy, a guest's timers are late, and it must neither panic for it nor
+        // report its programs as hanging.
+        params.extend(["no_timer_check", "nowatchdog"]);
+        if devices.tsc_is_reliable() {
+            params.push("tsc=reliable");
+        }
+    }
+    params
+}
+
+/// The user that QEMU runs as: its own where that user can open what the accelerator needs.
+///
+/// `None` means the invoking user, still without any capability.
+pub(super) fn user(wanted: VmmUser, accelerator: Accelerator, kvm: &Path) -> Option<User> {
+    let VmmUser::Own { uid, gid } = wanted else {
+        return None;
+    };
+    let groups = match accelerator {
+        Accelerator::Tcg => Vec::new(),
+        Accelerator::Kvm => kvm_groups(kvm)?,
+    };
+    Some(User { uid, gid, groups })
+}
+
+/// The groups by which a user who owns nothing can open KVM, or `None` where only its owner can.
+fn kvm_groups(kvm: &Path) -> Option<Vec<u32>> {
+    const READ_WRITE: u32 = 0o6;
+    let metadata = fs::metadata(kvm).ok()?;
+    let allows = |shift: u32| (metadata.mode() >> shift) & READ_WRITE == READ_WRITE;
+    if allows(0) {
+        Some(Vec::new())
+    } else if allows(3) && metadata.gid() != 0 {
+        Some(vec![metadata.gid()])
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    use super::*;
+
+    const OWN: VmmUser = VmmUser::Own { uid: 7, gid: 8 };
+
+    #[test]
+    fn the_group_of_kvm_is_taken_only_where_it_helps() {
+        let kvm = tempfile::NamedTempFile::new().unwrap();
+        let groups = |mode| {
+            kvm.as_file()
+                .set_permissions(fs::Permissions::from_mode(mode))
+                .unwrap();
+            user(OWN, Accelerator::Kvm, kvm.path()).map(|user| user.groups)
+        };
+        assert_eq!(groups(0o666), Some(vec![]));
+        assert_eq!(groups(0o600), None);
+        if chown(kvm.path(), None, Some(104)).is_ok() {
+            assert_eq!(groups(0o660), Some(vec![104]));
+        }
+    }
+
+    #[test]
+    fn a_busy_host_is_thought_of_only_under_tcg() {
+        let devices = HostDevices::default();
+        let tcg = kernel_params(Accelerator::Tcg, &devices);
+        let kvm = kernel_params(Accelerator::Kvm, &devices);
+        assert!(tcg.contains(&"no_timer_check") && !kvm.contains(&"no_timer_check"));
+        assert!(!kvm.contains(&"tsc=reliable"));
+    }
+
+    #[test]
+    fn tcg_needs_no_group() {
+        let user = user(OWN, Accelerator::Tcg, Path::new("/nonexistent")).unwrap();
+        assert_eq!((user.uid, user.gid, user.groups), (7, 8, vec![]));
+        assert!(super::user(VmmUser::Invoking, Accelerator::Tcg, Path::new("/")).is_none());
+    }
+}

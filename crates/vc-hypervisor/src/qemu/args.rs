@@ -1,0 +1,347 @@
+//! QEMU's command line and the descriptors that it names: pure data made of a [`VmSpec`].
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use vc_launch::PassedFd;
+
+use super::accel;
+use crate::{Disk, Share, VmSpec, Vsock};
+
+/// The first descriptor number after standard input, output and error.
+const FIRST_DESCRIPTOR: i32 = 3;
+
+/// Where devices are on the root bus. Slot 0 is the host bridge, slot 31 the chip set.
+mod slot {
+    pub(super) const RNG: usize = 0x01;
+    pub(super) const VSOCK: usize = 0x02;
+    pub(super) const FIRST_DISK: usize = 0x03;
+    pub(super) const FIRST_SHARE: usize = 0x0b;
+    pub(super) const FIRST_ROOT_PORT: usize = 0x18;
+}
+
+/// Root ports are the functions of their slots, so that many take few slots.
+const FUNCTIONS_PER_SLOT: usize = 8;
+
+/// QEMU's command line.
+#[derive(Debug)]
+pub(super) struct CommandLine {
+    /// The arguments after the program's name.
+    pub(super) args: Vec<String>,
+    /// The descriptors that they name.
+    pub(super) fds: Vec<PassedFd>,
+}
+
+/// What the driver itself shares with QEMU.
+#[derive(Debug)]
+pub(super) struct DriverFds {
+    /// QEMU's end of the event connection.
+    pub(super) events: OwnedFd,
+    /// The listening command socket.
+    pub(super) commands: OwnedFd,
+    /// The pipe that takes the guest's console.
+    pub(super) console: OwnedFd,
+}
+
+/// What depends on the host and the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostPart<'a> {
+    pub(super) firmware: &'a Path,
+    pub(super) tcg_buffer_mib: u32,
+    /// Kernel parameters before those of the [`VmSpec`].
+    pub(super) kernel_params: &'a [&'static str],
+}
+
+/// Makes the command line of `spec`.
+pub(super) fn command_line(spec: VmSpec, driver: DriverFds, host: HostPart<'_>) -> CommandLine {
+    let mut line = CommandLine {
+        args: Vec::new(),
+        fds: Vec::new(),
+    };
+    line.confinement(&spec);
+    line.machine(&spec, host.tcg_buffer_mib);
+    line.control(driver);
+    line.option("-bios", host.firmware.display().to_string());
+    let params = host.kernel_params.iter().copied();
+    let append: Vec<_> = params
+        .chain(spec.kernel_params.iter().map(String::as_str))
+        .collect();
+    let (kernel, initrd) = (line.pass(spec.kernel), line.pass(spec.initrd));
+    line.option("-kernel", format!("/proc/self/fd/{kernel}"));
+    line.option("-initrd", format!("/proc/self/fd/{initrd}"));
+    line.option("-append", append.join(" "));
+    line.device(format!(
+        "virtio-rng-pci,disable-legacy=on,{}",
+        address(slot::RNG)
+    ));
+    line.vsock(spec.vsock);
+    for (index, disk) in spec.disks.into_iter().enumerate() {
+        line.disk(index, disk);
+    }
+    for (index, share) in spec.shares.into_iter().enumerate() {
+        line.share(index, share);
+    }
+    for port in 0..usize::from(spec.root_ports) {
+        line.root_port(port);
+    }
+    line
+}
+
+impl CommandLine {
+    /// QEMU starts nothing, opens nothing by itself, and shows itself under the sandbox's name.
+    fn confinement(&mut self, spec: &VmSpec) {
+        self.option("-name", format!("{},debug-threads=on", spec.sandbox));
+        self.args.extend(
+            [
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-sandbox",
+                "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+            ]
+            .map(str::to_owned),
+        );
+    }
+
+    fn machine(&mut self, spec: &VmSpec, tcg_buffer_mib: u32) {
+        self.option(
+            "-machine",
+            "q35,memory-backend=memory,graphics=off,usb=off,sata=off,smbus=off,i8042=off,\
+             smm=off,vmport=off,dump-guest-core=off,mem-merge=off"
+                .into(),
+        );
+        for (name, value) in accel::args(spec.accelerator, tcg_buffer_mib) {
+            self.option(name, value);
+        }
+        self.option("-smp", format!("{}", spec.vcpus));
+        let mib = spec.memory.mib();
+        self.option("-m", format!("{mib}M"));
+        // Device processes map the guest's memory, so it must be a file that is shared.
+        self.option(
+            "-object",
+            format!("memory-backend-memfd,id=memory,size={mib}M,share=on"),
+        );
+        // The reason of an end is in an event; a reset is an end.
+        self.args.push("-no-reboot".into());
+        self.option("-action", "reboot=shutdown,panic=exit-failure".into());
+        self.device("pvpanic".into());
+        // ACPI's hot-plug knows no pause of 100 ms for a person's hand, as PCI Express's does.
+        self.option(
+            "-global",
+            "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on".into(),
+        );
+    }
+
+    fn control(&mut self, driver: DriverFds) {
+        let events = self.pass(driver.events);
+        self.option("-chardev", format!("socket,id=events,fd={events}"));
+        self.option("-mon", "chardev=events,mode=control".into());
+        let commands = self.pass(driver.commands);
+        self.option(
+            "-chardev",
+            format!("socket,id=commands,fd={commands},server=on,wait=off"),
+        );
+        self.option("-mon", "chardev=commands,mode=control".into());
+        let console = self.fd_set(driver.console);
+        self.option(
+            "-chardev",
+            format!("file,id=console,path={console},append=on"),
+        );
+        self.option("-serial", "chardev:console".into());
+    }
+
+    fn vsock(&mut self, vsock: Vsock) {
+        let at = address(slot::VSOCK);
+        match vsock {
+            Vsock::VhostUser { socket, .. } => {
+                let fd = self.pass(socket);
+                self.option("-chardev", format!("socket,id=vsock,fd={fd}"));
+                self.device(format!(
+                    "vhost-user-vsock-pci,chardev=vsock,disable-legacy=on,{at}"
+                ));
+            }
+            Vsock::Vhost { device, cid } => {
+                let fd = self.pass(device);
+                self.device(format!(
+                    "vhost-vsock-pci,guest-cid={cid},vhostfd={fd},disable-legacy=on,{at}"
+                ));
+            }
+        }
+    }
+
+    fn disk(&mut self, index: usize, disk: Disk) {
+        let Disk {
+            image,
+            serial,
+            read_only,
+            scratch,
+        } = disk;
+        let file = self.fd_set(image);
+        let (read_only, no_flush) = (on_off(read_only), on_off(scratch));
+        // The image is this VM's own, so no lock says so.
+        self.option(
+            "-blockdev",
+            format!(
+                "driver=file,node-name=disk{index},filename={file},locking=off,\
+                 read-only={read_only},discard=unmap,cache.direct=off,cache.no-flush={no_flush}"
+            ),
+        );
+        let at = address(slot::FIRST_DISK + index);
+        self.device(format!(
+            "virtio-blk-pci,drive=disk{index},serial={serial},disable-legacy=on,{at}"
+        ));
+    }
+
+    fn share(&mut self, index: usize, share: Share) {
+        let fd = self.pass(share.socket);
+        self.option("-chardev", format!("socket,id=share{index},fd={fd}"));
+        let (tag, at) = (share.tag, address(slot::FIRST_SHARE + index));
+        self.device(format!(
+            "vhost-user-fs-pci,chardev=share{index},tag={tag},queue-size=1024,{at}"
+        ));
+    }
+
+    fn root_port(&mut self, port: usize) {
+        let slot = slot::FIRST_ROOT_PORT + port / FUNCTIONS_PER_SLOT;
+        let function = port % FUNCTIONS_PER_SLOT;
+        let chassis = port + 1;
+        // Without an I/O window there is no limit of a handful of ports.
+        self.device(format!(
+            "pcie-root-port,id=port{port},chassis={chassis},multifunction=on,io-reserve=0,\
+             bus=pcie.0,addr={slot:#04x}.{function}"
+        ));
+    }
+
+    fn option(&mut self, name: &str, value: String) {
+        self.args.push(name.to_owned());
+        self.args.push(value);
+    }
+
+    fn device(&mut self, value: String) {
+        self.option("-device", value);
+    }
+
+    /// Passes a descriptor; the result is its number in QEMU.
+    fn pass(&mut self, fd: OwnedFd) -> i32 {
+        let number = FIRST_DESCRIPTOR + i32::try_from(self.fds.len()).unwrap_or(i32::MAX);
+        self.fds.push(PassedFd::at(number, fd));
+        number
+    }
+
+    /// Passes a descriptor where QEMU takes a path only; the result is that path.
+    fn fd_set(&mut self, fd: OwnedFd) -> String {
+        let number = self.pass(fd);
+        self.option("-add-fd", format!("fd={number},set={number}"));
+        format!("/dev/fdset/{number}")
+    }
+}
+
+fn address(slot: usize) -> String {
+    format!("bus=pcie.0,addr={slot:#04x}")
+}
+
+fn on_off(value: bool) -> &'static str {
+    if value { "on" } else { "off" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Accelerator, mock};
+
+    /// Bytes that a kernel for x86 takes.
+    const KERNEL_COMMAND_LINE_BYTES_MAX: usize = 2_047;
+
+    fn line(change: impl FnOnce(&mut VmSpec)) -> String {
+        let mut spec = mock::spec("web1").unwrap();
+        change(&mut spec);
+        let null = || mock::null().unwrap();
+        let driver = DriverFds {
+            events: null(),
+            commands: null(),
+            console: null(),
+        };
+        let host = HostPart {
+            firmware: Path::new("/usr/share/qemu/qboot.rom"),
+            tcg_buffer_mib: 128,
+            kernel_params: &["console=ttyS0", "quiet"],
+        };
+        let line = command_line(spec, driver, host);
+        let numbers: Vec<_> = line.fds.iter().map(|fd| fd.used_as).collect();
+        let expected: Vec<_> = (FIRST_DESCRIPTOR..)
+            .take(numbers.len())
+            .map(vc_launch::DescriptorUse::Number)
+            .collect();
+        assert_eq!(numbers, expected, "each descriptor has the next number");
+        line.args.join(" ").replace(" -", "\n-")
+    }
+
+    fn share(tag: &str) -> Share {
+        Share {
+            tag: tag.into(),
+            socket: mock::null().unwrap(),
+        }
+    }
+
+    #[test]
+    fn tcg_with_everything_of_a_throw_away_vm() {
+        insta::assert_snapshot!(line(|spec| {
+            spec.vcpus = 2;
+            spec.root_ports = 4;
+            spec.shares = vec![share("virtc-system"), share("virtc-user")];
+            spec.disks = vec![Disk {
+                image: mock::null().unwrap(),
+                serial: "virtc-scratch".into(),
+                read_only: false,
+                scratch: true,
+            }];
+            spec.kernel_params = vec!["virtc.ready_port=1027".into()];
+        }));
+    }
+
+    #[test]
+    fn kvm_with_the_kernels_vsock_and_many_ports() {
+        insta::assert_snapshot!(line(|spec| {
+            spec.accelerator = Accelerator::Kvm;
+            spec.root_ports = 16;
+            spec.vsock = Vsock::Vhost {
+                device: mock::null().unwrap(),
+                cid: 4711,
+            };
+        }));
+    }
+
+    #[test]
+    fn a_disk_that_is_kept_and_one_for_reading() {
+        let disk = |serial: &str, read_only| Disk {
+            image: mock::null().unwrap(),
+            serial: serial.into(),
+            read_only,
+            scratch: false,
+        };
+        let line = line(|spec| spec.disks = vec![disk("data", false), disk("image", true)]);
+        let disks: Vec<_> = line.lines().filter(|line| line.contains("disk")).collect();
+        insta::assert_snapshot!(disks.join("\n"));
+    }
+
+    #[test]
+    fn the_longest_kernel_command_line_fits() {
+        for accelerator in [Accelerator::Kvm, Accelerator::Tcg] {
+            let own = accel::kernel_params(accelerator, &crate::HostDevices::default());
+            let all = own.join(" ").len() + crate::qemu::CAPABILITIES.kernel_params_bytes_max;
+            assert!(all <= KERNEL_COMMAND_LINE_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn the_largest_vm_has_a_place_for_each_device() {
+        const {
+            let max = &crate::qemu::CAPABILITIES;
+            assert!(slot::FIRST_DISK + max.disks_max <= slot::FIRST_SHARE);
+            assert!(slot::FIRST_SHARE + max.shares_max <= slot::FIRST_ROOT_PORT);
+            let ports = (max.root_ports_max as usize).div_ceil(FUNCTIONS_PER_SLOT);
+            assert!(slot::FIRST_ROOT_PORT + ports <= 31);
+        }
+    }
+}

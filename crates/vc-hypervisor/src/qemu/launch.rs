@@ -1,0 +1,205 @@
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::debug;
+use vc_launch::{
+    LaunchSpec, LaunchedProcess, Launcher, Namespaces, PassedFd, Program, ResourceLimit,
+};
+use vc_types::SandboxId;
+use vc_types::limits::{CONSOLE_LOG_BYTES_MAX, PROCESS_LOG_BYTES_MAX};
+
+use super::args::{self, CommandLine, DriverFds, HostPart};
+use super::config::QemuConfig;
+use super::keeper::{Drains, Keeper};
+use super::qmp::Qmp;
+use super::socket::SocketFile;
+use super::state::QemuState;
+use super::vm::KeptVm;
+use super::{CAPABILITIES, accel};
+use crate::log::{BoundedLog, drain};
+use crate::{Error, HostDevices, Result, VmSpec};
+
+/// How long a QEMU that closed its event connection may take to end.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// Starts QEMU and waits for its greeting. Everything that is made on the way belongs to a value
+/// that undoes it, so failing and being dropped are the same.
+pub(super) async fn launch(
+    config: &QemuConfig,
+    devices: &HostDevices,
+    launcher: &Launcher,
+    spec: VmSpec,
+) -> Result<KeptVm> {
+    spec.check(&CAPABILITIES)?;
+    let binary = config.find_binary()?;
+    let firmware = config.find_firmware()?;
+    let sandbox = spec.sandbox.clone();
+    let accelerator = spec.accelerator;
+    let agent = spec.vsock.agent_address();
+    let host = |attempt: &'static str| {
+        let sandbox = sandbox.clone();
+        move |source: io::Error| Error::Host {
+            attempt,
+            sandbox,
+            source,
+        }
+    };
+
+    let logs = Logs::open(&spec).map_err(host("keep the VM's logs"))?;
+    let (socket, commands) =
+        SocketFile::listen_in(&spec.directory).map_err(host("make the command socket"))?;
+    let (events, qemus_events) = stream_pair().map_err(host("make the event connection"))?;
+    let (console, qemus_console) = pipe().map_err(host("make the console's pipe"))?;
+    let (messages, qemus_messages) = pipe().map_err(host("make the pipe for QEMU's messages"))?;
+
+    let driver = DriverFds {
+        events: qemus_events,
+        commands,
+        console: qemus_console,
+    };
+    let kernel_params = accel::kernel_params(accelerator, devices);
+    let host_part = HostPart {
+        firmware: &firmware,
+        tcg_buffer_mib: config.tcg_buffer_mib,
+        kernel_params: &kernel_params,
+    };
+    let CommandLine { args, mut fds } = args::command_line(spec, driver, host_part);
+    fds.push(PassedFd::output(qemus_messages));
+
+    let mut process = LaunchSpec::new("QEMU", Program::Path(binary.display().to_string()));
+    process.args = args;
+    process.env = vec![("LC_ALL".into(), "C".into())];
+    process.user = accel::user(config.user, accelerator, &devices.kvm);
+    process.capabilities = Some(Vec::new());
+    process.namespaces = Namespaces {
+        net: true,
+        ipc: true,
+        uts: true,
+        ..Namespaces::default()
+    };
+    process.limits = vec![ResourceLimit::CoreBytes(0)];
+
+    let process = launcher
+        .launch(process, fds)
+        .await
+        .map_err(|source| Error::Launch {
+            sandbox: sandbox.clone(),
+            source,
+        })?;
+    let drains = logs.drain(&sandbox, console, messages);
+    let starting = Starting {
+        sandbox: sandbox.clone(),
+        process,
+        drains,
+    };
+    let (process, drains, events) = starting.greeted(events, config.limits.start).await?;
+    debug!(%sandbox, pid = process.pid(), "QEMU answers");
+
+    let identity = process.identity();
+    let state = QemuState {
+        process: identity.map_err(|source| Error::Launch {
+            sandbox: sandbox.clone(),
+            source,
+        })?,
+        commands_socket: socket.path().to_owned(),
+        agent,
+        accelerator,
+    };
+    let keeper = Keeper {
+        sandbox,
+        process,
+        events,
+        drains,
+        socket,
+    };
+    keeper.keep(state, config.limits.command)
+}
+
+/// The logs of a VM that is not there yet.
+struct Logs {
+    console: BoundedLog,
+    messages: BoundedLog,
+    messages_file: File,
+}
+
+impl Logs {
+    fn open(spec: &VmSpec) -> io::Result<Self> {
+        Ok(Self {
+            console: BoundedLog::new(spec.console_log.try_clone()?, CONSOLE_LOG_BYTES_MAX)?,
+            messages: BoundedLog::new(spec.vmm_log.try_clone()?, PROCESS_LOG_BYTES_MAX)?,
+            messages_file: spec.vmm_log.try_clone()?,
+        })
+    }
+
+    fn drain(self, sandbox: &SandboxId, console: OwnedFd, messages: OwnedFd) -> Drains {
+        let spawn = |pipe, log, source| -> JoinHandle<()> {
+            tokio::spawn(drain(pipe, log, sandbox.clone(), source))
+        };
+        Drains {
+            tasks: [
+                spawn(console, self.console, "console"),
+                spawn(messages, self.messages, "qemu"),
+            ],
+            messages: self.messages_file,
+        }
+    }
+}
+
+/// QEMU's process before its first answer.
+struct Starting {
+    sandbox: SandboxId,
+    process: LaunchedProcess,
+    drains: Drains,
+}
+
+impl Starting {
+    async fn greeted(
+        mut self,
+        events: OwnedFd,
+        limit: Duration,
+    ) -> Result<(LaunchedProcess, Drains, Qmp)> {
+        let handshake = async { Qmp::from_fd(events)?.handshake().await };
+        let error = match timeout(limit, handshake).await {
+            Ok(Ok(events)) => return Ok((self.process, self.drains, events)),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                return Err(Error::NoAnswer {
+                    command: "qmp_capabilities",
+                    limit,
+                });
+            }
+        };
+        // The connection was closed: as a rule because QEMU ends, and its messages say why.
+        match timeout(END_LIMIT, super::keeper::ended(&mut self.process)).await {
+            Ok(Ok(end)) => {
+                self.drains.finish().await;
+                Err(Error::EndedAtStart {
+                    sandbox: self.sandbox,
+                    end: self.drains.end_of(end, false, None),
+                })
+            }
+            Ok(Err(_)) | Err(_) => Err(error),
+        }
+    }
+}
+
+fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        flags,
+        None,
+    )?)
+}
+
+/// The reading and the writing end.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(pipe_with(PipeFlags::CLOEXEC)?)
+}

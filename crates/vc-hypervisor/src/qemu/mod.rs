@@ -1,0 +1,111 @@
+//! The driver for QEMU.
+//!
+//! ```text
+//! VmSpec ─▶ args (pure) ─▶ launcher ─▶ QEMU ◀── events socket ── keeper (this process)
+//!                                        ▲ ▲─── pipes: console, messages ──┘
+//!                                        └───── command socket ◀── whoever operates on the VM
+//! ```
+//!
+//! The keeper holds the event connection, both pipes and the process for the VM's whole life, and
+//! turns what they say into one [`VmEnd`](crate::VmEnd). Commands go over a second socket, which
+//! serves one client at a time and is connected only while a command runs, so that any process
+//! can operate on the VM.
+//!
+//! QEMU runs as an own user without capabilities, in its own network, IPC and UTS namespaces,
+//! with its seccomp filter on. It opens nothing but its firmware and, by `/proc/self/fd`, the
+//! kernel and initrd that were passed to it.
+
+mod accel;
+mod args;
+mod config;
+mod keeper;
+mod launch;
+mod qmp;
+mod socket;
+mod state;
+mod version;
+mod vm;
+
+pub use accel::kernel_params;
+pub use config::{QemuConfig, QemuLimits, VmmUser};
+pub use state::QemuState;
+pub use version::QemuVersion;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use vc_launch::Launcher;
+
+use crate::{
+    Capabilities, DriverState, Error, HostDevices, Hypervisor, Result, Transport, Vm, VmSpec,
+};
+
+/// What the driver can do with the oldest QEMU that it is made for.
+pub const CAPABILITIES: Capabilities = Capabilities {
+    vcpus_max: 240,
+    memory_mib_min: 128,
+    shares_max: 8,
+    disks_max: 8,
+    root_ports_max: 32,
+    transports: &[Transport::VhostVsock, Transport::HybridVsock],
+    kernel_params_bytes_max: 1_500,
+};
+
+/// The QEMU driver.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use vc_hypervisor::qemu::{QemuConfig, QemuHypervisor};
+/// use vc_hypervisor::{Hypervisor, StopLimits, Vm, VmSpec};
+/// use vc_launch::Launcher;
+///
+/// # async fn example(spec: VmSpec) -> Result<(), Box<dyn std::error::Error>> {
+/// let launcher = Arc::new(Launcher::start(Launcher::OWN_PROGRAM)?);
+/// let qemu = QemuHypervisor::new(QemuConfig::default(), launcher);
+/// let vm = qemu.launch(spec).await?;
+/// println!("the agent is at {}", vm.agent_address());
+/// vm.stop(StopLimits::default()).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct QemuHypervisor {
+    config: QemuConfig,
+    devices: HostDevices,
+    launcher: Arc<Launcher>,
+}
+
+impl QemuHypervisor {
+    /// A driver whose VMs are started, and held, by `launcher`.
+    pub fn new(config: QemuConfig, launcher: Arc<Launcher>) -> Self {
+        Self {
+            config,
+            devices: HostDevices::default(),
+            launcher,
+        }
+    }
+}
+
+#[async_trait]
+impl Hypervisor for QemuHypervisor {
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn launch(&self, spec: VmSpec) -> Result<Box<dyn Vm>> {
+        let vm = launch::launch(&self.config, &self.devices, &self.launcher, spec).await?;
+        Ok(Box::new(vm))
+    }
+
+    async fn attach(&self, state: &DriverState) -> Result<Box<dyn Vm>> {
+        match state {
+            DriverState::Qemu(state) => Ok(Box::new(vm::AttachedVm::new(
+                state.clone(),
+                self.config.limits.command,
+            ))),
+            other => Err(Error::OtherDriver {
+                wanted: "qemu",
+                found: other.driver(),
+            }),
+        }
+    }
+}

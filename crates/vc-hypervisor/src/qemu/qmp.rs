@@ -1,0 +1,251 @@
+//! One QMP connection. The commands and events are the `qapi` crate's generated types; the reading
+//! is ours, because what a VMM sends must have a largest size, and a newer QEMU's unknown events
+//! must not end a connection.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use qapi::qmp::{self, QmpCommand};
+use qapi::{Any, Command, Execute};
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::{Error, Result};
+
+/// Bytes of one message. The longest answer to a command of ours has some hundred; a greeting has
+/// two hundred.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// What is read at once: an ordinary message fits.
+const READ_BYTES: usize = 4 << 10;
+
+/// Events that may come before the answer to a command.
+const EVENTS_BEFORE_ANSWER_MAX: usize = 1_000;
+
+/// What errors call the reading of events.
+const EVENTS: &str = "events";
+
+/// What errors call the greeting and the choice of capabilities.
+const HANDSHAKE: &str = "qmp_capabilities";
+
+/// An event that the driver cares about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QmpEvent {
+    /// The VM ends, and this is why.
+    Shutdown(qmp::ShutdownCause),
+    /// The guest's kernel said so through pvpanic.
+    GuestPanicked,
+    /// The processors stand still.
+    Stopped,
+    /// The processors go on.
+    Resumed,
+    /// Something else.
+    Other,
+}
+
+#[derive(Debug)]
+pub(super) struct Qmp {
+    stream: UnixStream,
+    /// What was read and does not make a message yet.
+    buffer: Vec<u8>,
+    next_id: u64,
+}
+
+/// Any message of QEMU's, before it is known what it is.
+#[derive(Deserialize)]
+struct Message {
+    #[serde(rename = "QMP")]
+    greeting: Option<Any>,
+    event: Option<String>,
+    #[serde(default)]
+    data: Any,
+    #[serde(rename = "return")]
+    ok: Option<Any>,
+    error: Option<Refusal>,
+    id: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    desc: String,
+}
+
+impl Qmp {
+    /// Connects to a command socket and negotiates, within `limit`.
+    ///
+    /// A socket that serves somebody else takes the connection and stays silent: then the limit
+    /// passes.
+    pub(super) async fn connect(socket: &Path, limit: Duration) -> Result<Self> {
+        let negotiate = async {
+            let connected = super::socket::connect(socket).await;
+            let stream = connected.map_err(|source| Error::Connection {
+                command: HANDSHAKE,
+                source,
+            })?;
+            Self::of(stream).handshake().await
+        };
+        within(HANDSHAKE, limit, negotiate).await
+    }
+
+    /// The connection at a descriptor that QEMU got the other end of; nothing is negotiated yet.
+    pub(super) fn from_fd(fd: OwnedFd) -> Result<Self> {
+        let stream = StdUnixStream::from(fd);
+        stream
+            .set_nonblocking(true)
+            .and_then(|()| UnixStream::from_std(stream))
+            .map(Self::of)
+            .map_err(|source| Error::Connection {
+                command: HANDSHAKE,
+                source,
+            })
+    }
+
+    fn of(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            buffer: Vec::new(),
+            next_id: 0,
+        }
+    }
+
+    /// Waits for the greeting and leaves the negotiation mode. The caller sets the limit.
+    pub(super) async fn handshake(mut self) -> Result<Self> {
+        let greeting = self.message(HANDSHAKE).await?;
+        if greeting.and_then(|message| message.greeting).is_none() {
+            return Err(protocol(HANDSHAKE, "it did not greet"));
+        }
+        self.command(qmp::qmp_capabilities { enable: None }).await?;
+        Ok(self)
+    }
+
+    /// Sends a command and waits for its answer, within `limit`.
+    pub(super) async fn execute<C: QmpCommand>(
+        &mut self,
+        command: C,
+        limit: Duration,
+    ) -> Result<C::Ok> {
+        within(C::NAME, limit, self.command(command)).await
+    }
+
+    /// The next event, or nothing when QEMU has closed the connection. May be dropped at any
+    /// point without losing one.
+    pub(super) async fn next_event(&mut self) -> Result<Option<QmpEvent>> {
+        loop {
+            match self.message(EVENTS).await? {
+                None => return Ok(None),
+                Some(Message {
+                    event: Some(name),
+                    data,
+                    ..
+                }) => return Ok(Some(event(&name, data))),
+                Some(_) => {}
+            }
+        }
+    }
+
+    async fn command<C: QmpCommand>(&mut self, command: C) -> Result<C::Ok> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut line = serde_json::to_vec(&Execute::with_id(command, id))
+            .map_err(|error| protocol(C::NAME, error))?;
+        line.push(b'\n');
+        self.stream
+            .write_all(&line)
+            .await
+            .map_err(|source| connection(C::NAME, source))?;
+        for _ in 0..EVENTS_BEFORE_ANSWER_MAX {
+            let Some(message) = self.message(C::NAME).await? else {
+                return Err(connection(
+                    C::NAME,
+                    std::io::ErrorKind::UnexpectedEof.into(),
+                ));
+            };
+            if message.event.is_some() {
+                continue;
+            }
+            return answer::<C>(id, message);
+        }
+        Err(protocol(C::NAME, "it sends events and no answer"))
+    }
+
+    /// The next message, or nothing at the end of the stream.
+    async fn message(&mut self, command: &'static str) -> Result<Option<Message>> {
+        let mut searched = 0;
+        loop {
+            let newline = self.buffer[searched..].iter().position(|b| *b == b'\n');
+            if let Some(at) = newline {
+                let line: Vec<u8> = self.buffer.drain(..=searched + at).collect();
+                return serde_json::from_slice(&line)
+                    .map(Some)
+                    .map_err(|error| protocol(command, error));
+            }
+            searched = self.buffer.len();
+            if searched > MESSAGE_BYTES_MAX {
+                return Err(protocol(command, "its message has no end"));
+            }
+            self.buffer.reserve(READ_BYTES);
+            let read = self.stream.read_buf(&mut self.buffer).await;
+            if read.map_err(|source| connection(command, source))? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+fn answer<C: Command>(id: u64, message: Message) -> Result<C::Ok> {
+    if message.id != Some(id) {
+        return Err(protocol(C::NAME, "it answers another command"));
+    }
+    match (message.ok, message.error) {
+        (Some(value), None) => {
+            serde_json::from_value(value).map_err(|error| protocol(C::NAME, error))
+        }
+        (None, Some(refusal)) => Err(Error::Refused {
+            command: C::NAME,
+            reason: crate::log::escape(&refusal.desc),
+        }),
+        _ => Err(protocol(C::NAME, "its answer is neither good nor bad")),
+    }
+}
+
+fn event(name: &str, data: Any) -> QmpEvent {
+    match name {
+        <qmp::SHUTDOWN as qapi::Event>::NAME => {
+            let shutdown = serde_json::from_value::<qmp::SHUTDOWN>(data);
+            // A cause that a newer QEMU has is still an end.
+            QmpEvent::Shutdown(shutdown.map_or(qmp::ShutdownCause::none, |s| s.reason))
+        }
+        <qmp::GUEST_PANICKED as qapi::Event>::NAME => QmpEvent::GuestPanicked,
+        <qmp::STOP as qapi::Event>::NAME => QmpEvent::Stopped,
+        <qmp::RESUME as qapi::Event>::NAME => QmpEvent::Resumed,
+        _ => QmpEvent::Other,
+    }
+}
+
+async fn within<T>(
+    command: &'static str,
+    limit: Duration,
+    future: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    timeout(limit, future)
+        .await
+        .unwrap_or(Err(Error::NoAnswer { command, limit }))
+}
+
+fn protocol(command: &'static str, reason: impl ToString) -> Error {
+    Error::Protocol {
+        command,
+        reason: reason.to_string(),
+    }
+}
+
+fn connection(command: &'static str, source: std::io::Error) -> Error {
+    Error::Connection { command, source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The command socket's file. An id may be as long as a socket's whole path, so the directory is
+//! gone through by descriptor.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixStream;
+
+/// The name in the sandbox's directory.
+const NAME: &str = "qmp.sock";
+
+/// A listening socket's file, removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl SocketFile {
+    /// Makes the socket, for its owner alone.
+    pub(super) fn listen_in(directory: &Path) -> io::Result<(Self, OwnedFd)> {
+        let opened = open_directory(directory)?;
+        let listener = UnixListener::bind(through(&opened, NAME))?;
+        let file = Self(directory.join(NAME));
+        fs::set_permissions(&file.0, Permissions::from_mode(0o600))?;
+        Ok((file, listener.into()))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.0.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+/// Connects to a socket, however long its path is.
+pub(super) async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let opened = open_directory(directory)?;
+    UnixStream::connect(through(&opened, name)).await
+}
+
+fn open_directory(directory: &Path) -> io::Result<fs::File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::DIRECTORY.bits().cast_signed())
+        .open(directory)
+}
+
+fn through(directory: &fs::File, name: impl AsRef<Path>) -> PathBuf {
+    Path::new("/proc/self/fd")
+        .join(directory.as_raw_fd().to_string())
+        .join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_path_longer_than_a_sockets_works_and_goes_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let long = directory.path().join("x".repeat(128));
+        fs::create_dir(&long).unwrap();
+        let (file, _listener) = SocketFile::listen_in(&long).unwrap();
+        let mode = fs::metadata(file.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(connect(file.path()).await.is_ok());
+        assert!(SocketFile::listen_in(&long).is_err(), "it is taken");
+        drop(file);
+        assert_eq!(fs::read_dir(&long).unwrap().count(), 0);
+    }
+}

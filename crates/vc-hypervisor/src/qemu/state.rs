@@ -1,0 +1,19 @@
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use vc_types::ProcessIdentity;
+
+use crate::{Accelerator, AgentAddress};
+
+/// What is stored of a VM of QEMU's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QemuState {
+    /// QEMU.
+    pub process: ProcessIdentity,
+    /// The socket that takes QMP commands, one client at a time.
+    pub commands_socket: PathBuf,
+    /// Where the agent is reached.
+    pub agent: AgentAddress,
+    /// What executes the guest's code.
+    pub accelerator: Accelerator,
+}

@@ -1,0 +1,250 @@
+use std::future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use qapi::qmp;
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+use vc_types::ProcessIdentity;
+
+use crate::pidfd::WatchedPidfd;
+use super::qmp::Qmp;
+use super::state::QemuState;
+use crate::{AgentAddress, DriverState, Error, Result, StopLimits, Vm, VmEnd};
+
+/// What its keeper and everybody else can do alike.
+#[derive(Debug)]
+struct Running {
+    state: QemuState,
+    command_limit: Duration,
+}
+
+impl Running {
+    /// Runs one command over a connection of its own, so that others get their turn.
+    async fn command<C: qmp::QmpCommand>(&self, command: C) -> Result<C::Ok> {
+        let limit = self.command_limit;
+        let mut qmp = Qmp::connect(&self.state.commands_socket, limit).await?;
+        qmp.execute(command, limit).await
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.command(qmp::stop {}).await.map(drop)
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.command(qmp::cont {}).await.map(drop)
+    }
+
+    /// Asks, waits, kills, waits.
+    async fn stop(
+        &self,
+        limits: StopLimits,
+        kill: impl FnOnce() -> io::Result<()>,
+        wait: impl Fn() -> BoxedEnd,
+    ) -> Result<VmEnd> {
+        let process = &self.state.process;
+        let asked = async {
+            match self.command(qmp::quit {}).await {
+                Ok(_) => wait().await,
+                Err(error) => {
+                    debug!(%process, %error, "QEMU cannot be asked to end");
+                    // It may be ending already; if not, the limit passes.
+                    match error {
+                        Error::Connection { .. } => wait().await,
+                        _ => future::pending().await,
+                    }
+                }
+            }
+        };
+        if !limits.quit.is_zero()
+            && let Ok(end) = timeout(limits.quit, asked).await
+        {
+            return Ok(end);
+        }
+        if let Err(error) = kill() {
+            warn!(%process, %error, "cannot kill QEMU");
+        }
+        timeout(limits.kill, wait())
+            .await
+            .map_err(|_| Error::Unkillable {
+                process: process.clone(),
+                limit: limits.kill,
+            })
+    }
+}
+
+type BoxedEnd = std::pin::Pin<Box<dyn Future<Output = VmEnd> + Send>>;
+
+/// A VM that this process keeps. QEMU is killed when it is dropped.
+#[derive(Debug)]
+pub(super) struct KeptVm {
+    running: Running,
+    pidfd: OwnedFd,
+    /// Tells the keeper's task that a kill is ours.
+    stopping: Arc<AtomicBool>,
+    end: watch::Receiver<Option<VmEnd>>,
+}
+
+impl KeptVm {
+    pub(super) fn new(
+        state: QemuState,
+        command_limit: Duration,
+        pidfd: OwnedFd,
+        stopping: Arc<AtomicBool>,
+        end: watch::Receiver<Option<VmEnd>>,
+    ) -> Self {
+        Self {
+            running: Running {
+                state,
+                command_limit,
+            },
+            pidfd,
+            stopping,
+            end,
+        }
+    }
+
+    fn kill(&self) -> io::Result<()> {
+        self.stopping.store(true, Ordering::Relaxed);
+        kill(&self.pidfd)
+    }
+
+    fn end(&self) -> BoxedEnd {
+        let mut end = self.end.clone();
+        Box::pin(async move {
+            match end.wait_for(Option::is_some).await {
+                Ok(end) => end.clone().unwrap_or(VmEnd::Unseen),
+                // The keeper's task is gone with its runtime, and QEMU with it.
+                Err(_) => VmEnd::Unseen,
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl Vm for KeptVm {
+    fn processes(&self) -> Vec<ProcessIdentity> {
+        vec![self.running.state.process.clone()]
+    }
+
+    fn agent_address(&self) -> &AgentAddress {
+        &self.running.state.agent
+    }
+
+    fn state(&self) -> DriverState {
+        DriverState::Qemu(self.running.state.clone())
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.running.pause().await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.running.resume().await
+    }
+
+    async fn stop(&self, limits: StopLimits) -> Result<VmEnd> {
+        if let Some(end) = self.end.borrow().clone() {
+            return Ok(end);
+        }
+        let (kill, wait) = (|| self.kill(), || self.end());
+        self.running.stop(limits, kill, wait).await
+    }
+
+    async fn wait(&self) -> VmEnd {
+        self.end().await
+    }
+}
+
+impl Drop for KeptVm {
+    /// The keeper's task goes on until QEMU is reaped, or ends with its runtime, which reaps too.
+    fn drop(&mut self) {
+        if self.end.borrow().is_none()
+            && let Err(error) = self.kill()
+        {
+            warn!(process = %self.running.state.process, %error, "cannot kill QEMU");
+        }
+    }
+}
+
+/// A VM that another process keeps.
+#[derive(Debug)]
+pub(super) struct AttachedVm {
+    running: Running,
+}
+
+impl AttachedVm {
+    pub(super) fn new(state: QemuState, command_limit: Duration) -> Self {
+        Self {
+            running: Running {
+                state,
+                command_limit,
+            },
+        }
+    }
+
+    fn end(&self) -> BoxedEnd {
+        let process = self.running.state.process.clone();
+        Box::pin(async move {
+            let watched = async {
+                let Some(pidfd) = process.open()? else {
+                    return Ok(());
+                };
+                WatchedPidfd::new(pidfd)?.ended().await.map(drop)
+            };
+            if let Err::<(), io::Error>(error) = watched.await {
+                warn!(%process, %error, "cannot watch QEMU");
+            }
+            VmEnd::Unseen
+        })
+    }
+}
+
+#[async_trait]
+impl Vm for AttachedVm {
+    fn processes(&self) -> Vec<ProcessIdentity> {
+        vec![self.running.state.process.clone()]
+    }
+
+    fn agent_address(&self) -> &AgentAddress {
+        &self.running.state.agent
+    }
+
+    fn state(&self) -> DriverState {
+        DriverState::Qemu(self.running.state.clone())
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.running.pause().await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.running.resume().await
+    }
+
+    async fn stop(&self, limits: StopLimits) -> Result<VmEnd> {
+        let kill = || match self.running.state.process.open()? {
+            Some(pidfd) => kill(&pidfd),
+            None => Ok(()),
+        };
+        self.running.stop(limits, kill, || self.end()).await
+    }
+
+    async fn wait(&self) -> VmEnd {
+        self.end().await
+    }
+}
+
+/// Ends a process with the signal that cannot be refused; one that has ended is no error.
+fn kill(pidfd: &OwnedFd) -> io::Result<()> {
+    match pidfd_send_signal(pidfd, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}

@@ -1,0 +1,244 @@
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use vc_types::{ByteSize, SandboxId};
+
+use crate::{Accelerator, AgentAddress, Capabilities, Error, Result};
+
+/// Bytes of a share's tag: the virtio-fs device has room for so many.
+const TAG_BYTES_MAX: usize = 36;
+
+/// Bytes of a disk's serial number: the virtio block device has room for so many.
+const SERIAL_BYTES_MAX: usize = 20;
+
+/// One VM to launch: sizes, and an open descriptor for everything that it uses.
+///
+/// The descriptors are given away; the VMM gets them, and this process keeps none.
+#[derive(Debug)]
+pub struct VmSpec {
+    /// Whose VM it is; it names the process in `ps`.
+    pub sandbox: SandboxId,
+    /// Where the driver may put sockets: the sandbox's own directory, closed to others.
+    pub directory: PathBuf,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// The guest's memory.
+    pub memory: ByteSize,
+    /// What executes the guest's code.
+    pub accelerator: Accelerator,
+    /// The unpacked kernel. The VMM's user must be allowed to read the file.
+    pub kernel: OwnedFd,
+    /// The initrd. The VMM's user must be allowed to read the file.
+    pub initrd: OwnedFd,
+    /// Kernel parameters after the driver's own, so that these win.
+    pub kernel_params: Vec<String>,
+    /// File systems of the host.
+    pub shares: Vec<Share>,
+    /// The way to the agent.
+    pub vsock: Vsock,
+    /// Block devices.
+    pub disks: Vec<Disk>,
+    /// Free places for devices that come later.
+    pub root_ports: u8,
+    /// Takes the guest's console, [`CONSOLE_LOG_BYTES_MAX`](vc_types::limits::CONSOLE_LOG_BYTES_MAX)
+    /// of it; open for reading and writing.
+    pub console_log: File,
+    /// Takes what the VMM prints, [`PROCESS_LOG_BYTES_MAX`](vc_types::limits::PROCESS_LOG_BYTES_MAX)
+    /// of it; open for reading and writing.
+    pub vmm_log: File,
+}
+
+/// A file system of the host that a device process serves.
+#[derive(Debug)]
+pub struct Share {
+    /// By which the guest mounts it.
+    pub tag: String,
+    /// A connection to the device process, which speaks vhost-user.
+    pub socket: OwnedFd,
+}
+
+/// The guest's vsock device.
+#[derive(Debug)]
+pub enum Vsock {
+    /// A device process serves it.
+    VhostUser {
+        /// A connection to the device process, which speaks vhost-user.
+        socket: OwnedFd,
+        /// The Unix socket at which the device process takes `CONNECT <port>`.
+        host_socket: PathBuf,
+    },
+    /// The host's kernel serves it.
+    Vhost {
+        /// `/dev/vhost-vsock`, opened.
+        device: OwnedFd,
+        /// The guest's context id, which no other VM of the host has.
+        cid: u32,
+    },
+}
+
+impl Vsock {
+    /// Where the guest's agent is reached through this device.
+    pub fn agent_address(&self) -> AgentAddress {
+        match self {
+            Self::VhostUser { host_socket, .. } => AgentAddress::HybridVsock {
+                socket: host_socket.clone(),
+            },
+            Self::Vhost { cid, .. } => AgentAddress::Vsock { cid: *cid },
+        }
+    }
+}
+
+/// A block device.
+#[derive(Debug)]
+pub struct Disk {
+    /// The image, raw.
+    pub image: OwnedFd,
+    /// By which the guest finds it.
+    pub serial: String,
+    /// The guest may not write; `image` is open for reading only then, else for both.
+    pub read_only: bool,
+    /// Its content is worth nothing once the VM is gone, so the guest's flushes are not passed on.
+    pub scratch: bool,
+}
+
+impl VmSpec {
+    /// Compares this with what a driver can do.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Spec`] with the first thing that cannot be.
+    pub fn check(&self, capabilities: &Capabilities) -> Result<()> {
+        let cannot = |what: &'static str, reason: String| Err(Error::Spec { what, reason });
+        let at_most = |what, count: usize, max: usize| match count <= max {
+            true => Ok(()),
+            false => cannot(what, format!("there are {count}, and {max} are possible")),
+        };
+        if self.vcpus == 0 {
+            return cannot("vcpus", "at least one is needed".into());
+        }
+        at_most(
+            "vcpus",
+            self.vcpus as usize,
+            capabilities.vcpus_max as usize,
+        )?;
+        at_most("shares", self.shares.len(), capabilities.shares_max)?;
+        at_most("disks", self.disks.len(), capabilities.disks_max)?;
+        at_most(
+            "root ports",
+            self.root_ports.into(),
+            capabilities.root_ports_max.into(),
+        )?;
+        if self.memory.mib() < capabilities.memory_mib_min.into() {
+            let (memory, min) = (self.memory, capabilities.memory_mib_min);
+            return cannot("memory", format!("{memory} is less than {min} MiB"));
+        }
+        if !self.memory.bytes().is_multiple_of(1 << 20) {
+            return cannot("memory", format!("{} is not a whole MiB", self.memory));
+        }
+        names(
+            "share tags",
+            self.shares.iter().map(|share| share.tag.as_str()),
+            TAG_BYTES_MAX,
+        )?;
+        names(
+            "disk serials",
+            self.disks.iter().map(|disk| disk.serial.as_str()),
+            SERIAL_BYTES_MAX,
+        )?;
+        if let Some(param) = self.kernel_params.iter().find(|param| {
+            param.is_empty()
+                || !param
+                    .bytes()
+                    .all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        }) {
+            return cannot("kernel parameters", format!("{param:?} is not one"));
+        }
+        let (bytes, max) = (
+            self.kernel_params
+                .iter()
+                .map(|param| param.len() + 1)
+                .sum::<usize>(),
+            capabilities.kernel_params_bytes_max,
+        );
+        if bytes > max {
+            return cannot(
+                "kernel parameters",
+                format!("they have {bytes} bytes of at most {max}"),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Names that reach the guest and the VMM's command line: plain, short, each once.
+fn names<'a>(
+    what: &'static str,
+    names: impl Iterator<Item = &'a str>,
+    bytes_max: usize,
+) -> Result<()> {
+    let mut seen = Vec::new();
+    for name in names {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let reason = if name.is_empty() || !name.chars().all(plain) {
+            format!("{name:?} must be letters, digits, '-', '_' and '.'")
+        } else if name.len() > bytes_max {
+            format!("{name:?} is longer than {bytes_max} bytes")
+        } else if seen.contains(&name) {
+            format!("{name:?} is there twice")
+        } else {
+            seen.push(name);
+            continue;
+        };
+        return Err(Error::Spec { what, reason });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mock;
+
+    fn refused(change: impl FnOnce(&mut VmSpec)) -> String {
+        let mut spec = mock::spec("web1").unwrap();
+        change(&mut spec);
+        spec.check(&mock::CAPABILITIES).unwrap_err().to_string()
+    }
+
+    fn disk(serial: &str) -> Disk {
+        Disk {
+            image: mock::null().unwrap(),
+            serial: serial.into(),
+            read_only: false,
+            scratch: true,
+        }
+    }
+
+    #[test]
+    fn what_a_driver_cannot_do_is_refused_by_name() {
+        assert!(
+            mock::spec("web1")
+                .unwrap()
+                .check(&mock::CAPABILITIES)
+                .is_ok()
+        );
+        assert!(refused(|spec| spec.vcpus = 0).contains("vcpus"));
+        assert!(refused(|spec| spec.vcpus = 100_000).contains("vcpus"));
+        assert!(refused(|spec| spec.memory = ByteSize::from_mib(1)).contains("memory"));
+        assert!(
+            refused(|spec| spec.memory = ByteSize::from_bytes((512 << 20) + 1)).contains("MiB")
+        );
+        assert!(refused(|spec| spec.root_ports = 255).contains("root ports"));
+        assert!(refused(|spec| spec.disks = vec![disk("a"), disk("a")]).contains("twice"));
+        assert!(refused(|spec| spec.disks = vec![disk("a,b")]).contains("a,b"));
+        assert!(refused(|spec| spec.disks = vec![disk(&"x".repeat(21))]).contains("20 bytes"));
+        for params in [
+            vec!["a\nb".into()],
+            vec![String::new()],
+            vec!["x=1".into(); 1_000],
+        ] {
+            assert!(refused(|spec| spec.kernel_params = params).contains("kernel parameters"));
+        }
+    }
+}
