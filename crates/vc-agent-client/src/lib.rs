@@ -1,1 +1,23 @@
-//! Stub.
+//! The host's side of the guest's agent.
+//!
+//! [`Transport`] reaches a port of the guest whatever carries it; [`ReadyListener`] hears the one
+//! call that the guest makes when it can serve; [`AgentClient`] makes the agent's calls, each with
+//! a limit; [`stream`] carries a process's standard streams with ends that cannot be lost.
+//!
+//! The guest is not trusted: what it sends is bounded by [`vc_types::limits`], and its texts are
+//! cleaned of control characters before a person sees them.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod error;
+mod ready;
+pub mod stream;
+mod text;
+mod transport;
+
+pub use client::{AgentClient, CallLimits};
+pub use error::{Error, Result};
+pub use ready::{Ready, ReadyListener};
+pub use text::clean;
+pub use transport::Transport;

@@ -1,0 +1,339 @@
+use std::time::Duration;
+
+use agent_protocol::agent::{
+    CloseStdinRequest, CopyFileRequest, CreateContainerRequest, CreateSandboxRequest,
+    DestroySandboxRequest, ExecProcessRequest, RemoveContainerRequest, SignalProcessRequest,
+    StartContainerRequest, Storage, TtyWinResizeRequest,
+};
+use agent_protocol::agent_ttrpc::AgentServiceClient;
+use agent_protocol::health::{CheckRequest, VersionCheckResponse};
+use agent_protocol::health_ttrpc::HealthClient;
+use agent_protocol::oci;
+use agent_protocol::virtc::{HelloRequest, HelloResponse, SetClockRequest, WaitRequest, WaitResponse};
+use agent_protocol::virtc_ttrpc::GuestServiceClient;
+use protobuf::MessageField;
+use tokio::time::timeout;
+use ttrpc::asynchronous::{Client, transport::Socket};
+use ttrpc::context::{self, Context};
+use vc_types::{ContainerId, ExecId, Signal, guest};
+
+use crate::error::{Error, Result};
+use crate::transport::Transport;
+
+/// How long the agent may take over its calls.
+#[derive(Clone, Copy, Debug)]
+pub struct CallLimits {
+    /// A call that does little: signals, sizes, questions (`limits.agent_call_ms`).
+    pub call: Duration,
+    /// A call that mounts or makes something (`limits.agent_create_ms`).
+    pub create: Duration,
+}
+
+/// One connection to the agent, which carries all calls.
+///
+/// Clones share the connection. A call that is dropped is abandoned; the connection stays usable.
+#[derive(Clone)]
+pub struct AgentClient {
+    agent: AgentServiceClient,
+    guest: GuestServiceClient,
+    health: HealthClient,
+    limits: CallLimits,
+}
+
+/// A process of a container: its first one, or one that was added.
+fn exec_id(container: &ContainerId, exec: Option<&ExecId>) -> String {
+    exec.map_or(container.as_str(), ExecId::as_str).to_owned()
+}
+
+impl AgentClient {
+    /// Connects to the agent behind `transport`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Transport::connect`].
+    pub async fn connect(transport: &Transport, limits: CallLimits) -> Result<Self> {
+        let stream = transport.connect(guest::AGENT_PORT).await?;
+        let client = Client::new(Socket::new(stream));
+        Ok(Self {
+            agent: AgentServiceClient::new(client.clone()),
+            guest: GuestServiceClient::new(client.clone()),
+            health: HealthClient::new(client),
+            limits,
+        })
+    }
+
+    /// The agent's version, by the call that every agent has.
+    ///
+    /// # Errors
+    ///
+    /// As every call: [`Error::TimedOut`], [`Error::Agent`], [`Error::Broken`].
+    pub async fn version(&self) -> Result<VersionCheckResponse> {
+        let (context, request) = (self.short(), CheckRequest::new());
+        self.little("ask for the version", self.health.version(context, &request)).await
+    }
+
+    /// Greets our own agent: gives it the time, randomness and a name.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn hello(&self, request: HelloRequest) -> Result<HelloResponse> {
+        self.little("greet the agent", self.guest.hello(self.short(), &request)).await
+    }
+
+    /// Sets the guest's clock, in nanoseconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn set_clock(&self, realtime_ns: i64) -> Result<()> {
+        let request = SetClockRequest { realtime_ns, ..SetClockRequest::default() };
+        self.little("set the guest's clock", self.guest.set_clock(self.short(), &request)).await?;
+        Ok(())
+    }
+
+    /// Prepares the sandbox: its name and the storages that all its containers use.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn create_sandbox(&self, request: CreateSandboxRequest) -> Result<()> {
+        let call = self.agent.create_sandbox(self.long(), &request);
+        self.much("prepare the sandbox in the guest", call).await?;
+        Ok(())
+    }
+
+    /// Writes back and takes down what [`Self::create_sandbox`] made.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn destroy_sandbox(&self) -> Result<()> {
+        let request = DestroySandboxRequest::new();
+        let call = self.agent.destroy_sandbox(self.long(), &request);
+        self.much("take down the sandbox in the guest", call).await?;
+        Ok(())
+    }
+
+    /// Makes a container, whose process waits for [`Self::start_container`].
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn create_container(
+        &self,
+        container: &ContainerId,
+        spec: oci::Spec,
+        storages: Vec<Storage>,
+    ) -> Result<()> {
+        let request = CreateContainerRequest {
+            container_id: container.to_string(),
+            exec_id: container.to_string(),
+            OCI: MessageField::some(spec),
+            storages,
+            ..CreateContainerRequest::default()
+        };
+        self.much("create the container", self.agent.create_container(self.long(), &request)).await?;
+        Ok(())
+    }
+
+    /// Starts a container's process. Why it could not be executed is told by
+    /// [`Self::wait_process`].
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
+        let request = StartContainerRequest {
+            container_id: container.to_string(),
+            ..StartContainerRequest::default()
+        };
+        self.much("start the container", self.agent.start_container(self.long(), &request)).await?;
+        Ok(())
+    }
+
+    /// Removes a container that has ended.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn remove_container(&self, container: &ContainerId) -> Result<()> {
+        let request = RemoveContainerRequest {
+            container_id: container.to_string(),
+            ..RemoveContainerRequest::default()
+        };
+        self.much("remove the container", self.agent.remove_container(self.long(), &request)).await?;
+        Ok(())
+    }
+
+    /// Adds a process to a running container.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn exec_process(
+        &self,
+        container: &ContainerId,
+        exec: &ExecId,
+        process: oci::Process,
+    ) -> Result<()> {
+        let request = ExecProcessRequest {
+            container_id: container.to_string(),
+            exec_id: exec.to_string(),
+            process: MessageField::some(process),
+            ..ExecProcessRequest::default()
+        };
+        self.much("add the process", self.agent.exec_process(self.long(), &request)).await?;
+        Ok(())
+    }
+
+    /// Waits for the end of a process. This call has no limit of its own: the caller races it
+    /// with the end of the VM.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Agent`], [`Error::Broken`].
+    pub async fn wait_process(
+        &self,
+        container: &ContainerId,
+        exec: Option<&ExecId>,
+    ) -> Result<WaitResponse> {
+        let request = WaitRequest {
+            container_id: container.to_string(),
+            exec_id: exec_id(container, exec),
+            ..WaitRequest::default()
+        };
+        let call = "wait for the process";
+        let mut response = self
+            .guest
+            .wait_process(Context::default(), &request)
+            .await
+            .map_err(Error::from_ttrpc(call, "", Duration::ZERO))?;
+        response.start_error = crate::text::clean(&response.start_error);
+        Ok(response)
+    }
+
+    /// Sends a signal to a process.
+    ///
+    /// # Errors
+    ///
+    /// As every call; [`crate::Error::code`] is `NotFound` for a process that has ended.
+    pub async fn signal_process(
+        &self,
+        container: &ContainerId,
+        exec: Option<&ExecId>,
+        signal: Signal,
+    ) -> Result<()> {
+        let request = SignalProcessRequest {
+            container_id: container.to_string(),
+            exec_id: exec_id(container, exec),
+            signal: signal.number().into(),
+            ..SignalProcessRequest::default()
+        };
+        self.little("signal the process", self.agent.signal_process(self.short(), &request)).await?;
+        Ok(())
+    }
+
+    /// Closes a process's stdin, for agents without framed streams.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn close_stdin(&self, container: &ContainerId, exec: Option<&ExecId>) -> Result<()> {
+        let request = CloseStdinRequest {
+            container_id: container.to_string(),
+            exec_id: exec_id(container, exec),
+            ..CloseStdinRequest::default()
+        };
+        self.little("close stdin", self.agent.close_stdin(self.short(), &request)).await?;
+        Ok(())
+    }
+
+    /// Tells a process's terminal its size, in characters.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn resize_terminal(
+        &self,
+        container: &ContainerId,
+        exec: Option<&ExecId>,
+        rows: u16,
+        columns: u16,
+    ) -> Result<()> {
+        let request = TtyWinResizeRequest {
+            container_id: container.to_string(),
+            exec_id: exec_id(container, exec),
+            row: rows.into(),
+            column: columns.into(),
+            ..TtyWinResizeRequest::default()
+        };
+        self.little("resize the terminal", self.agent.tty_win_resize(self.short(), &request)).await?;
+        Ok(())
+    }
+
+    /// Writes a small file into the guest, its directories included (mode 0755).
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn write_file(&self, path: &str, mode: u32, data: Vec<u8>) -> Result<()> {
+        let request = CopyFileRequest {
+            path: path.to_owned(),
+            file_size: i64::try_from(data.len()).unwrap_or(i64::MAX),
+            file_mode: mode | 0o100_000,
+            dir_mode: 0o755,
+            data,
+            ..CopyFileRequest::default()
+        };
+        self.little("write a file in the guest", self.agent.copy_file(self.short(), &request)).await?;
+        Ok(())
+    }
+
+    fn short(&self) -> Context {
+        context_for(self.limits.call)
+    }
+
+    fn long(&self) -> Context {
+        context_for(self.limits.create)
+    }
+
+    async fn little<T>(
+        &self,
+        call: &'static str,
+        answer: impl Future<Output = ttrpc::Result<T>>,
+    ) -> Result<T> {
+        limited(call, "agent_call_ms", self.limits.call, answer).await
+    }
+
+    async fn much<T>(
+        &self,
+        call: &'static str,
+        answer: impl Future<Output = ttrpc::Result<T>>,
+    ) -> Result<T> {
+        limited(call, "agent_create_ms", self.limits.create, answer).await
+    }
+}
+
+impl std::fmt::Debug for AgentClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentClient").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// The agent learns the limit too, so that it gives up what nobody waits for.
+fn context_for(limit: Duration) -> Context {
+    context::with_duration(limit)
+}
+
+async fn limited<T>(
+    call: &'static str,
+    limit: &'static str,
+    after: Duration,
+    answer: impl Future<Output = ttrpc::Result<T>>,
+) -> Result<T> {
+    timeout(after, answer)
+        .await
+        .map_err(|_| Error::TimedOut { call, limit, after })?
+        .map_err(Error::from_ttrpc(call, limit, after))
+}
