@@ -1,3 +1,53 @@
-//! Stub.
+//! `virtc`: the command line of virtcontainers. It parses arguments, shows what the library says,
+//! and joins the standard streams; how a sandbox works is not here.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod error;
+mod log;
+mod output;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::cli::{Cli, Command};
+use crate::error::Failure;
+
+fn main() -> ExitCode {
+    let entered = vc_types::Timeline::now();
+    // The processes of a sandbox begin here too; they get nothing of what a command needs.
+    if let Some(code) = commands::internal::dispatch() {
+        return code;
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // A reader of the help that leaves early is no fault.
+            let _ = error.print();
+            return if shown { ExitCode::SUCCESS } else { ExitCode::from(error::USAGE) };
+        }
+    };
+    if let Err(failure) = log::start(&cli.global) {
+        return failure.report();
+    }
+    let global = &cli.global;
+    let done = match &cli.command {
+        Command::Run(args) => run::run(global, args, entered),
+        Command::Check(args) => commands::check::check(global, args),
+        Command::List(args) => commands::list::list(global, args),
+        Command::Delete(args) => commands::delete::delete(global, args),
+        Command::Logs(args) => commands::logs::logs(global, args),
+        Command::Gc(args) => commands::gc::gc(global, args),
+        Command::Config(args) => commands::config::config(global, args),
+        Command::Version(args) => commands::version::version(global, args),
+        Command::Completions { shell } => commands::generate::completions(*shell),
+        Command::Man { dir } => commands::generate::man(dir.as_deref()),
+    };
+    done.unwrap_or_else(Failure::report)
+}

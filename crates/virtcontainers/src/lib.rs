@@ -1,1 +1,54 @@
-//! Stub.
+//! Secure containers: each sandbox is a lightweight virtual machine of its own.
+//!
+//! A [`Runtime`] (a state root and a configuration) makes a [`Sandbox`] of a [`SandboxConfig`]:
+//! it starts the VMM and its device processes, waits for the agent in the guest, shares what was
+//! asked for, and makes the containers. The caller is the sandbox's *keeper*: what it started
+//! ends with it.
+//!
+//! Whatever fails, is dropped or is killed in the middle leaves nothing: what this process holds
+//! are guards, what it started dies with it, and the state on disk says what there was.
+//!
+//! ```no_run
+//! use virtcontainers::{Runtime, RuntimeOptions, SandboxConfig};
+//!
+//! # async fn example(config: SandboxConfig) -> Result<(), virtcontainers::Error> {
+//! let container = config.containers[0].id.clone();
+//! let runtime = Runtime::open(RuntimeOptions::default())?;
+//! let mut sandbox = runtime.create_sandbox(config).await?;
+//! sandbox.start_container(&container).await?;
+//! let exit = sandbox.wait_process(&container, None).await?;
+//! println!("it ended with {}", exit.status.shell_code());
+//! sandbox.stop().await?;
+//! sandbox.delete().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod fault;
+pub mod stream;
+
+mod check;
+mod container;
+mod error;
+mod runtime;
+mod sandbox;
+
+pub use check::{CheckItem, CheckStatus, Versions};
+pub use container::{
+    Access, ContainerConfig, GeneratedFile, ProcessConfig, Root, RootSource, Volume, default_spec,
+};
+pub use error::{Error, Result, Stage, StartRecord};
+pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
+pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
+pub use sandbox::{
+    CONSOLE_LOG, GcReport, PROCESS_LOGS, ProcessExit, Removed, Sandbox, SandboxConfig, Scratch,
+    VMM_LOG, VmConfig,
+};
+pub use vc_store::{Listed, View};
+
+/// The directories of the host that a root made of the host's own system shows.
+pub const HOST_SYSTEM: [&str; 9] = [
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt",
+];

@@ -1,0 +1,169 @@
+//! The one definition of the command line: parser, help, completions and man pages come from it.
+
+mod run;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use run::{CwdMode, RunArgs};
+
+/// Secure containers: each in a lightweight virtual machine of its own.
+#[derive(Debug, Parser)]
+#[command(name = "virtc", version, disable_help_subcommand = true, propagate_version = false)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// The configuration file [default: /etc/virtcontainers/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the state of sandboxes is kept [default: /run/virtcontainers]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Write the log to this file instead of stderr
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// The form of the log
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Log what a developer wants to know
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The form of what a command prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    #[default]
+    Table,
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one command in a throw-away virtual machine: virtc run [FLAGS] -- COMMAND…
+    Run(Box<RunArgs>),
+    /// Say whether this host can run virtual machines, and how well
+    Check(FormatArgs),
+    /// List the containers, those of throw-away virtual machines included
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Remove a container and its sandbox
+    #[command(visible_alias = "rm")]
+    Delete(DeleteArgs),
+    /// Show what the guest's console and the processes of a sandbox printed
+    Logs(LogsArgs),
+    /// Remove what sandboxes whose keeper is gone have left
+    Gc(GcArgs),
+    /// Show the configuration in force, and where each value comes from
+    Config(FormatArgs),
+    /// Show the versions of everything that takes part
+    Version(FormatArgs),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write all of them into a directory
+    Man {
+        /// Write a page for each command into this directory
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// A command with nothing but a format.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FormatArgs {
+    /// The form of the output
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: OutputFormat,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    /// Print ids alone
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// End it first if it runs, and clean up whatever can be found by its name
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Their names
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The sandbox
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The form of the output: text, or one object a line
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: OutputFormat,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GcArgs {
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_throw_away_form_needs_its_dashes() {
+        assert!(Cli::try_parse_from(["virtc", "run", "--", "true"]).is_ok());
+        assert!(Cli::try_parse_from(["virtc", "run"]).is_err());
+        let Ok(Cli { command: Command::Run(run), .. }) =
+            Cli::try_parse_from(["virtc", "run", "id", "--", "true"])
+        else {
+            panic!("the other form is parsed, to be named in the error");
+        };
+        assert_eq!(run.id.as_deref(), Some("id"));
+    }
+
+    #[test]
+    fn flags_after_the_dashes_are_the_commands_own() {
+        let Ok(Cli { command: Command::Run(run), global }) =
+            Cli::try_parse_from(["virtc", "run", "-t", "--", "ls", "--debug", "-q"])
+        else {
+            panic!("parses");
+        };
+        assert_eq!(run.command, ["ls", "--debug", "-q"]);
+        assert!(!global.debug && !run.quiet && run.terminal);
+    }
+}

@@ -1,0 +1,94 @@
+//! `virtc run -- COMMAND`: one command in a throw-away virtual machine.
+
+mod cwd;
+mod environment;
+mod escape;
+mod not_found;
+mod plan;
+mod progress;
+mod pump;
+mod session;
+mod signals;
+mod terminal;
+mod user;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use vc_config::HostFacts;
+use virtcontainers::{Runtime, RuntimeOptions};
+
+use crate::cli::{GlobalArgs, RunArgs};
+use crate::commands::{Done, load, own_program};
+use crate::error::{Failure, RUN_FAILED};
+use crate::output;
+use plan::Caller;
+
+/// Runs it. `entered` is when this process began, on the monotonic clock.
+pub(crate) fn run(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
+    if args.id.is_some() {
+        return Err(Failure::usage(
+            "this is the throw-away form of run, which takes nothing before the `--`",
+        )
+        .hint("virtc run [FLAGS] -- COMMAND; the OCI form, `virtc run ID`, is not there yet"));
+    }
+    if args.terminal && !std::io::stdin().is_terminal() {
+        return Err(Failure::usage("-t needs a terminal on stdin"));
+    }
+    let mut flags = Vec::new();
+    if let Some(memory) = args.memory {
+        flags.push(("vm.memory", "--memory", memory.bytes().to_string()));
+    }
+    if let Some(cpus) = args.cpus {
+        flags.push(("vm.vcpus", "--cpus", cpus.to_string()));
+    }
+    let mut loaded = load(global, &flags)?;
+    loaded.config.guest.kernel_params.extend(args.kernel_param.iter().cloned());
+    let caller = caller()?;
+    let plan = plan::plan(args, &loaded.config, &caller)?;
+    if !args.quiet {
+        for notice in &plan.notices {
+            output::notice(notice);
+        }
+    }
+    let options = RuntimeOptions { config: loaded.config, program: own_program() };
+    let runtime = Runtime::open(options)?;
+    clean(&runtime);
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::plain(RUN_FAILED, &error))?;
+    let code = executor.block_on(session::run(&runtime, args, plan, &caller, entered));
+    // A thread that reads the host's stdin may wait for ever; nothing is lost with it.
+    executor.shutdown_background();
+    code.map(ExitCode::from)
+}
+
+/// Removes what was left by runs that were killed. It is no reason not to run.
+fn clean(runtime: &Runtime) {
+    match runtime.gc(false) {
+        Ok(report) => {
+            for removed in &report.removed {
+                tracing::info!(name = removed.name, reason = removed.reason, "removed");
+            }
+            for left in &report.left {
+                tracing::warn!(left, "could not be removed");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "what earlier runs left cannot be looked at"),
+    }
+}
+
+fn caller() -> Result<Caller, Failure> {
+    let cwd = std::env::current_dir().map_err(|error| {
+        Failure::plain(RUN_FAILED, &error).note("the current directory cannot be found")
+    })?;
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    Ok(Caller {
+        cwd,
+        env: std::env::vars_os().filter_map(text).collect(),
+        facts: HostFacts::read()?,
+    })
+}

@@ -1,0 +1,230 @@
+//! Whether this host can run sandboxes, and how well.
+
+use std::path::Path;
+use std::time::Duration;
+
+use guest_image::GuestAssets;
+use rustix::process::geteuid;
+use serde::Serialize;
+use vc_config::HostFacts;
+use vc_hypervisor::qemu::QemuVersion;
+use vc_hypervisor::{Accelerator, HostDevices};
+use vc_types::{ByteSize, Hint};
+
+use crate::runtime::{Runtime, accelerator_choice};
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckItem {
+    /// What it is.
+    pub name: &'static str,
+    /// How it is.
+    pub status: CheckStatus,
+    /// What was found.
+    pub found: String,
+    /// The command or setting that mends it, where it is not right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+/// How something is that a sandbox needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckStatus {
+    /// As it should be.
+    Ok,
+    /// A sandbox starts, but slower or with less than it could have.
+    Degraded,
+    /// No sandbox starts.
+    Missing,
+}
+
+impl CheckStatus {
+    /// The status as users read it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// How long QEMU may take to print its version.
+const VERSION_LIMIT: Duration = Duration::from_secs(5);
+
+/// Below this, a usual guest is short of memory.
+const MEMORY_COMFORTABLE: ByteSize = ByteSize::from_mib(1024);
+
+/// Below this, no guest boots.
+const MEMORY_MIN: ByteSize = ByteSize::from_mib(256);
+
+/// The versions of the parts that are not this library's own; nothing where one is not found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Versions {
+    /// QEMU.
+    pub qemu: Option<String>,
+    /// The guest's kernel.
+    pub guest_kernel: Option<String>,
+    /// The beginning of the digest of the guest's assets.
+    pub guest_assets: Option<String>,
+}
+
+impl Runtime {
+    /// The versions of the parts.
+    pub fn versions(&self) -> Versions {
+        let qemu = self.config().hypervisor.qemu.find_path();
+        let assets = self.config().guest.find_assets();
+        let assets = assets.and_then(|dir| GuestAssets::open(&dir).ok());
+        Versions {
+            qemu: qemu
+                .and_then(|path| QemuVersion::of(&path, VERSION_LIMIT).ok())
+                .map(|version| version.to_string()),
+            guest_kernel: assets.as_ref().map(|a| a.manifest().kernel_release.clone()),
+            guest_assets: assets.as_ref().map(GuestAssets::id),
+        }
+    }
+
+    /// Looks at everything that a sandbox needs. Changes nothing.
+    pub fn check(&self) -> Vec<CheckItem> {
+        let mut items = vec![rights(), self.accelerator(), transport()];
+        items.extend(self.qemu());
+        items.push(self.assets());
+        items.push(self.virtiofsd());
+        items.push(mkfs());
+        items.push(cgroups());
+        items.extend(host());
+        items
+    }
+
+    fn accelerator(&self) -> CheckItem {
+        let choice = accelerator_choice(self.config().runtime.accelerator);
+        match HostDevices::default().accelerator(choice) {
+            Ok(chosen) => {
+                let found = format!("{}: {}", chosen.accelerator, chosen.why);
+                match chosen.accelerator {
+                    Accelerator::Kvm => ok("accelerator", found),
+                    Accelerator::Tcg => degraded(
+                        "accelerator",
+                        found,
+                        "use a machine with VT-x or AMD-V whose /dev/kvm can be opened",
+                    ),
+                }
+            }
+            Err(error) => missing("accelerator", error.to_string(), error.hint()),
+        }
+    }
+
+    fn qemu(&self) -> Vec<CheckItem> {
+        let qemu = &self.config().hypervisor.qemu;
+        let install = || Some("apt-get install qemu-system-x86".to_owned());
+        let version = match qemu.find_path() {
+            None => missing("qemu", "not found".into(), install()),
+            Some(path) => match QemuVersion::of(&path, VERSION_LIMIT) {
+                Ok(version) if version >= QemuVersion::OLDEST => {
+                    ok("qemu", format!("{version} at {}", path.display()))
+                }
+                Ok(version) => missing(
+                    "qemu",
+                    format!("{version} is older than {}", QemuVersion::OLDEST),
+                    install(),
+                ),
+                Err(error) => missing("qemu", error.to_string(), install()),
+            },
+        };
+        let firmware = match qemu.find_firmware() {
+            Some(path) => ok("firmware", path.display().to_string()),
+            None => missing(
+                "firmware",
+                "qboot is not found".into(),
+                Some("apt-get install qemu-system-data".into()),
+            ),
+        };
+        vec![version, firmware]
+    }
+
+    fn assets(&self) -> CheckItem {
+        let name = "guest kernel and initrd";
+        let mend = || Some("make guest".to_owned());
+        let Some(dir) = self.config().guest.find_assets() else {
+            return missing(name, "not found".into(), mend());
+        };
+        match GuestAssets::open(&dir) {
+            Ok(assets) => ok(
+                name,
+                format!("{} in {}", assets.manifest().kernel_release, assets.dir().display()),
+            ),
+            Err(error) => missing(name, error.to_string(), mend()),
+        }
+    }
+
+    fn virtiofsd(&self) -> CheckItem {
+        match self.config().share.find_virtiofsd() {
+            Some(path) => ok("virtiofsd", path.display().to_string()),
+            None => missing("virtiofsd", "not found".into(), Some("make setup".into())),
+        }
+    }
+}
+
+fn ok(name: &'static str, found: String) -> CheckItem {
+    CheckItem { name, status: CheckStatus::Ok, found, mend: None }
+}
+
+fn degraded(name: &'static str, found: String, mend: &str) -> CheckItem {
+    CheckItem { name, status: CheckStatus::Degraded, found, mend: Some(mend.to_owned()) }
+}
+
+fn missing(name: &'static str, found: String, mend: Option<String>) -> CheckItem {
+    CheckItem { name, status: CheckStatus::Missing, found, mend }
+}
+
+fn rights() -> CheckItem {
+    match geteuid().is_root() {
+        true => ok("rights", "root".into()),
+        false => missing("rights", "not root".into(), Some("run it with sudo".into())),
+    }
+}
+
+fn transport() -> CheckItem {
+    // Clones and the guest's own sockets are easier with a device process, and it is everywhere.
+    ok("transport", "hybrid vsock by a device process of virtc".into())
+}
+
+fn mkfs() -> CheckItem {
+    let found = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"].into_iter().find(|p| Path::new(p).exists());
+    match found {
+        Some(path) => ok("mkfs.ext4", path.into()),
+        None => missing("mkfs.ext4", "not found".into(), Some("apt-get install e2fsprogs".into())),
+    }
+}
+
+fn cgroups() -> CheckItem {
+    let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let hybrid = Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists();
+    let found = match (v2, hybrid) {
+        (true, _) => "version 2",
+        (false, true) => "version 1 with an empty version 2 beside it (hybrid)",
+        (false, false) => "version 1",
+    };
+    ok("cgroups", found.into())
+}
+
+fn host() -> Vec<CheckItem> {
+    let facts = match HostFacts::read() {
+        Ok(facts) => facts,
+        Err(error) => return vec![missing("host", error.to_string(), None)],
+    };
+    let found = format!(
+        "{} MiB available of {} MiB",
+        facts.memory_available.mib(),
+        facts.memory_total.mib()
+    );
+    let memory = if facts.memory_available < MEMORY_MIN {
+        missing("memory", found, Some("end something that uses much memory".into()))
+    } else if facts.memory_available < MEMORY_COMFORTABLE {
+        degraded("memory", found, "end something that uses much memory, or use a small -m")
+    } else {
+        ok("memory", found)
+    };
+    vec![memory, ok("processors", facts.cpus.to_string()), ok("host kernel", facts.kernel_release)]
+}

@@ -1,0 +1,75 @@
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use vc_types::ContainerId;
+
+/// A container as it is asked for.
+///
+/// What its process is and may do is the OCI specification's; where its files come from is said
+/// beside it, because a path of the host means nothing in the guest. `root` and bind mounts of
+/// `spec` are filled in from here.
+#[derive(Clone, Debug)]
+pub struct ContainerConfig {
+    /// Its name, unique in the sandbox.
+    pub id: ContainerId,
+    /// Its process, namespaces, limits, and mounts that need nothing of the host.
+    pub spec: Spec,
+    /// Its root file system.
+    pub root: Root,
+    /// What else of the host it sees.
+    pub volumes: Vec<Volume>,
+    /// Files that are made for it.
+    pub files: Vec<GeneratedFile>,
+    /// Directories that it finds empty and writable, on the scratch space.
+    pub empty_dirs: Vec<PathBuf>,
+}
+
+/// Where a root file system comes from, and what becomes of changes.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// Its files.
+    pub source: RootSource,
+    /// What becomes of changes.
+    pub access: Access,
+}
+
+/// Where a root file system comes from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RootSource {
+    /// The host's own system by the allow-list, served by a process without any right.
+    HostSystem,
+    /// A directory of the host, served with the invoker's rights.
+    Directory(PathBuf),
+}
+
+/// What becomes of changes to files of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// There are none: the host refuses them.
+    ReadOnly,
+    /// They reach the host.
+    ReadWrite,
+    /// They go to the scratch space and vanish with the sandbox. The host refuses writes.
+    Private,
+}
+
+/// A directory or file of the host at a place of the container.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// On the host. Links are resolved once; it must exist.
+    pub source: PathBuf,
+    /// In the container, absolute.
+    pub destination: PathBuf,
+    /// What becomes of changes.
+    pub access: Access,
+}
+
+/// A file that is made for the container.
+#[derive(Clone, Debug)]
+pub struct GeneratedFile {
+    /// In the container, absolute.
+    pub destination: PathBuf,
+    /// Its contents.
+    pub contents: Vec<u8>,
+}

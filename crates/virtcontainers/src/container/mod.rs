@@ -1,0 +1,9 @@
+//! Containers: how they are asked for, and where they stand in the guest.
+
+mod config;
+mod default_spec;
+pub(crate) mod placement;
+mod seccomp;
+
+pub use config::{Access, ContainerConfig, GeneratedFile, Root, RootSource, Volume};
+pub use default_spec::{ProcessConfig, default_spec};

@@ -1,0 +1,203 @@
+use std::fmt;
+use std::path::PathBuf;
+
+use vc_types::{ByteSize, ContainerId, EndReason, Hint, SandboxId};
+
+/// What this crate's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why something that was asked of a sandbox or a container did not happen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The sandbox did not come up. Everything that was made for it is gone again.
+    #[error("sandbox {sandbox} did not start: {stage} failed")]
+    Start {
+        /// Which sandbox.
+        sandbox: SandboxId,
+        /// How far it had come.
+        stage: Stage,
+        /// What is known of the machine at that moment.
+        record: Box<StartRecord>,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// The machine ended while something was under way.
+    #[error("the machine of sandbox {sandbox} ended: {reason}")]
+    Ended {
+        /// Which sandbox.
+        sandbox: SandboxId,
+        /// Why it ended.
+        reason: EndReason,
+    },
+    /// There is no such container in the sandbox.
+    #[error("container {container} does not exist in sandbox {sandbox}")]
+    NoContainer {
+        /// Which sandbox.
+        sandbox: SandboxId,
+        /// Which container.
+        container: ContainerId,
+    },
+    /// The sandbox runs, and force was not asked for.
+    #[error("sandbox {sandbox} is running")]
+    Running {
+        /// Which sandbox.
+        sandbox: SandboxId,
+    },
+    /// The host has less memory than the machine is to have.
+    #[error("the machine is to have {wanted} of memory, and {available} is available on the host")]
+    Memory {
+        /// What was asked for.
+        wanted: ByteSize,
+        /// What there is.
+        available: ByteSize,
+    },
+    /// Only root can do this for now.
+    #[error("root's rights are needed to make a sandbox")]
+    NotRoot,
+    /// A program that a sandbox needs is not there.
+    #[error("{what} is not installed (looked for {tried})")]
+    Missing {
+        /// What it is.
+        what: &'static str,
+        /// Where it was looked for.
+        tried: String,
+    },
+    /// A place in a container at which something is to be mounted.
+    #[error("nothing can be mounted at {}: {reason}", destination.display())]
+    Destination {
+        /// The place.
+        destination: PathBuf,
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
+    /// A value cannot stand in an OCI specification.
+    #[error("the specification of container {container} cannot be made")]
+    Specification {
+        /// Which container.
+        container: ContainerId,
+        /// Why.
+        #[source]
+        source: oci_spec::OciSpecError,
+    },
+    /// The specification cannot be told to the agent.
+    #[error("the specification of container {container} cannot be sent to the guest")]
+    Protocol {
+        /// Which container.
+        container: ContainerId,
+        /// Why.
+        #[source]
+        source: agent_protocol::Error,
+    },
+    /// Something of the system that should always work did not.
+    #[error("cannot {attempt}")]
+    System {
+        /// What was tried, on which object.
+        attempt: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An undo did not work: what could not be cleaned, and why.
+    #[error("not everything of sandbox {sandbox} could be cleaned: {left}")]
+    Left {
+        /// Which sandbox.
+        sandbox: SandboxId,
+        /// What is left.
+        left: String,
+    },
+    /// A test asked for this failure.
+    #[error("fault point {point}")]
+    Fault {
+        /// The point.
+        point: &'static str,
+    },
+    /// The state on disk.
+    #[error(transparent)]
+    Store(#[from] vc_store::Error),
+    /// The virtual machine.
+    #[error(transparent)]
+    Hypervisor(#[from] vc_hypervisor::Error),
+    /// A process of the sandbox.
+    #[error(transparent)]
+    Launch(#[from] vc_launch::Error),
+    /// The shares and the scratch disk.
+    #[error(transparent)]
+    Storage(#[from] vc_storage::Error),
+    /// The guest's kernel and initrd.
+    #[error(transparent)]
+    Assets(#[from] guest_image::Error),
+    /// The agent.
+    #[error(transparent)]
+    Agent(#[from] vc_agent_client::Error),
+    /// A value that cannot be.
+    #[error(transparent)]
+    Types(#[from] vc_types::Error),
+    /// The host could not be looked at.
+    #[error(transparent)]
+    Config(#[from] vc_config::Error),
+}
+
+/// The stages of a start, as messages name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Looking at what is asked for and what the host has.
+    Preparation,
+    /// Starting the VMM and the device processes.
+    Launch,
+    /// The guest's boot, until its agent answers.
+    Boot,
+    /// Mounting the shares and the scratch space in the guest.
+    GuestPreparation,
+    /// Making a container.
+    ContainerCreation,
+    /// Starting a container's process.
+    ContainerStart,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Preparation => "the preparation",
+            Self::Launch => "starting the VMM and the device processes",
+            Self::Boot => "the guest's boot",
+            Self::GuestPreparation => "preparing the guest",
+            Self::ContainerCreation => "making the container",
+            Self::ContainerStart => "starting the container",
+        })
+    }
+}
+
+/// What is known of a machine whose start failed.
+#[derive(Debug, Default)]
+pub struct StartRecord {
+    /// The last lines of the guest's console, escaped.
+    pub console: Vec<String>,
+    /// The last lines of what the VMM printed, escaped.
+    pub vmm: Vec<String>,
+    /// Where all of it is kept.
+    pub kept: Option<PathBuf>,
+}
+
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Start { source, .. } => source.hint(),
+            Self::NotRoot => Some("run it as root, for example with sudo".into()),
+            Self::Running { .. } => Some("add --force to end it first".into()),
+            Self::Memory { .. } => Some("give the machine less memory, for example `-m 512m`".into()),
+            Self::Missing { .. } => Some("`make setup` installs it; `virtc check` shows all that is needed".into()),
+            Self::Left { .. } => Some("`virtc gc` tries again".into()),
+            Self::Store(error) => error.hint(),
+            Self::Hypervisor(error) => error.hint(),
+            Self::Launch(error) => error.hint(),
+            Self::Storage(error) => error.hint(),
+            Self::Assets(error) => error.hint(),
+            Self::Agent(error) => error.hint(),
+            Self::Config(error) => error.hint(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vc_config::Config;
+use vc_hypervisor::AcceleratorChoice;
+use vc_hypervisor::qemu::{QemuConfig, QemuLimits};
+use vc_store::{FailureRecords, Listed, Store, StoreLimits};
+use vc_types::SandboxId;
+
+use crate::error::{Error, Result};
+use crate::sandbox::{self, GcReport, Sandbox, SandboxConfig};
+
+/// How a [`Runtime`] is opened.
+#[derive(Clone, Debug)]
+pub struct RuntimeOptions {
+    /// Paths, sizes and limits.
+    pub config: Config,
+    /// The program that answers `internal launch` and `internal vsock-device`: virtc.
+    pub program: PathBuf,
+}
+
+impl Default for RuntimeOptions {
+    /// The default configuration, and virtc where `make install` puts it.
+    fn default() -> Self {
+        Self { config: Config::default(), program: "/usr/local/bin/virtc".into() }
+    }
+}
+
+/// Everything that is done with sandboxes of one state root.
+///
+/// Two runtimes with different roots live in one process without knowing of each other.
+///
+/// ```
+/// use virtcontainers::{Runtime, RuntimeOptions};
+///
+/// let mut options = RuntimeOptions::default();
+/// options.config.runtime.root = "/run/virtcontainers-example".into();
+/// let runtime = Runtime::open(options)?;
+/// assert!(runtime.list_sandbox()?.is_empty());
+/// # Ok::<(), virtcontainers::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+}
+
+/// What a runtime and its sandboxes share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) program: PathBuf,
+    pub(crate) store: Store,
+    pub(crate) failures: FailureRecords,
+}
+
+impl Shared {
+    pub(crate) fn qemu_config(&self) -> QemuConfig {
+        let qemu = &self.config.hypervisor.qemu;
+        QemuConfig {
+            binary: qemu.find_path(),
+            firmware: qemu.find_firmware(),
+            limits: QemuLimits {
+                start: self.config.limits.launch_ms.duration(),
+                command: self.config.limits.qmp_command_ms.duration(),
+            },
+            ..QemuConfig::default()
+        }
+    }
+}
+
+impl Runtime {
+    /// A runtime with these options. Nothing is made on disk before the first sandbox.
+    ///
+    /// # Errors
+    ///
+    /// None today; a root that cannot be used is an error of the call that uses it.
+    pub fn open(options: RuntimeOptions) -> Result<Self> {
+        let RuntimeOptions { config, program } = options;
+        let limits = StoreLimits {
+            lock: config.limits.lock_ms.duration(),
+            take_over: config.limits.take_over_ms.duration(),
+        };
+        let store = Store::open(&config.runtime.root, limits);
+        let kept = config.runtime.failures_kept as usize;
+        let failures = FailureRecords::new(&config.runtime.failures, kept);
+        Ok(Self { shared: Arc::new(Shared { config, program, store, failures }) })
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Makes a sandbox and its containers; none of their processes is started.
+    ///
+    /// The caller is the keeper of its VM: it ends with this process, and when the handle is
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`] with the stage that failed; what cannot be done at all is refused before
+    /// anything is touched. Nothing is left of a sandbox that did not come up.
+    pub async fn create_sandbox(&self, config: SandboxConfig) -> Result<Sandbox> {
+        sandbox::create(&self.shared, config).await
+    }
+
+    /// What is known of every sandbox, broken ones included. Takes no lock and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when the state root cannot be read.
+    pub fn list_sandbox(&self) -> Result<Vec<Listed>> {
+        Ok(self.shared.store.list()?)
+    }
+
+    /// Removes a sandbox with everything that can be found of it. With `force` it is ended first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Running`] when it runs and `force` is not given, [`Error::Store`] when there is
+    /// no such sandbox, [`Error::Left`] when something of it could not be removed.
+    pub fn delete_sandbox(&self, id: &SandboxId, force: bool) -> Result<()> {
+        sandbox::delete(&self.shared, id, force)
+    }
+
+    /// Removes what sandboxes whose keeper is gone have left; only names it when `dry_run`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when the state root cannot be read. What cannot be removed is in the
+    /// report.
+    pub fn gc(&self, dry_run: bool) -> Result<GcReport> {
+        sandbox::gc(&self.shared, dry_run)
+    }
+
+    /// Where the directory of a sandbox is, for its logs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when there is no such sandbox.
+    pub fn sandbox_directory(&self, id: &SandboxId) -> Result<PathBuf> {
+        Ok(self.shared.store.get(id)?.path().to_owned())
+    }
+}
+
+/// What the configuration says about the accelerator, as the driver takes it.
+pub fn accelerator_choice(accelerator: vc_config::Accelerator) -> AcceleratorChoice {
+    match accelerator {
+        vc_config::Accelerator::Auto => AcceleratorChoice::Auto,
+        vc_config::Accelerator::Kvm => AcceleratorChoice::Kvm,
+        vc_config::Accelerator::Tcg => AcceleratorChoice::Tcg,
+    }
+}
+
+/// Runs what waits for the disk on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Error::System {
+            attempt: "run a thread that waits for the disk".into(),
+            source: std::io::Error::other(error),
+        }),
+    }
+}

@@ -1,0 +1,54 @@
+use std::collections::BTreeMap;
+
+use vc_types::{ByteSize, SandboxId};
+
+use crate::container::ContainerConfig;
+
+/// A sandbox as it is asked for.
+#[derive(Clone, Debug)]
+pub struct SandboxConfig {
+    /// Its name, unique under the runtime's root.
+    pub id: SandboxId,
+    /// The name that its guest has; the id where there is none.
+    pub hostname: Option<String>,
+    /// The virtual machine.
+    pub vm: VmConfig,
+    /// Where changes of private roots and volumes go.
+    pub scratch: Scratch,
+    /// The containers that are made with it, in this order.
+    pub containers: Vec<ContainerConfig>,
+    /// Free text for whoever made it; kept in the state.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether it is of the throw-away kind, for those who list it.
+    pub throw_away: bool,
+}
+
+/// The size and kind of a virtual machine.
+#[derive(Clone, Debug)]
+pub struct VmConfig {
+    /// Virtual processors, 1 or more.
+    pub vcpus: u32,
+    /// The guest's memory.
+    pub memory: ByteSize,
+    /// What runs its processors.
+    pub accelerator: vc_hypervisor::AcceleratorChoice,
+    /// Further parameters of the guest's kernel; the last one of a name wins.
+    pub kernel_params: Vec<String>,
+    /// How many devices can be plugged while it runs.
+    pub root_ports: u8,
+}
+
+/// Where changes go that vanish with the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scratch {
+    /// A sparse disk of this apparent size, without a name on the host.
+    Disk {
+        /// What the guest may write at most.
+        size: ByteSize,
+    },
+    /// The guest's memory, up to this size; half of it where none is given.
+    Memory {
+        /// What the guest may write at most.
+        size: Option<ByteSize>,
+    },
+}

@@ -1,0 +1,216 @@
+use std::sync::Arc;
+
+use agent_protocol::agent::{CreateSandboxRequest, Storage};
+use agent_protocol::oci_convert;
+use agent_protocol::virtc::HelloRequest;
+use rustix::time::{ClockId, clock_gettime};
+use vc_agent_client::{AgentClient, CallLimits, Transport};
+use vc_hypervisor::StopLimits;
+use vc_types::{ClockPoint, ContainerId, Timeline, guest};
+
+use super::super::config::{SandboxConfig, Scratch};
+use super::super::machine::Machine;
+use super::super::reservation::Reservation;
+use super::super::{Sandbox, SandboxParts};
+use super::launch::Launched;
+use super::{Staged, at};
+use crate::container::placement::Placement;
+use crate::error::{Error, Result, Stage};
+use crate::fault;
+use crate::runtime::{Shared, blocking};
+
+/// Bytes of randomness that the guest gets at its start.
+const SEED_BYTES: usize = 64;
+
+/// A machine whose guest is prepared and whose containers wait for their start.
+pub(super) struct Connected {
+    runtime: Arc<Shared>,
+    machine: Machine,
+    agent: AgentClient,
+    transport: Transport,
+    writable: bool,
+    /// What the host's monotonic clock shows when the guest's shows 0, in microseconds.
+    guest_epoch: u64,
+}
+
+/// Waits for the guest and prepares it. Whatever is waited for, the end of the machine ends it.
+pub(super) async fn connect(
+    runtime: &Arc<Shared>,
+    launched: Launched,
+    timeline: &mut Timeline,
+) -> Result<Connected, Staged> {
+    let sandbox = launched.config.id.clone();
+    let Launched { config, containers, machine, ready, address, scratch, shares, writable } =
+        launched;
+    let limits = &runtime.config.limits;
+    let prepared = async {
+        let boot = at(Stage::Boot);
+        let report = ready.wait(limits.agent_ready_ms.duration()).await.map_err(at(Stage::Boot))?;
+        let guest_epoch = Timeline::now().saturating_sub(report.uptime_us);
+        timeline.step_at("guest kernel began", guest_epoch);
+        fault::point("create.agent-ready").map_err(&boot)?;
+        let transport = Transport::new(address, limits.agent_connect_ms.duration());
+        let calls = CallLimits {
+            call: limits.agent_call_ms.duration(),
+            create: limits.agent_create_ms.duration(),
+        };
+        let agent = AgentClient::connect(&transport, calls).await.map_err(at(Stage::Boot))?;
+        let hello = agent.hello(hello(&config).map_err(&boot)?).await.map_err(at(Stage::Boot))?;
+        timeline.mark(ClockPoint::Ready);
+        for step in &hello.boot {
+            let name = vc_agent_client::clean(&step.name);
+            timeline.step_at(format!("guest: {name}"), guest_epoch + step.uptime_us);
+        }
+        fault::point("create.agent-connected").map_err(&boot)?;
+
+        if let Some(mut scratch) = scratch {
+            let formatted = blocking(move || Ok(scratch.formatted()?));
+            formatted.await.map_err(at(Stage::GuestPreparation))?;
+        }
+        let request = sandbox_request(&config, &shares);
+        let files = write_files(&agent, &containers);
+        tokio::try_join!(async { agent.create_sandbox(request).await }, files)
+            .map_err(at(Stage::GuestPreparation))?;
+        timeline.step("guest prepared");
+        fault::point("create.guest-prepared").map_err(at(Stage::GuestPreparation))?;
+        for (id, placement) in containers {
+            create_container(&agent, &id, placement).await?;
+            timeline.step("container made");
+        }
+        fault::point("create.container-made").map_err(at(Stage::ContainerCreation))?;
+        Ok((agent, transport, guest_epoch))
+    };
+    let prepared = tokio::select! {
+        prepared = prepared => prepared,
+        reason = machine.ended() => Err((Stage::Boot, Error::Ended { sandbox, reason })),
+    };
+    let (agent, transport, guest_epoch) = match prepared {
+        Ok(prepared) => prepared,
+        Err(failed) => {
+            // The console is complete once the machine has ended.
+            if let Err(error) = machine.stop(StopLimits::AT_ONCE).await {
+                tracing::error!(%error, "the machine of a failed start does not end");
+            }
+            return Err(failed);
+        }
+    };
+    Ok(Connected {
+        runtime: Arc::clone(runtime),
+        machine,
+        agent,
+        transport,
+        writable,
+        guest_epoch,
+    })
+}
+
+impl Connected {
+    /// Writes down that the sandbox is ready, and hands it out.
+    pub(super) async fn into_sandbox(
+        self,
+        reservation: Reservation,
+        timeline: Timeline,
+    ) -> Result<Sandbox> {
+        let directory = reservation.commit().await?;
+        Ok(Sandbox::new(SandboxParts {
+            runtime: self.runtime,
+            directory,
+            machine: self.machine,
+            agent: self.agent,
+            transport: self.transport,
+            writable: self.writable,
+            timeline,
+            guest_epoch: self.guest_epoch,
+        }))
+    }
+}
+
+fn hello(config: &SandboxConfig) -> Result<HelloRequest> {
+    let mut seed = vec![0; SEED_BYTES];
+    getrandom(&mut seed)?;
+    let now = clock_gettime(ClockId::Realtime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
+    Ok(HelloRequest {
+        host_realtime_ns: seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds),
+        seed,
+        hostname: config.hostname.clone().unwrap_or_else(|| config.id.to_string()),
+        ..HelloRequest::default()
+    })
+}
+
+fn getrandom(seed: &mut [u8]) -> Result<()> {
+    let failed = |source| Error::System { attempt: "get random bytes".into(), source };
+    let got = rustix::rand::getrandom(&mut *seed, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| failed(errno.into()))?;
+    // Up to 256 bytes come at once.
+    if got == seed.len() { Ok(()) } else { Err(failed(std::io::ErrorKind::UnexpectedEof.into())) }
+}
+
+fn sandbox_request(config: &SandboxConfig, shares: &[&str]) -> CreateSandboxRequest {
+    let mut storages: Vec<Storage> = shares.iter().map(|tag| share_storage(tag)).collect();
+    storages.push(scratch_storage(config.scratch));
+    CreateSandboxRequest {
+        hostname: config.hostname.clone().unwrap_or_else(|| config.id.to_string()),
+        sandbox_id: config.id.to_string(),
+        storages,
+        ..CreateSandboxRequest::default()
+    }
+}
+
+fn share_storage(tag: &str) -> Storage {
+    Storage {
+        driver: "virtio-fs".into(),
+        source: tag.into(),
+        fstype: "virtiofs".into(),
+        options: vec!["nodev".into()],
+        mount_point: format!("{}/{tag}", guest::SHARES_DIR),
+        ..Storage::default()
+    }
+}
+
+fn scratch_storage(scratch: Scratch) -> Storage {
+    let mount_point = guest::SCRATCH_DIR.to_owned();
+    match scratch {
+        Scratch::Disk { .. } => Storage {
+            driver: "blk".into(),
+            source: format!("serial={}", guest::SCRATCH_SERIAL),
+            fstype: "ext4".into(),
+            options: vec!["noatime".into(), "nodev".into()],
+            mount_point,
+            ..Storage::default()
+        },
+        Scratch::Memory { size } => Storage {
+            driver: "ephemeral".into(),
+            source: "tmpfs".into(),
+            fstype: "tmpfs".into(),
+            options: size.map(|size| format!("size={}", size.bytes())).into_iter().collect(),
+            mount_point,
+            ..Storage::default()
+        },
+    }
+}
+
+async fn write_files(
+    agent: &AgentClient,
+    containers: &[(ContainerId, Placement)],
+) -> Result<(), vc_agent_client::Error> {
+    for (path, contents) in containers.iter().flat_map(|(_, placement)| &placement.files) {
+        agent.write_file(path, 0o644, contents.clone()).await?;
+    }
+    Ok(())
+}
+
+async fn create_container(
+    agent: &AgentClient,
+    id: &ContainerId,
+    placement: Placement,
+) -> Result<(), Staged> {
+    let spec = oci_convert::spec_to_message(&placement.spec).map_err(|source| {
+        (Stage::ContainerCreation, Error::Protocol { container: id.clone(), source })
+    })?;
+    agent
+        .create_container(id, spec, placement.storages)
+        .await
+        .map_err(at(Stage::ContainerCreation))
+}

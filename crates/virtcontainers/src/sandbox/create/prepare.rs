@@ -1,0 +1,155 @@
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use guest_image::GuestAssets;
+use rustix::process::geteuid;
+use vc_config::HostFacts;
+use vc_hypervisor::{Accelerator, HostDevices};
+use vc_launch::User;
+use vc_storage::{Access as ShareAccess, Rights, SharePlan, Source, Virtiofsd, host_system};
+use vc_store::{ContainerRecord, SandboxRecord};
+use vc_types::ContainerId;
+
+use super::super::config::{SandboxConfig, Scratch};
+use crate::container::placement::Placement;
+use crate::error::{Error, Result};
+use crate::runtime::Shared;
+
+/// Host memory that a VMM and its device processes need besides the guest's.
+const OVERHEAD_MIB: u64 = 64;
+
+/// Where distributions put the program that formats the scratch disk.
+const MKFS: [&str; 3] = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4"];
+
+/// A sandbox that can be: everything it needs exists and is open, and nothing was changed yet.
+pub(crate) struct Prepared {
+    pub(super) config: SandboxConfig,
+    pub(super) containers: Vec<(ContainerId, Placement)>,
+    pub(super) accelerator: Accelerator,
+    pub(super) assets: GuestAssets,
+    pub(super) kernel: File,
+    pub(super) initrd: File,
+    pub(super) virtiofsd: Option<Virtiofsd>,
+    pub(super) system: Option<SharePlan>,
+    pub(super) user: Option<SharePlan>,
+    pub(super) mkfs: Option<PathBuf>,
+}
+
+impl Prepared {
+    pub(super) fn new(runtime: &Arc<Shared>, config: SandboxConfig) -> Result<Self> {
+        if !geteuid().is_root() {
+            return Err(Error::NotRoot);
+        }
+        check_memory(&config)?;
+        let host = &runtime.config;
+        let choice = config.vm.accelerator;
+        let accelerator = HostDevices::default().accelerator(choice)?.accelerator;
+        let assets = open_assets(host)?;
+        let kernel = open(&assets.vmlinux())?;
+        let initrd = open(&assets.initrd())?;
+
+        let mut containers = Vec::new();
+        let mut user = None;
+        let mut host_system_wanted = false;
+        for container in &config.containers {
+            let placement = Placement::of(container)?;
+            host_system_wanted |= placement.host_system;
+            if !placement.entries.is_empty() {
+                add_entries(user.get_or_insert_with(invokers_share), &placement)?;
+            }
+            containers.push((container.id.clone(), placement));
+        }
+        let system = match host_system_wanted {
+            true => Some(host_system::plan(Path::new("/"))?),
+            false => None,
+        };
+        let virtiofsd = match system.is_some() || user.is_some() {
+            true => Some(open_virtiofsd(host)?),
+            false => None,
+        };
+        let mkfs = match config.scratch {
+            Scratch::Disk { .. } => Some(find_mkfs()?),
+            Scratch::Memory { .. } => None,
+        };
+        Ok(Self {
+            config,
+            containers,
+            accelerator,
+            assets,
+            kernel,
+            initrd,
+            virtiofsd,
+            system,
+            user,
+            mkfs,
+        })
+    }
+
+    /// Notes in the state what is known before anything runs.
+    pub(super) fn describe(&self, record: &mut SandboxRecord) {
+        record.throwaway = self.config.throw_away;
+        let manifest = self.assets.manifest();
+        for (name, asset) in [("vmlinux", &manifest.vmlinux), ("initrd", &manifest.initrd)] {
+            record.assets.insert(name.to_owned(), asset.sha256.to_string());
+        }
+        for container in &self.config.containers {
+            let args = container.spec.process().as_ref().and_then(|p| p.args().clone());
+            let entry = ContainerRecord::new(args.unwrap_or_default());
+            record.containers.insert(container.id.clone(), entry);
+        }
+    }
+}
+
+fn check_memory(config: &SandboxConfig) -> Result<()> {
+    let available = HostFacts::read()?.memory_available;
+    if config.vm.memory.mib() + OVERHEAD_MIB > available.mib() {
+        return Err(Error::Memory { wanted: config.vm.memory, available });
+    }
+    Ok(())
+}
+
+fn open_assets(config: &vc_config::Config) -> Result<GuestAssets> {
+    let dir = config.guest.find_assets().ok_or_else(|| Error::Missing {
+        what: "a guest kernel and initrd",
+        tried: vc_config::Guest::ASSETS_CANDIDATES.join(", "),
+    })?;
+    Ok(GuestAssets::open(&dir)?)
+}
+
+/// Opened once: what the VMM boots is what was checked, whatever the names mean later.
+fn open(path: &Path) -> Result<File> {
+    let failed = |source| Error::System { attempt: format!("open {}", path.display()), source };
+    File::open(path).map_err(failed)
+}
+
+fn open_virtiofsd(config: &vc_config::Config) -> Result<Virtiofsd> {
+    let path = config.share.find_virtiofsd().ok_or_else(|| Error::Missing {
+        what: "virtiofsd",
+        tried: vc_config::Share::VIRTIOFSD_CANDIDATES.join(", "),
+    })?;
+    Ok(Virtiofsd::open(&path)?)
+}
+
+fn find_mkfs() -> Result<PathBuf> {
+    let found = MKFS.iter().map(PathBuf::from).find(|path| path.is_file());
+    found.ok_or_else(|| Error::Missing { what: "mkfs.ext4", tried: MKFS.join(", ") })
+}
+
+/// The share of what the invoker names, which is root for now.
+fn invokers_share() -> SharePlan {
+    let user = User { uid: 0, gid: 0, groups: Vec::new() };
+    SharePlan::new("the share of the invoker's files", Rights::Invoker(user))
+}
+
+fn add_entries(share: &mut SharePlan, placement: &Placement) -> Result<()> {
+    for entry in &placement.entries {
+        let access = match entry.read_only {
+            true => ShareAccess::ReadOnly,
+            false => ShareAccess::ReadWrite,
+        };
+        share.add(entry.name.clone(), Source::open(&entry.source)?, access);
+        share.extended_attributes |= !entry.read_only;
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! A sandbox's processes on the host, watched as one: when one of them ends, all do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use vc_hypervisor::pidfd::WatchedPidfd;
+use vc_hypervisor::{StopLimits, Vm, VmEnd};
+use vc_launch::{LaunchedProcess, Launcher};
+use vc_types::{EndReason, ProcessIdentity};
+
+use crate::error::{Error, Result};
+
+/// How long a killed device process may take to be gone.
+const DEVICE_END_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long after a device process its VMM may end for the VMM to be the cause.
+const VMM_END_LIMIT: Duration = Duration::from_millis(200);
+
+/// How long after a broken call the end of the machine may be seen.
+pub(crate) const END_SEEN_LIMIT: Duration = Duration::from_millis(500);
+
+/// A device process, and what messages call it.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) name: &'static str,
+    pub(crate) process: LaunchedProcess,
+}
+
+/// The VMM and its device processes, with the task that watches them. Dropping it ends them.
+pub(crate) struct Machine {
+    vm: Arc<dyn Vm>,
+    /// Name and identity of each device process.
+    devices: Vec<(&'static str, ProcessIdentity)>,
+    stopping: Arc<AtomicBool>,
+    ended: watch::Receiver<Option<EndReason>>,
+    watcher: JoinHandle<()>,
+}
+
+impl Machine {
+    /// Watches over a VM that runs. The launcher lives as long as its processes.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no descriptor to watch a process with.
+    pub(crate) fn watch(
+        launcher: Arc<Launcher>,
+        vm: Box<dyn Vm>,
+        devices: Vec<Device>,
+    ) -> Result<Self> {
+        let vm: Arc<dyn Vm> = Arc::from(vm);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let identities = devices
+            .iter()
+            .map(|device| Ok((device.name, device.process.identity()?)))
+            .collect::<Result<Vec<_>>>()?;
+        let watched = devices
+            .into_iter()
+            .map(Watched::new)
+            .collect::<Result<Vec<_>>>()?;
+        let (say, ended) = watch::channel(None);
+        let watcher = tokio::spawn(watch_over(
+            launcher,
+            Arc::clone(&vm),
+            watched,
+            Arc::clone(&stopping),
+            say,
+        ));
+        Ok(Self { vm, devices: identities, stopping, ended, watcher })
+    }
+
+    pub(crate) fn vm(&self) -> &Arc<dyn Vm> {
+        &self.vm
+    }
+
+    /// Name and identity of each device process.
+    pub(crate) fn devices(&self) -> &[(&'static str, ProcessIdentity)] {
+        &self.devices
+    }
+
+    /// Waits until everything has ended, and says why.
+    pub(crate) async fn ended(&self) -> EndReason {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(EndReason::Requested),
+            Err(_) => EndReason::VmCrashed { detail: "its watcher ended".into() },
+        }
+    }
+
+    /// Ends everything without the guest's help, and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When the VMM outlives being killed.
+    pub(crate) async fn stop(&self, limits: StopLimits) -> Result<EndReason> {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.vm.stop(limits).await?;
+        Ok(self.ended().await)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.watcher.is_finished() {
+            return;
+        }
+        // Now, whatever the executor does; the task's guards reap them when it is dropped.
+        let processes = self.vm.processes();
+        for process in processes.iter().chain(self.devices.iter().map(|(_, identity)| identity)) {
+            if let Err(error) = kill(process) {
+                tracing::warn!(%process, %error, "cannot be killed");
+            }
+        }
+        self.watcher.abort();
+    }
+}
+
+/// Kills a process that may have ended long ago.
+///
+/// # Errors
+///
+/// Any error but that it has ended.
+pub(crate) fn kill(process: &ProcessIdentity) -> std::io::Result<()> {
+    let Some(pidfd) = process.open()? else { return Ok(()) };
+    match pidfd_send_signal(pidfd, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+struct Watched {
+    device: Device,
+    ended: WatchedPidfd,
+}
+
+impl Watched {
+    fn new(device: Device) -> Result<Self> {
+        let pidfd = device.process.pidfd()?;
+        let ended = WatchedPidfd::new(pidfd).map_err(|source| {
+            Error::System { attempt: format!("watch the {}", device.name), source }
+        })?;
+        Ok(Self { device, ended })
+    }
+
+    async fn ended(&self) -> &'static str {
+        // An error of the reactor would hide an end, so it counts as one.
+        let _ = self.ended.ended().await;
+        self.device.name
+    }
+}
+
+async fn watch_over(
+    launcher: Arc<Launcher>,
+    vm: Arc<dyn Vm>,
+    mut devices: Vec<Watched>,
+    stopping: Arc<AtomicBool>,
+    say: watch::Sender<Option<EndReason>>,
+) {
+    let first_device = async {
+        let all = devices.iter().map(|device| Box::pin(device.ended()));
+        match futures_util::future::select_all(all).await {
+            (name, ..) => name,
+        }
+    };
+    let reason = tokio::select! {
+        // Where both have ended, the VM's own end says more.
+        biased;
+        end = vm.wait() => reason_of(end),
+        name = first_device, if !devices.is_empty() => {
+            // A device process ends when its VMM closes the socket, a moment before the VMM is
+            // seen to have ended.
+            match timeout(VMM_END_LIMIT, vm.wait()).await {
+                Ok(end) => reason_of(end),
+                Err(_) => EndReason::DeviceProcessEnded { name: name.to_owned() },
+            }
+        }
+    };
+    let reason = if stopping.load(Ordering::SeqCst) { EndReason::Requested } else { reason };
+    for watched in &mut devices {
+        if let Err(error) = watched.device.process.kill() {
+            tracing::warn!(process = watched.device.name, %error, "cannot be killed");
+        }
+    }
+    if let Err(error) = vm.stop(StopLimits::AT_ONCE).await {
+        tracing::error!(%error, "the VMM does not end");
+    }
+    for watched in &mut devices {
+        if timeout(DEVICE_END_LIMIT, watched.ended.ended()).await.is_err() {
+            tracing::error!(process = watched.device.name, "does not end");
+        }
+        if let Err(error) = watched.device.process.try_wait() {
+            tracing::warn!(process = watched.device.name, %error, "cannot be reaped");
+        }
+    }
+    drop(devices);
+    drop(launcher);
+    // Nobody may be listening any more.
+    let _ = say.send(Some(reason));
+}
+
+fn reason_of(end: VmEnd) -> EndReason {
+    match end {
+        VmEnd::Stopped { .. } => EndReason::Requested,
+        other => EndReason::VmCrashed { detail: other.to_string() },
+    }
+}

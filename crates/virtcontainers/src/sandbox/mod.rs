@@ -1,0 +1,253 @@
+//! Sandboxes: how they come up, what is done with a running one, and how they end.
+
+pub(crate) mod config;
+pub(crate) mod vsock;
+
+mod create;
+mod delete;
+mod gc;
+mod machine;
+mod process;
+mod process_log;
+mod reservation;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vc_agent_client::{AgentClient, Transport};
+use vc_hypervisor::StopLimits;
+use vc_store::{SandboxDir, UnixMillis};
+use vc_types::{ClockPoint, ContainerId, ContainerState, EndReason, ExitStatus, SandboxId, SandboxState, Timeline};
+
+pub use config::{SandboxConfig, Scratch, VmConfig};
+pub(crate) use create::create;
+pub(crate) use delete::delete;
+pub(crate) use gc::gc;
+pub use gc::{GcReport, Removed};
+pub use process::ProcessExit;
+
+use crate::error::{Error, Result};
+use crate::fault;
+use crate::runtime::{Shared, blocking};
+use machine::Machine;
+
+/// The guest's console, in the sandbox's directory.
+pub const CONSOLE_LOG: &str = "console.log";
+
+/// What the VMM printed.
+pub const VMM_LOG: &str = "vmm.log";
+
+/// What the device processes printed.
+pub const PROCESS_LOGS: [&str; 3] =
+    ["vsock-device.log", "virtc-system.log", "virtc-user.log"];
+
+/// A running sandbox, kept by this process: its VM ends when the handle is dropped.
+///
+/// To leave nothing behind, [`Sandbox::stop`] and [`Sandbox::delete`] it.
+pub struct Sandbox {
+    runtime: Arc<Shared>,
+    directory: SandboxDir,
+    machine: Machine,
+    agent: AgentClient,
+    transport: Transport,
+    writable: bool,
+    timeline: Mutex<Timeline>,
+    guest_epoch: u64,
+}
+
+/// What a sandbox is made of.
+pub(crate) struct SandboxParts {
+    pub(crate) runtime: Arc<Shared>,
+    pub(crate) directory: SandboxDir,
+    pub(crate) machine: Machine,
+    pub(crate) agent: AgentClient,
+    pub(crate) transport: Transport,
+    pub(crate) writable: bool,
+    pub(crate) timeline: Timeline,
+    pub(crate) guest_epoch: u64,
+}
+
+impl Sandbox {
+    pub(crate) fn new(parts: SandboxParts) -> Self {
+        let SandboxParts {
+            runtime,
+            directory,
+            machine,
+            agent,
+            transport,
+            writable,
+            timeline,
+            guest_epoch,
+        } = parts;
+        let timeline = Mutex::new(timeline);
+        Self { runtime, directory, machine, agent, transport, writable, timeline, guest_epoch }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &SandboxId {
+        self.directory.id()
+    }
+
+    /// When its start came to which point.
+    pub fn timeline(&self) -> Timeline {
+        self.times().clone()
+    }
+
+    fn times(&self) -> MutexGuard<'_, Timeline> {
+        // A panic between two marks leaves a timeline that is good all the same.
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until its machine has ended, and says why.
+    pub async fn ended(&self) -> EndReason {
+        self.machine.ended().await
+    }
+
+    /// Starts the process of a container.
+    ///
+    /// That a program cannot be executed is told by [`Sandbox::wait_process`], as its exit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] when the machine ends meanwhile, [`Error::Agent`] otherwise.
+    pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
+        self.while_it_runs(async { Ok(self.agent.start_container(container).await?) }).await?;
+        self.times().step("start acknowledged");
+        let (directory, id) = (self.directory.clone(), container.clone());
+        blocking(move || {
+            directory.try_update(|record| {
+                record.state = record.state.transition(SandboxState::Running)?;
+                if let Some(entry) = record.containers.get_mut(&id) {
+                    entry.state = entry.state.transition(ContainerState::Running)?;
+                    entry.started = Some(UnixMillis::now());
+                }
+                Ok(())
+            })
+        })
+        .await?;
+        fault::point("start.container-started")
+    }
+
+    /// Makes the machine's processors stand still.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Hypervisor`] when the VMM does not do it in time.
+    pub async fn pause(&self) -> Result<()> {
+        Ok(self.machine.vm().pause().await?)
+    }
+
+    /// Lets the machine go on, with its clock stepped to now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Hypervisor`] when the VMM does not do it in time, [`Error::Agent`] when the clock
+    /// cannot be set.
+    pub async fn resume(&self) -> Result<()> {
+        self.machine.vm().resume().await?;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let nanoseconds = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
+        Ok(self.agent.set_clock(nanoseconds).await?)
+    }
+
+    /// Ends the machine without the guest's help and waits until its processes are gone.
+    ///
+    /// Where changes reach the host, the guest is asked first to write back what it holds, within
+    /// the limit of a stop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Hypervisor`] when the VMM outlives being killed.
+    pub async fn stop(&self) -> Result<EndReason> {
+        fault::point("stop.begun")?;
+        if self.writable {
+            let limit = self.runtime.config.limits.stop_vmm_ms.duration();
+            let written = tokio::time::timeout(limit, self.agent.destroy_sandbox());
+            tokio::select! {
+                written = written => match written {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "the guest did not write back"),
+                    Err(_) => tracing::warn!("the guest did not write back in time"),
+                },
+                _ = self.machine.ended() => {}
+            }
+        }
+        let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
+        self.times().step("machine ended");
+        fault::point("stop.vmm-ended")?;
+        Ok(reason)
+    }
+
+    /// Removes the sandbox's state. The machine ends if it still runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when the state cannot be removed.
+    pub async fn delete(self) -> Result<Timeline> {
+        self.machine.stop(StopLimits::AT_ONCE).await?;
+        let (shared, id) = (Arc::clone(&self.runtime), self.id().clone());
+        blocking(move || Ok(shared.store.remove(&id)?)).await?;
+        fault::point("delete.state-removed")?;
+        self.times().mark(ClockPoint::Exit);
+        Ok(self.timeline())
+    }
+
+    /// Keeps the stopped sandbox's state and logs until somebody deletes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when the state cannot be written.
+    pub async fn keep(
+        self,
+        container: &ContainerId,
+        exit: ExitStatus,
+    ) -> Result<Timeline> {
+        let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
+        let (directory, container) = (self.directory.clone(), container.clone());
+        blocking(move || {
+            directory.try_update(|record| {
+                record.keep = true;
+                record.state = record.state.transition(SandboxState::Stopped)?;
+                record.keeper = None;
+                record.vmm_process = None;
+                record.processes.clear();
+                record.end_reason = Some(reason);
+                if let Some(entry) = record.containers.get_mut(&container) {
+                    entry.state = entry.state.transition(ContainerState::Stopped)?;
+                    entry.exit = Some(exit);
+                    entry.ended = Some(UnixMillis::now());
+                }
+                Ok(())
+            })
+        })
+        .await?;
+        self.times().mark(ClockPoint::Exit);
+        Ok(self.timeline())
+    }
+
+    /// Runs `work` for as long as the machine does.
+    async fn while_it_runs<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            // The work's own answer says more than the end that follows it.
+            biased;
+            done = work => match done {
+                // A call breaks off a moment before the machine is seen to have ended.
+                Err(error @ Error::Agent(vc_agent_client::Error::Broken { .. })) => {
+                    match tokio::time::timeout(machine::END_SEEN_LIMIT, self.machine.ended()).await {
+                        Ok(reason) => Err(Error::Ended { sandbox: self.id().clone(), reason }),
+                        Err(_) => Err(error),
+                    }
+                }
+                done => done,
+            },
+            reason = self.machine.ended() => {
+                Err(Error::Ended { sandbox: self.id().clone(), reason })
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("id", self.id()).finish_non_exhaustive()
+    }
+}

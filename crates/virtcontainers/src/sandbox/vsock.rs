@@ -1,0 +1,118 @@
+//! The vsock device process of a sandbox, and the directory of its sockets.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use vc_agent_client::ReadyListener;
+use vc_launch::{
+    DescriptorUse, LaunchSpec, LaunchedProcess, Launcher, MountTree, Namespaces, PassedFd, Program,
+    User,
+};
+use vc_types::{AgentAddress, guest};
+
+use crate::error::{Error, Result};
+
+/// Sockets of the sandbox that belong to its vsock device process.
+const DIRECTORY: &str = "vsock";
+
+/// The hybrid vsock socket. What the guest dials arrives at this name, `_` and the port.
+const SOCKET: &str = "vsock.sock";
+
+/// Where the VMM meets the device process, for as long as it takes to connect.
+const VHOST_SOCKET: &str = "vhost.sock";
+
+/// The device process's own user: no file and no other process of the host belongs to it.
+const USER: u32 = 65_533;
+
+/// The numbers at which the device process finds its descriptors.
+pub const VHOST_FD: i32 = 3;
+/// See [`VHOST_FD`].
+pub const HOST_FD: i32 = 4;
+/// See [`VHOST_FD`].
+pub const DIRECTORY_FD: i32 = 5;
+
+/// Everything of a vsock device before its process is started.
+#[derive(Debug)]
+pub(crate) struct VsockSockets {
+    directory: PathBuf,
+    host: UnixListener,
+    vhost: UnixListener,
+    /// The VMM's end.
+    pub(crate) vmm_end: OwnedFd,
+    /// Where the guest will say that it is ready.
+    pub(crate) ready: ReadyListener,
+    /// Where the agent is reached.
+    pub(crate) address: AgentAddress,
+}
+
+impl VsockSockets {
+    /// Makes the sockets below `sandbox`, a directory of root's alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] when one of them cannot be made.
+    pub(crate) fn create(sandbox: &Path) -> Result<Self> {
+        let directory = sandbox.join(DIRECTORY);
+        let failed = |source: io::Error| Error::System {
+            attempt: format!("make the sockets of the vsock device in {}", directory.display()),
+            source,
+        };
+        DirBuilder::new().mode(0o700).create(&directory).map_err(failed)?;
+        let socket = directory.join(SOCKET);
+        let host = UnixListener::bind(&socket).map_err(failed)?;
+        let vhost_path = directory.join(VHOST_SOCKET);
+        let vhost = UnixListener::bind(&vhost_path).map_err(failed)?;
+        let connected = UnixStream::connect(&vhost_path);
+        std::fs::remove_file(&vhost_path).map_err(failed)?;
+        let vmm_end = connected.map_err(failed)?.into();
+        let address = AgentAddress::HybridVsock { socket };
+        let ready = ReadyListener::bind(&address)?;
+        // The device process enters the directory and dials this one socket in it. The socket
+        // above stays root's: nobody else talks to the guest.
+        chown(ready.path(), Some(USER), Some(USER)).map_err(failed)?;
+        chown(&directory, Some(USER), Some(USER)).map_err(failed)?;
+        Ok(Self { directory, host, vhost, vmm_end, ready, address })
+    }
+
+    /// Starts the device process from `program`, this project's own, and gives what is left.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Launch`].
+    pub(crate) async fn launch(
+        self,
+        launcher: &Launcher,
+        program: &Path,
+        log: OwnedFd,
+    ) -> Result<(LaunchedProcess, OwnedFd, ReadyListener)> {
+        let failed = |what: &Path| {
+            let attempt = format!("open {}", what.display());
+            move |source| Error::System { attempt, source }
+        };
+        let own = File::open(program).map_err(failed(program))?;
+        let directory = File::open(&self.directory).map_err(failed(&self.directory))?;
+        let name = "vsock device process";
+        let path = program.display().to_string();
+        let mut spec = LaunchSpec::new(name, Program::Descriptor { path });
+        spec.arg0 = Some("virtc".into());
+        spec.args = ["internal", "vsock-device"].map(str::to_owned).into();
+        spec.args.push(guest::GUEST_CID.to_string());
+        spec.user = Some(User { uid: USER, gid: USER, groups: Vec::new() });
+        spec.capabilities = Some(Vec::new());
+        spec.namespaces = Namespaces { mount: true, net: true, ipc: true, uts: true };
+        spec.root = Some(MountTree::new());
+        let passed = vec![
+            PassedFd::new(DescriptorUse::Program, own),
+            PassedFd::at(VHOST_FD, self.vhost),
+            PassedFd::at(HOST_FD, self.host),
+            PassedFd::at(DIRECTORY_FD, directory),
+            PassedFd::output(log),
+        ];
+        let process = launcher.launch(spec, passed).await?;
+        Ok((process, self.vmm_end, self.ready))
+    }
+}
