@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use vc_agent_client::ReadyListener;
 use vc_launch::{
     DescriptorUse, LaunchSpec, LaunchedProcess, Launcher, MountTree, Namespaces, PassedFd, Program,
-    User,
+    TreeNode, User,
 };
 use vc_types::{AgentAddress, guest};
 
@@ -104,7 +104,8 @@ impl VsockSockets {
         spec.user = Some(User { uid: USER, gid: USER, groups: Vec::new() });
         spec.capabilities = Some(Vec::new());
         spec.namespaces = Namespaces { mount: true, net: true, ipc: true, uts: true };
-        spec.root = Some(MountTree::new());
+        // It dials the guest's calls by the directory's descriptor, and has no other file.
+        spec.root = Some(MountTree::new().with("proc/self/fd", TreeNode::OwnDescriptors));
         let passed = vec![
             PassedFd::new(DescriptorUse::Program, own),
             PassedFd::at(VHOST_FD, self.vhost),

@@ -1,0 +1,43 @@
+//! What must not be there when a test is over.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{WaitOptions, wait};
+
+use crate::processes::descendants;
+
+/// How long after virtc its processes may live: what the design promises after a `kill -9`.
+const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often the process table is looked at meanwhile; nothing else says that a grandchild ended.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The mounts of this mount namespace.
+pub(crate) fn mounts() -> BTreeSet<String> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    text.lines().filter_map(|line| line.split(' ').nth(4).map(str::to_owned)).collect()
+}
+
+/// Everything that is left, in words; waits for processes that are about to end.
+pub(crate) fn find(root: &Path, mounts_before: &BTreeSet<String>) -> Vec<String> {
+    let own = i32::try_from(std::process::id()).unwrap();
+    let end = Instant::now() + END_LIMIT;
+    let mut left: Vec<String> = loop {
+        // Orphans that ended are ours to reap.
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        let below = descendants(own);
+        if below.is_empty() || Instant::now() >= end {
+            let shown = |p: &crate::Process| format!("process {} ({}) {}", p.pid, p.state, p.command);
+            break below.iter().map(shown).collect();
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
+    left.extend(mounts().difference(mounts_before).map(|mount| format!("mount {mount}")));
+    if let Ok(entries) = fs::read_dir(root) {
+        left.extend(entries.flatten().map(|entry| format!("file {}", entry.path().display())));
+    }
+    left
+}
