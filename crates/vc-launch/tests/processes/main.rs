@@ -17,6 +17,8 @@ mod tree;
 
 use std::process::ExitCode;
 
+use rustix::mount::MountPropagationFlags;
+
 type Test = (&'static str, fn());
 
 const TESTS: &[Test] = &[
@@ -128,6 +130,10 @@ fn run_tests(args: &[&str]) -> ExitCode {
         println!("skipped: these tests make namespaces, which needs root");
         return ExitCode::SUCCESS;
     }
+    // What these tests mount is nobody else's business, and goes with this process.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).unwrap();
     let filters: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
     let exact = args.contains(&"--exact");
     let wanted = |name: &str| {

@@ -19,13 +19,14 @@ pub(crate) const ROOT_USER: User = User {
 
 /// Where distributions and the project's own set-up put the program.
 const USUAL_PLACES: &[&str] = &[
-    "/usr/local/libexec/virtiofsd",
+    "/usr/local/libexec/virtcontainers/virtiofsd",
+    "/var/cache/virtcontainers/tools/virtiofsd",
     "/usr/local/bin/virtiofsd",
     "/usr/libexec/virtiofsd",
 ];
 
 fn virtiofsd() -> Option<PathBuf> {
-    std::env::var_os("VIRTC_VIRTIOFSD")
+    std::env::var_os("VIRTC_TEST_VIRTIOFSD")
         .map(PathBuf::from)
         .or_else(|| {
             let usual = USUAL_PLACES.iter().map(PathBuf::from);
@@ -40,7 +41,7 @@ pub(crate) fn unmet() -> Option<&'static str> {
     }
     virtiofsd()
         .is_none()
-        .then_some("there is no virtiofsd; set VIRTC_VIRTIOFSD to its path")
+        .then_some("there is no virtiofsd; set VIRTC_TEST_VIRTIOFSD to its path")
 }
 
 pub(crate) struct Served {

@@ -1,7 +1,12 @@
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use vc_launch::ProcessEnd;
 use vc_storage::{Access, Rights, host_system};
+
+use vc_types::ProcessIdentity;
 
 use crate::fuse::ROOT;
 use crate::harness::{ROOT_USER, one, serve};
@@ -29,19 +34,58 @@ pub(crate) fn a_share_ends_with_its_vmm() {
     }
 }
 
-pub(crate) fn a_dropped_share_leaves_nothing() {
-    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let before = mounts();
+/// The process that is killed: starts a share of each kind, says their pids, and waits.
+pub(crate) fn keeper(directory: &Path) -> ExitCode {
+    let shares = [Rights::Nothing, Rights::Invoker(ROOT_USER)].map(|rights| {
+        let mut served = serve(one(rights, directory, Access::ReadWrite));
+        let mut client = served.client();
+        client.names(ROOT).unwrap();
+        println!("{}", served.share.process().pid());
+        (served, client)
+    });
+    std::thread::sleep(Duration::from_secs(60));
+    drop(shares);
+    ExitCode::SUCCESS
+}
+
+pub(crate) fn a_killed_keeper_takes_its_shares_along() {
     let directory = tempfile::tempdir().unwrap();
+    let mut keeper = Command::new("/proc/self/exe")
+        .arg("keeper")
+        .arg(directory.path())
+        .env("TMPDIR", directory.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(keeper.stdout.take().unwrap()).lines();
+    let shares: Vec<_> = lines
+        .take(2)
+        .map(|line| ProcessIdentity::of(line.unwrap().parse().unwrap()).unwrap())
+        .collect();
+    assert!(shares.iter().all(ProcessIdentity::is_alive));
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
+    let deadline = Instant::now() + END_LIMIT;
+    while shares.iter().any(ProcessIdentity::is_alive) {
+        assert!(Instant::now() < deadline, "a share lives on");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+pub(crate) fn a_dropped_share_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = directory.path().file_name().unwrap().to_str().unwrap();
     let mut served = serve(one(Rights::Nothing, directory.path(), Access::ReadOnly));
     let mut client = served.client();
     client.names(ROOT).unwrap();
     let pid = served.share.process().pid();
+    let mounts = |who: &str| std::fs::read_to_string(format!("/proc/{who}/mountinfo")).unwrap();
+    assert!(mounts(&pid.to_string()).contains(name));
+    assert!(!mounts("self").contains(name));
     assert_eq!(
         std::fs::read_dir(served.directory.path()).unwrap().count(),
         0
     );
-    assert_eq!(mounts(), before);
     drop(served);
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     std::fs::remove_dir(directory.path()).unwrap();

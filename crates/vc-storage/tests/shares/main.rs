@@ -1,7 +1,7 @@
 //! Real shares: what a guest that speaks FUSE itself can reach, and how a share ends.
 //!
 //! The program of these tests is the launcher step too, so it has its own `main`. They need root
-//! and a `virtiofsd`, by the variable `VIRTC_VIRTIOFSD` or in a usual place; without them they
+//! and a `virtiofsd`, by the variable `VIRTC_TEST_VIRTIOFSD` or in a usual place; without them they
 //! say so and are passed over.
 
 #![allow(
@@ -49,6 +49,10 @@ const TESTS: &[Test] = &[
         lifetime::a_share_ends_with_its_vmm,
     ),
     (
+        "a_killed_keeper_takes_its_shares_along",
+        lifetime::a_killed_keeper_takes_its_shares_along,
+    ),
+    (
         "a_dropped_share_leaves_nothing",
         lifetime::a_dropped_share_leaves_nothing,
     ),
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
             let error = vc_launch::internal_launch().unwrap_err();
             ExitCode::from(u8::try_from(error.raw_os_error().unwrap_or(1)).unwrap_or(1))
         }
+        ["keeper", directory] => lifetime::keeper(directory.as_ref()),
         rest => run_tests(rest),
     }
 }

@@ -1,0 +1,81 @@
+# Everything that is done with this tree. `make run` and `make test` set up what they need.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+VIRTCONTAINERS_CACHE ?= /var/cache/virtcontainers
+SETUP_PACKAGES ?= yes
+SOAK_ROUNDS ?= 20
+
+VIRTIOFSD_VERSION := 1.14.0
+CARGO_DENY_VERSION := 0.20.2
+CARGO_NEXTEST_VERSION := 0.9.143
+
+TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+BUILT := target/$(TARGET)/release
+TOOLS := $(VIRTCONTAINERS_CACHE)/tools
+VIRTIOFSD := $(TOOLS)/virtiofsd-$(VIRTIOFSD_VERSION)/bin/virtiofsd
+# Features that tests need and that a plain build leaves out.
+TEST_FEATURES := guest-image/build
+
+export VIRTCONTAINERS_CACHE VIRTIOFSD_VERSION
+export PATH := $(PATH):$(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin:$(TOOLS)/cargo-nextest-$(CARGO_NEXTEST_VERSION)/bin
+
+.PHONY: all setup build guest run test check soak bench conformance install clean
+
+all: build
+
+# What building and running need on a fresh machine; each step is skipped when it is done.
+setup:
+ifeq ($(SETUP_PACKAGES),yes)
+	@scripts/setup-packages.sh
+endif
+	@scripts/setup-virtiofsd.sh
+
+build: setup
+	@cargo build --release
+
+# The guest's kernel and initrd. KERNEL_PACKAGE=FILE, or KERNEL=FILE KERNEL_MODULES=DIR.
+guest: setup
+	@scripts/guest.sh
+
+# The main job: a command in a throw-away VM that says where it is and how long the start took.
+run: build guest
+	@$(BUILT)/virtc run --timeline -- sh -c 'echo "guest kernel: $$(uname -r)"; . /etc/os-release; \
+		echo "root:         $$PRETTY_NAME"'
+	@echo "host kernel:  $$(uname -r)"
+
+test: build guest
+	@scripts/setup-tool.sh cargo-nextest $(CARGO_NEXTEST_VERSION)
+	@cargo nextest run --release --workspace --features $(TEST_FEATURES)
+	@cargo test --quiet --release --workspace --features $(TEST_FEATURES) --doc
+
+check: setup
+	@scripts/setup-tool.sh cargo-deny $(CARGO_DENY_VERSION)
+	@cargo fmt --all -- --check
+	@cargo clippy --release --workspace --features $(TEST_FEATURES) --all-targets -- -D warnings
+	@cargo deny --log-level error check bans licenses sources
+	@RUSTDOCFLAGS='-D warnings' cargo doc --quiet --release --workspace --no-deps \
+		--features $(TEST_FEATURES)
+
+# The tests on real VMs, again and again: what fails once in a hundred times fails here.
+soak: build guest
+	@scripts/setup-tool.sh cargo-nextest $(CARGO_NEXTEST_VERSION)
+	@cargo nextest run --release --workspace --features $(TEST_FEATURES) \
+		--run-ignored all -E 'test(vm::)' --stress-count $(SOAK_ROUNDS)
+
+bench: build guest
+	@bench/floor/run.sh
+
+conformance:
+	@echo 'conformance: there is no OCI command line to test yet'; exit 1
+
+# Programs, device process and guest. Nothing is built here, so that it can run as root alone.
+install:
+	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/virtcontainers
+	@install -m 755 $(BUILT)/virtc $(DESTDIR)$(PREFIX)/bin/virtc
+	@install -m 755 $(VIRTIOFSD) $(DESTDIR)$(PREFIX)/libexec/virtcontainers/virtiofsd
+	@scripts/install-guest.sh $(BUILT)/guest-image $(DESTDIR)$(PREFIX)/share/virtcontainers/guest
+
+# What was built from this tree. What was fetched stays in VIRTCONTAINERS_CACHE.
+clean:
+	@cargo clean --quiet
