@@ -13,11 +13,14 @@ pub mod frame;
 pub mod oci_convert;
 
 mod error;
+mod text;
 
 #[allow(
     missing_docs,
     unreachable_pub,
     clippy::allow_attributes_without_reason,
+    clippy::unwrap_used,
+    clippy::expect_used,
     reason = "generated from proto/, where the meanings are written down"
 )]
 mod generated {
@@ -28,6 +31,7 @@ pub use error::{Error, Result};
 pub use generated::{
     agent, agent_ttrpc, csi, health, health_ttrpc, oci, types, virtc, virtc_ttrpc,
 };
+pub use text::text_prefix;
 
 /// The answer that says nothing but "done".
 pub use protobuf::well_known_types::empty::Empty;

@@ -32,7 +32,10 @@ impl Host {
     pub fn new(virtc: &str) -> Self {
         let pid = rustix::process::getpid();
         set_child_subreaper(Some(pid)).expect("a process can be the reaper of orphans");
-        let dir = tempfile::Builder::new().prefix("virtc-test-").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("virtc-test-")
+            .tempdir()
+            .unwrap();
         for sub in ["state", "failures", "cwd"] {
             std::fs::create_dir(dir.path().join(sub)).unwrap();
         }
@@ -72,7 +75,11 @@ impl Host {
 
     /// Sets a variable for every virtc from now on.
     pub fn env(&mut self, name: &str, value: impl AsRef<OsStr>) {
-        let value = value.as_ref().to_str().expect("a test's values are text").to_owned();
+        let value = value
+            .as_ref()
+            .to_str()
+            .expect("a test's values are text")
+            .to_owned();
         self.env.push((name.to_owned(), value));
     }
 
@@ -110,7 +117,10 @@ impl Host {
 
     /// Starts a command with pipes for its standard streams.
     pub fn start_command(&self, mut command: Command) -> Running {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program under test starts");
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         Running {

@@ -18,7 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The mounts of this mount namespace.
 pub(crate) fn mounts() -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    text.lines().filter_map(|line| line.split(' ').nth(4).map(str::to_owned)).collect()
+    text.lines()
+        .filter_map(|line| line.split(' ').nth(4).map(str::to_owned))
+        .collect()
 }
 
 /// Everything that is left, in words; waits for processes that are about to end.
@@ -30,14 +32,23 @@ pub(crate) fn find(root: &Path, mounts_before: &BTreeSet<String>) -> Vec<String>
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
         let below = descendants(own);
         if below.is_empty() || Instant::now() >= end {
-            let shown = |p: &crate::Process| format!("process {} ({}) {}", p.pid, p.state, p.command);
+            let shown =
+                |p: &crate::Process| format!("process {} ({}) {}", p.pid, p.state, p.command);
             break below.iter().map(shown).collect();
         }
         std::thread::sleep(LOOK_EVERY);
     };
-    left.extend(mounts().difference(mounts_before).map(|mount| format!("mount {mount}")));
+    left.extend(
+        mounts()
+            .difference(mounts_before)
+            .map(|mount| format!("mount {mount}")),
+    );
     if let Ok(entries) = fs::read_dir(root) {
-        left.extend(entries.flatten().map(|entry| format!("file {}", entry.path().display())));
+        left.extend(
+            entries
+                .flatten()
+                .map(|entry| format!("file {}", entry.path().display())),
+        );
     }
     left
 }

@@ -17,7 +17,9 @@ pub struct Outcome {
 impl Outcome {
     /// Its exit code; 128 + N when signal N ended it.
     pub fn code(&self) -> i32 {
-        self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
+        self.status
+            .code()
+            .unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
     }
 
     /// Stdout as text.
@@ -35,7 +37,10 @@ impl Outcome {
     pub fn expect_code(self, code: i32) -> Self {
         let found = self.code();
         let (out, err) = (self.out(), self.err());
-        assert_eq!(found, code, "exit code\n--- stdout\n{out}\n--- stderr\n{err}");
+        assert_eq!(
+            found, code,
+            "exit code\n--- stdout\n{out}\n--- stderr\n{err}"
+        );
         self
     }
 

@@ -17,7 +17,11 @@ pub struct Process {
 pub fn descendants(pid: i32) -> Vec<Process> {
     let mut all = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<i32>().ok())
+        else {
             continue;
         };
         if let Some(found) = read(pid) {
@@ -42,6 +46,17 @@ fn read(pid: i32) -> Option<(Process, i32)> {
     let state = fields.next()?.chars().next()?;
     let ppid = fields.next()?.parse().ok()?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let command = String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned();
-    Some((Process { pid, name: name.to_owned(), command, state }, ppid))
+    let command = String::from_utf8_lossy(&command)
+        .replace('\0', " ")
+        .trim()
+        .to_owned();
+    Some((
+        Process {
+            pid,
+            name: name.to_owned(),
+            command,
+            state,
+        },
+        ppid,
+    ))
 }

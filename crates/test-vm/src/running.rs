@@ -39,7 +39,10 @@ impl Running {
 
     /// Its stdin; it closes when this is dropped.
     pub fn stdin(&mut self) -> ChildStdin {
-        self.child.stdin.take().expect("stdin was piped and is taken once")
+        self.child
+            .stdin
+            .take()
+            .expect("stdin was piped and is taken once")
     }
 
     /// Writes all of stdin and closes it, on a thread.
@@ -65,19 +68,30 @@ impl Running {
     #[track_caller]
     pub fn wait_for_process(&mut self, text: &str) -> Process {
         self.wait_until(&format!("a process with {text:?}"), |running| {
-            running.processes().into_iter().find(|p| p.command.contains(text))
+            running
+                .processes()
+                .into_iter()
+                .find(|p| p.command.contains(text))
         })
     }
 
     /// Waits until `condition` gives something, or fails the test after the limit or its end.
     #[track_caller]
-    pub fn wait_until<T>(&mut self, what: &str, mut condition: impl FnMut(&Self) -> Option<T>) -> T {
+    pub fn wait_until<T>(
+        &mut self,
+        what: &str,
+        mut condition: impl FnMut(&Self) -> Option<T>,
+    ) -> T {
         loop {
             if let Some(found) = condition(self) {
                 return found;
             }
             if let Some(status) = self.child.try_wait().unwrap() {
-                let stderr = self.stderr.take().map(|t| t.join().unwrap()).unwrap_or_default();
+                let stderr = self
+                    .stderr
+                    .take()
+                    .map(|t| t.join().unwrap())
+                    .unwrap_or_default();
                 let stderr = String::from_utf8_lossy(&stderr);
                 panic!("virtc ended ({status}) before there was {what}:\n{stderr}");
             }
@@ -97,7 +111,11 @@ impl Running {
             if self.began.elapsed() > self.limit {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
-                let stderr = self.stderr.take().map(|t| t.join().unwrap()).unwrap_or_default();
+                let stderr = self
+                    .stderr
+                    .take()
+                    .map(|t| t.join().unwrap())
+                    .unwrap_or_default();
                 panic!(
                     "virtc did not end in {} s:\n{}",
                     self.limit.as_secs(),
@@ -107,7 +125,9 @@ impl Running {
             std::thread::sleep(LOOK_EVERY);
         };
         let took = self.began.elapsed();
-        let join = |thread: Option<JoinHandle<Vec<u8>>>| thread.map(|t| t.join().unwrap()).unwrap_or_default();
+        let join = |thread: Option<JoinHandle<Vec<u8>>>| {
+            thread.map(|t| t.join().unwrap()).unwrap_or_default()
+        };
         Outcome {
             status,
             stdout: join(self.stdout.take()),

@@ -9,7 +9,9 @@ use agent_protocol::agent_ttrpc::AgentServiceClient;
 use agent_protocol::health::{CheckRequest, VersionCheckResponse};
 use agent_protocol::health_ttrpc::HealthClient;
 use agent_protocol::oci;
-use agent_protocol::virtc::{HelloRequest, HelloResponse, SetClockRequest, WaitRequest, WaitResponse};
+use agent_protocol::virtc::{
+    HelloRequest, HelloResponse, SetClockRequest, WaitRequest, WaitResponse,
+};
 use agent_protocol::virtc_ttrpc::GuestServiceClient;
 use protobuf::MessageField;
 use tokio::time::timeout;
@@ -69,7 +71,11 @@ impl AgentClient {
     /// As every call: [`Error::TimedOut`], [`Error::Agent`], [`Error::Broken`].
     pub async fn version(&self) -> Result<VersionCheckResponse> {
         let (context, request) = (self.short(), CheckRequest::new());
-        self.little("ask for the version", self.health.version(context, &request)).await
+        self.little(
+            "ask for the version",
+            self.health.version(context, &request),
+        )
+        .await
     }
 
     /// Greets our own agent: gives it the time, randomness and a name.
@@ -78,7 +84,8 @@ impl AgentClient {
     ///
     /// As every call.
     pub async fn hello(&self, request: HelloRequest) -> Result<HelloResponse> {
-        self.little("greet the agent", self.guest.hello(self.short(), &request)).await
+        self.little("greet the agent", self.guest.hello(self.short(), &request))
+            .await
     }
 
     /// Sets the guest's clock, in nanoseconds since 1970.
@@ -87,8 +94,15 @@ impl AgentClient {
     ///
     /// As every call.
     pub async fn set_clock(&self, realtime_ns: i64) -> Result<()> {
-        let request = SetClockRequest { realtime_ns, ..SetClockRequest::default() };
-        self.little("set the guest's clock", self.guest.set_clock(self.short(), &request)).await?;
+        let request = SetClockRequest {
+            realtime_ns,
+            ..SetClockRequest::default()
+        };
+        self.little(
+            "set the guest's clock",
+            self.guest.set_clock(self.short(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -111,11 +125,13 @@ impl AgentClient {
     pub async fn destroy_sandbox(&self) -> Result<()> {
         let request = DestroySandboxRequest::new();
         let call = self.agent.destroy_sandbox(self.long(), &request);
-        self.much("take down the sandbox in the guest", call).await?;
+        self.much("take down the sandbox in the guest", call)
+            .await?;
         Ok(())
     }
 
-    /// Makes a container, whose process waits for [`Self::start_container`].
+    /// Makes a container, whose process waits for [`Self::start_container`]. With `shared_pids` it
+    /// joins the sandbox's pid namespace, which [`Self::create_sandbox`] was asked for.
     ///
     /// # Errors
     ///
@@ -125,15 +141,21 @@ impl AgentClient {
         container: &ContainerId,
         spec: oci::Spec,
         storages: Vec<Storage>,
+        shared_pids: bool,
     ) -> Result<()> {
         let request = CreateContainerRequest {
             container_id: container.to_string(),
             exec_id: container.to_string(),
             OCI: MessageField::some(spec),
             storages,
+            sandbox_pidns: shared_pids,
             ..CreateContainerRequest::default()
         };
-        self.much("create the container", self.agent.create_container(self.long(), &request)).await?;
+        self.much(
+            "create the container",
+            self.agent.create_container(self.long(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -148,7 +170,11 @@ impl AgentClient {
             container_id: container.to_string(),
             ..StartContainerRequest::default()
         };
-        self.much("start the container", self.agent.start_container(self.long(), &request)).await?;
+        self.much(
+            "start the container",
+            self.agent.start_container(self.long(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -162,7 +188,11 @@ impl AgentClient {
             container_id: container.to_string(),
             ..RemoveContainerRequest::default()
         };
-        self.much("remove the container", self.agent.remove_container(self.long(), &request)).await?;
+        self.much(
+            "remove the container",
+            self.agent.remove_container(self.long(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -183,7 +213,11 @@ impl AgentClient {
             process: MessageField::some(process),
             ..ExecProcessRequest::default()
         };
-        self.much("add the process", self.agent.exec_process(self.long(), &request)).await?;
+        self.much(
+            "add the process",
+            self.agent.exec_process(self.long(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -230,7 +264,11 @@ impl AgentClient {
             signal: signal.number().into(),
             ..SignalProcessRequest::default()
         };
-        self.little("signal the process", self.agent.signal_process(self.short(), &request)).await?;
+        self.little(
+            "signal the process",
+            self.agent.signal_process(self.short(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -245,7 +283,11 @@ impl AgentClient {
             exec_id: exec_id(container, exec),
             ..CloseStdinRequest::default()
         };
-        self.little("close stdin", self.agent.close_stdin(self.short(), &request)).await?;
+        self.little(
+            "close stdin",
+            self.agent.close_stdin(self.short(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -268,7 +310,11 @@ impl AgentClient {
             column: columns.into(),
             ..TtyWinResizeRequest::default()
         };
-        self.little("resize the terminal", self.agent.tty_win_resize(self.short(), &request)).await?;
+        self.little(
+            "resize the terminal",
+            self.agent.tty_win_resize(self.short(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -286,7 +332,11 @@ impl AgentClient {
             data,
             ..CopyFileRequest::default()
         };
-        self.little("write a file in the guest", self.agent.copy_file(self.short(), &request)).await?;
+        self.little(
+            "write a file in the guest",
+            self.agent.copy_file(self.short(), &request),
+        )
+        .await?;
         Ok(())
     }
 
@@ -317,7 +367,9 @@ impl AgentClient {
 
 impl std::fmt::Debug for AgentClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AgentClient").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("AgentClient")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 

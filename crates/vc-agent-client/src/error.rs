@@ -108,7 +108,11 @@ pub enum Code {
 }
 
 impl Error {
-    pub(crate) fn from_ttrpc(call: &'static str, limit: &'static str, after: Duration) -> impl Fn(ttrpc::Error) -> Self {
+    pub(crate) fn from_ttrpc(
+        call: &'static str,
+        limit: &'static str,
+        after: Duration,
+    ) -> impl Fn(ttrpc::Error) -> Self {
         move |source| match source {
             ttrpc::Error::RpcStatus(status) => {
                 let code = match status.code() {
@@ -120,7 +124,11 @@ impl Error {
                     ttrpc::Code::DEADLINE_EXCEEDED => return Self::TimedOut { call, limit, after },
                     _ => Code::Internal,
                 };
-                Self::Agent { call, code, message: crate::text::clean(status.message()) }
+                Self::Agent {
+                    call,
+                    code,
+                    message: crate::text::clean(status.message()),
+                }
             }
             source => Self::Broken { call, source },
         }
@@ -138,9 +146,9 @@ impl Error {
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::TimedOut { limit, .. } => {
-                Some(format!("raise `limits.{limit}` in the configuration if this host is slow"))
-            }
+            Self::TimedOut { limit, .. } => Some(format!(
+                "raise `limits.{limit}` in the configuration if this host is slow"
+            )),
             _ => None,
         }
     }

@@ -67,13 +67,18 @@ impl ReadyListener {
     /// [`Error::TimedOut`] after the limit, [`Error::BadReport`] when what came is no report.
     pub async fn wait(self, limit: Duration) -> Result<Ready> {
         let reported = async {
-            let mut last = Error::BadReport { reason: "nothing came".into() };
+            let mut last = Error::BadReport {
+                reason: "nothing came".into(),
+            };
             for _ in 0..REPORTS_MAX {
                 let (stream, _) = self
                     .listener
                     .accept()
                     .await
-                    .map_err(|source| Error::Listen { path: self.path.clone(), source })?;
+                    .map_err(|source| Error::Listen {
+                        path: self.path.clone(),
+                        source,
+                    })?;
                 match read_report(stream).await {
                     Ok(ready) => return Ok(ready),
                     Err(error) => last = error,
@@ -81,11 +86,13 @@ impl ReadyListener {
             }
             Err(last)
         };
-        timeout(limit, reported).await.map_err(|_| Error::TimedOut {
-            call: "wait for the agent",
-            limit: "agent_ready_ms",
-            after: limit,
-        })?
+        timeout(limit, reported)
+            .await
+            .map_err(|_| Error::TimedOut {
+                call: "wait for the agent",
+                limit: "agent_ready_ms",
+                after: limit,
+            })?
     }
 }
 
@@ -111,8 +118,7 @@ async fn read_report(stream: UnixStream) -> Result<Ready> {
             Err(error) => return Err(bad(error.to_string())),
         }
     }
-    let mut ready: Ready =
-        serde_json::from_slice(&line).map_err(|error| bad(error.to_string()))?;
+    let mut ready: Ready = serde_json::from_slice(&line).map_err(|error| bad(error.to_string()))?;
     ready.version = crate::text::clean(&ready.version);
     Ok(ready)
 }
@@ -126,7 +132,9 @@ mod tests {
 
     fn listener() -> (tempfile::TempDir, ReadyListener) {
         let dir = tempfile::tempdir().unwrap();
-        let address = AgentAddress::HybridVsock { socket: dir.path().join("v") };
+        let address = AgentAddress::HybridVsock {
+            socket: dir.path().join("v"),
+        };
         let listener = ReadyListener::bind(&address).unwrap();
         (dir, listener)
     }
@@ -136,7 +144,9 @@ mod tests {
         let (dir, listener) = listener();
         let path = dir.path().join("v_1027");
         let mut agent = StdUnixStream::connect(&path).unwrap();
-        agent.write_all(b"{\"version\":\"1\",\"uptime_us\":9}\n").unwrap();
+        agent
+            .write_all(b"{\"version\":\"1\",\"uptime_us\":9}\n")
+            .unwrap();
         let ready = listener.wait(Duration::from_secs(5)).await.unwrap();
         assert_eq!((ready.version.as_str(), ready.uptime_us), ("1", 9));
         assert!(!path.exists());
@@ -146,7 +156,13 @@ mod tests {
     async fn silence_ends_at_the_limit() {
         let (_dir, listener) = listener();
         let error = listener.wait(Duration::from_millis(10)).await.unwrap_err();
-        assert!(matches!(error, Error::TimedOut { limit: "agent_ready_ms", .. }));
+        assert!(matches!(
+            error,
+            Error::TimedOut {
+                limit: "agent_ready_ms",
+                ..
+            }
+        ));
     }
 
     #[tokio::test]

@@ -6,12 +6,14 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use agent_protocol::frame::{Decoder, Frame, Header, Hello, PAYLOAD_BYTES_MAX, Stream, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use vc_types::{ContainerId, ExecId, guest};
+use vc_types::{ContainerId, ExecId, Timeline, guest};
 
 use crate::error::{Error, Result};
 use crate::transport::Transport;
@@ -32,6 +34,29 @@ pub enum CopyEnd {
     End,
     /// The host's reader left; the guest was told.
     ReaderGone,
+}
+
+/// Whether the copying of a stream waits for the guest, for whoever bounds that wait. Waiting for
+/// the host's own reader does not count.
+#[derive(Clone, Debug, Default)]
+pub struct GuestWait(Arc<AtomicU64>);
+
+impl GuestWait {
+    /// How long the guest has sent nothing while the host could take it.
+    pub fn elapsed(&self) -> Duration {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_micros(Timeline::now().saturating_sub(since)),
+        }
+    }
+
+    fn begin(&self) {
+        self.0.store(Timeline::now().max(1), Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 /// One attached stream.
@@ -58,8 +83,14 @@ async fn attach(
     stream: Stream,
 ) -> Result<Attached> {
     let name = name_of(stream);
-    let broken = |source| Error::Stream { stream: name, source };
-    let bad = |reason: String| Error::BadFrame { stream: name, reason };
+    let broken = |source| Error::Stream {
+        stream: name,
+        source,
+    };
+    let bad = |reason: String| Error::BadFrame {
+        stream: name,
+        reason,
+    };
     let mut socket = transport.connect(guest::STREAM_PORT).await?;
     let hello = Frame::Hello(Hello {
         container_id: container.to_string(),
@@ -72,7 +103,10 @@ async fn attach(
     let mut decoder = Decoder::new();
     let answered = async {
         loop {
-            match decoder.next_frame().map_err(|error| bad(error.to_string()))? {
+            match decoder
+                .next_frame()
+                .map_err(|error| bad(error.to_string()))?
+            {
                 Some(Frame::HelloOk) => return Ok(()),
                 Some(Frame::Error(text)) => return Err(bad(crate::text::clean(text))),
                 Some(_) => return Err(bad("the first frame is not an answer".into())),
@@ -84,19 +118,28 @@ async fn attach(
             }
         }
     };
-    timeout(limit, answered).await.map_err(|_| Error::TimedOut {
-        call: "attach a stream",
-        limit: "agent_create_ms",
-        after: limit,
-    })??;
+    timeout(limit, answered)
+        .await
+        .map_err(|_| Error::TimedOut {
+            call: "attach a stream",
+            limit: "agent_create_ms",
+            after: limit,
+        })??;
     let socket = socket.into_std().map_err(broken)?;
     socket.set_nonblocking(false).map_err(broken)?;
-    Ok(Attached { socket, decoder, name })
+    Ok(Attached {
+        socket,
+        decoder,
+        name,
+    })
 }
 
 impl Attached {
     fn broken(&self, source: io::Error) -> Error {
-        Error::Stream { stream: self.name, source }
+        Error::Stream {
+            stream: self.name,
+            source,
+        }
     }
 
     fn send(&mut self, frame: &Frame<'_>) -> io::Result<()> {
@@ -138,19 +181,20 @@ impl Incoming {
         exec: Option<&ExecId>,
         stream: Stream,
     ) -> Result<Self> {
-        attach(transport, limit, container, exec, stream).await.map(Self)
+        attach(transport, limit, container, exec, stream)
+            .await
+            .map(Self)
     }
 
-    /// A second descriptor of the connection, to shut it down from another thread.
-    ///
-    /// # Errors
-    ///
-    /// When no descriptor is left.
-    pub fn try_clone_socket(&self) -> io::Result<StdUnixStream> {
-        self.0.socket.try_clone()
+    fn fill(&mut self, wait: &GuestWait) -> io::Result<bool> {
+        wait.begin();
+        let filled = self.0.fill();
+        wait.end();
+        filled
     }
 
-    /// Writes everything to `sink` until the process closes the stream. Blocks.
+    /// Writes everything to `sink` until the process closes the stream. Blocks; `wait` says for
+    /// how long it has been the guest that is waited for.
     ///
     /// When `sink` takes no more, the guest is told, so that the process gets EPIPE as it would
     /// on the host; what still comes is thrown away.
@@ -159,12 +203,18 @@ impl Incoming {
     ///
     /// [`Error::Stream`] when the connection breaks before the end, [`Error::BadFrame`] when the
     /// guest breaks the framing.
-    pub fn copy_to(mut self, sink: &mut impl Write) -> Result<CopyEnd> {
+    pub fn copy_to(mut self, sink: &mut impl Write, wait: &GuestWait) -> Result<CopyEnd> {
         let mut end = CopyEnd::End;
         loop {
             let Attached { decoder, name, .. } = &mut self.0;
-            let bad = |reason: String| Error::BadFrame { stream: name, reason };
-            match decoder.next_frame().map_err(|error| bad(error.to_string()))? {
+            let bad = |reason: String| Error::BadFrame {
+                stream: name,
+                reason,
+            };
+            match decoder
+                .next_frame()
+                .map_err(|error| bad(error.to_string()))?
+            {
                 Some(Frame::Data(bytes)) => {
                     if end == CopyEnd::End
                         && sink.write_all(bytes).and_then(|()| sink.flush()).is_err()
@@ -185,7 +235,7 @@ impl Incoming {
                 }
                 Some(Frame::Error(text)) => return Err(bad(crate::text::clean(text))),
                 Some(_) => return Err(bad("a frame that only a reader sends".into())),
-                None => match self.0.fill() {
+                None => match self.fill(wait) {
                     Ok(true) => {}
                     // The guest may just close after it was told that nobody reads.
                     Ok(false) | Err(_) if end == CopyEnd::ReaderGone => return Ok(end),
@@ -213,13 +263,17 @@ impl Outgoing {
         container: &ContainerId,
         exec: Option<&ExecId>,
     ) -> Result<Self> {
-        attach(transport, limit, container, exec, Stream::Stdin).await.map(Self)
+        attach(transport, limit, container, exec, Stream::Stdin)
+            .await
+            .map(Self)
     }
 
     /// Sends `bytes`. Blocks while the process does not read.
     pub fn send(&mut self, bytes: &[u8]) -> Sent {
         for chunk in bytes.chunks(PAYLOAD_BYTES_MAX) {
-            let Ok(header) = Header::data(chunk) else { continue };
+            let Ok(header) = Header::data(chunk) else {
+                continue;
+            };
             let mut frame = Vec::with_capacity(chunk.len() + 8);
             frame.extend_from_slice(&header.to_bytes());
             frame.extend_from_slice(chunk);
@@ -243,8 +297,14 @@ impl Outgoing {
         }
         loop {
             let Attached { decoder, name, .. } = &mut self.0;
-            let bad = |reason: String| Error::BadFrame { stream: name, reason };
-            match decoder.next_frame().map_err(|error| bad(error.to_string()))? {
+            let bad = |reason: String| Error::BadFrame {
+                stream: name,
+                reason,
+            };
+            match decoder
+                .next_frame()
+                .map_err(|error| bad(error.to_string()))?
+            {
                 Some(Frame::EndAck | Frame::Error(_)) => return Ok(()),
                 Some(_) => return Err(bad("a frame that only a writer sends".into())),
                 None => match self.0.fill() {
@@ -286,7 +346,14 @@ mod tests {
 
     fn pair(name: &'static str) -> (Attached, StdUnixStream) {
         let (ours, theirs) = StdUnixStream::pair().unwrap();
-        (Attached { socket: ours, decoder: Decoder::new(), name }, theirs)
+        (
+            Attached {
+                socket: ours,
+                decoder: Decoder::new(),
+                name,
+            },
+            theirs,
+        )
     }
 
     fn frames(frames: &[Frame<'_>]) -> Vec<u8> {
@@ -300,9 +367,20 @@ mod tests {
     #[test]
     fn everything_before_the_end_is_written_and_the_end_is_acknowledged() {
         let (ours, mut theirs) = pair("stdout");
-        theirs.write_all(&frames(&[Frame::Data(b"ab"), Frame::Data(b"c"), Frame::End])).unwrap();
+        theirs
+            .write_all(&frames(&[
+                Frame::Data(b"ab"),
+                Frame::Data(b"c"),
+                Frame::End,
+            ]))
+            .unwrap();
         let mut out = Vec::new();
-        assert_eq!(Incoming(ours).copy_to(&mut out).unwrap(), CopyEnd::End);
+        assert_eq!(
+            Incoming(ours)
+                .copy_to(&mut out, &GuestWait::default())
+                .unwrap(),
+            CopyEnd::End
+        );
         assert_eq!(out, b"abc");
         let mut answer = Vec::new();
         theirs.read_to_end(&mut answer).unwrap();
@@ -314,8 +392,16 @@ mod tests {
         let (ours, mut theirs) = pair("stdout");
         theirs.write_all(&frames(&[Frame::Data(b"ab")])).unwrap();
         drop(theirs);
-        let error = Incoming(ours).copy_to(&mut Vec::new()).unwrap_err();
-        assert!(matches!(error, Error::Stream { stream: "stdout", .. }));
+        let error = Incoming(ours)
+            .copy_to(&mut Vec::new(), &GuestWait::default())
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            Error::Stream {
+                stream: "stdout",
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -330,11 +416,25 @@ mod tests {
             }
         }
         let (ours, mut theirs) = pair("stdout");
-        theirs.write_all(&frames(&[Frame::Data(b"ab"), Frame::Data(b"c"), Frame::End])).unwrap();
-        assert_eq!(Incoming(ours).copy_to(&mut Gone).unwrap(), CopyEnd::ReaderGone);
+        theirs
+            .write_all(&frames(&[
+                Frame::Data(b"ab"),
+                Frame::Data(b"c"),
+                Frame::End,
+            ]))
+            .unwrap();
+        assert_eq!(
+            Incoming(ours)
+                .copy_to(&mut Gone, &GuestWait::default())
+                .unwrap(),
+            CopyEnd::ReaderGone
+        );
         let mut answer = Vec::new();
         theirs.read_to_end(&mut answer).unwrap();
-        assert_eq!(answer, frames(&[Frame::Error("the reader is gone"), Frame::EndAck]));
+        assert_eq!(
+            answer,
+            frames(&[Frame::Error("the reader is gone"), Frame::EndAck])
+        );
     }
 
     #[test]

@@ -50,18 +50,23 @@ impl Transport {
                 }),
             }
         };
-        timeout(self.limit, connected).await.map_err(|_| Error::TimedOut {
-            call: "connect to the agent",
-            limit: "agent_connect_ms",
-            after: self.limit,
-        })?
+        timeout(self.limit, connected)
+            .await
+            .map_err(|_| Error::TimedOut {
+                call: "connect to the agent",
+                limit: "agent_connect_ms",
+                after: self.limit,
+            })?
     }
 }
 
 async fn connect_hybrid(socket: &Path, port: u32) -> Result<UnixStream> {
     let failed = |source| Error::Connect { port, source };
     let mut stream = UnixStream::connect(socket).await.map_err(failed)?;
-    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await.map_err(failed)?;
+    stream
+        .write_all(format!("CONNECT {port}\n").as_bytes())
+        .await
+        .map_err(failed)?;
     let mut answer = Vec::with_capacity(ANSWER_BYTES_MAX);
     // Byte by byte: what follows the line belongs to the guest.
     while answer.last() != Some(&b'\n') {
@@ -76,16 +81,27 @@ async fn connect_hybrid(socket: &Path, port: u32) -> Result<UnixStream> {
             Err(error) => return Err(failed(error)),
         }
     }
-    if answer.starts_with(b"OK ") { Ok(stream) } else { Err(Error::Refused { port }) }
+    if answer.starts_with(b"OK ") {
+        Ok(stream)
+    } else {
+        Err(Error::Refused { port })
+    }
 }
 
 async fn connect_vsock(cid: u32, port: u32) -> Result<UnixStream> {
     let failed = |source: io::Error| Error::Connect { port, source };
     // A connect may wait for the guest, so it runs on a thread of its own.
     let socket = tokio::task::spawn_blocking(move || -> io::Result<OwnedFd> {
-        let fd =
-            socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &VsockAddr::new(cid, port))?;
+        let fd = socket(
+            AddressFamily::Vsock,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )?;
+        connect(
+            std::os::fd::AsRawFd::as_raw_fd(&fd),
+            &VsockAddr::new(cid, port),
+        )?;
         Ok(fd)
     })
     .await
@@ -132,12 +148,18 @@ mod tests {
     #[tokio::test]
     async fn a_closed_connection_is_a_refusal() {
         let (_dir, transport) = device(b"");
-        assert!(matches!(transport.connect(1024).await, Err(Error::Refused { port: 1024 })));
+        assert!(matches!(
+            transport.connect(1024).await,
+            Err(Error::Refused { port: 1024 })
+        ));
     }
 
     #[tokio::test]
     async fn an_endless_answer_is_cut() {
         let (_dir, transport) = device(b"OK 11111111111111111111111111111111\n");
-        assert!(matches!(transport.connect(1024).await, Err(Error::Connect { .. })));
+        assert!(matches!(
+            transport.connect(1024).await,
+            Err(Error::Connect { .. })
+        ));
     }
 }

@@ -1,3 +1,84 @@
-//! Stub.
+//! The guest's init and agent: one static program, the only one in the initrd.
+//!
+//! As the first process it makes the guest a system ([`init`]), serves the host's calls
+//! ([`service`]) and streams ([`streams`]) and collects every child ([`reaper`]). Containers are
+//! made by a second, short-lived process of the same program ([`launch`]). Nothing here polls: the
+//! agent sleeps until the host, a child, a pipe or the kernel has something.
+//!
+//! The host is trusted, within bounds; what containers can see or write is not.
 
-fn main() {}
+#![deny(unsafe_code)]
+
+mod cgroup;
+mod clock;
+mod container;
+mod error;
+mod init;
+mod launch;
+mod log;
+mod modules;
+mod pid_namespace;
+mod process;
+mod ready;
+mod reaper;
+mod sandbox;
+mod service;
+mod storage;
+mod streams;
+mod sys;
+mod uevents;
+
+use std::sync::Arc;
+
+use agent_protocol::guest::{AGENT_PORT, STREAM_PORT};
+
+use crate::cgroup::OomEvents;
+use crate::error::{Attempt as _, Result};
+use crate::init::Booted;
+use crate::reaper::Reaper;
+use crate::sandbox::Sandbox;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, first, request] = arguments.as_slice()
+        && first == launch::CHILD_ARGUMENT
+    {
+        launch::run_child(request);
+    }
+    pid_namespace::dispatch(&arguments);
+    let Err(error) = run();
+    init::console::fatal(&error.chain());
+}
+
+fn run() -> Result<std::convert::Infallible> {
+    let booted = init::boot()?;
+    cgroup::prepare()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .attempt(|| "start the agent's runtime".into())?;
+    runtime.block_on(serve(booted))
+}
+
+async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
+    let Booted {
+        modules,
+        arguments,
+        timeline,
+    } = booted;
+    let reaper = Reaper::default();
+    reaper.start()?;
+    let oom_events = OomEvents::start()?;
+    let sandbox = Arc::new(Sandbox::new(modules.clone(), timeline, reaper, oom_events));
+    let _server = service::serve(&sandbox, AGENT_PORT).await?;
+    streams::listen(&sandbox, STREAM_PORT)?;
+    if let Some(port) = arguments.passfd_port {
+        sandbox.passfd.listen(port)?;
+    }
+    sandbox.step("listening");
+    if let Some(port) = arguments.ready_port {
+        tokio::spawn(ready::tell_host(port));
+    }
+    modules.load_background()?;
+    std::future::pending().await
+}

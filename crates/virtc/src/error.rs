@@ -69,7 +69,22 @@ impl Failure {
             said = text;
             next = cause.source();
         }
-        Self { code, message, causes, notes: Vec::new(), hint: None }
+        Self {
+            code,
+            message,
+            causes,
+            notes: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// The same failure as one of `run`: what is no wrong usage has the code of [`RUN_FAILED`].
+    #[must_use]
+    pub(crate) fn of_run(mut self) -> Self {
+        if self.code == FAILED {
+            self.code = RUN_FAILED;
+        }
+        self
     }
 
     /// Adds advice.

@@ -20,7 +20,11 @@ pub(crate) fn start(global: &GlobalArgs) -> Result<(), Failure> {
     match &global.log {
         None => subscribe(global.log_format, filter, std::io::stderr),
         Some(path) => {
-            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(path);
             let file = file.map_err(|error| {
                 Failure::plain(USAGE, &error).note(format!("the log file is {}", path.display()))
             })?;
@@ -34,7 +38,9 @@ fn subscribe<W>(format: LogFormat, filter: EnvFilter, writer: W)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
     match format {
         LogFormat::Text => builder.with_ansi(false).init(),
         LogFormat::Json => builder.json().init(),

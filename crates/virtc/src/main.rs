@@ -27,15 +27,35 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let shown = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
             // A reader of the help that leaves early is no fault.
             let _ = error.print();
-            return if shown { ExitCode::SUCCESS } else { ExitCode::from(error::USAGE) };
+            return if shown {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(error::USAGE)
+            };
         }
     };
     if let Err(failure) = log::start(&cli.global) {
         return failure.report();
     }
+    // Guards have undone what was begun; the hook has said where it was.
+    std::panic::catch_unwind(|| command(&cli, entered)).unwrap_or_else(|_| {
+        let code = match &cli.command {
+            Command::Run(_) => error::RUN_FAILED,
+            _ => error::FAILED,
+        };
+        Failure::new(code, "this is a defect of virtc")
+            .hint("please report it with what is above")
+            .report()
+    })
+}
+
+fn command(cli: &Cli, entered: u64) -> ExitCode {
     let global = &cli.global;
     let done = match &cli.command {
         Command::Run(args) => run::run(global, args, entered),

@@ -31,10 +31,7 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
 /// # Errors
 ///
 /// When stdout takes no more.
-pub(crate) fn table<const N: usize>(
-    headings: [&str; N],
-    rows: &[[String; N]],
-) -> io::Result<()> {
+pub(crate) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
     let mut widths = headings.map(|heading| heading.chars().count());
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -79,11 +76,14 @@ pub(crate) fn progress_is_wanted(quiet: bool) -> bool {
 
 /// Text of a guest without what a terminal would obey.
 pub(crate) fn printable(text: &str) -> String {
-    text.trim_end_matches('\r').chars().flat_map(|c| {
-        let hidden = c.is_control() && c != '\t';
-        let escaped = hidden.then(|| c.escape_default());
-        escaped.into_iter().flatten().chain((!hidden).then_some(c))
-    }).collect()
+    text.trim_end_matches('\r')
+        .chars()
+        .flat_map(|c| {
+            let hidden = c.is_control() && c != '\t';
+            let escaped = hidden.then(|| c.escape_default());
+            escaped.into_iter().flatten().chain((!hidden).then_some(c))
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -152,7 +152,11 @@ impl Runtime {
         match GuestAssets::open(&dir) {
             Ok(assets) => ok(
                 name,
-                format!("{} in {}", assets.manifest().kernel_release, assets.dir().display()),
+                format!(
+                    "{} in {}",
+                    assets.manifest().kernel_release,
+                    assets.dir().display()
+                ),
             ),
             Err(error) => missing(name, error.to_string(), mend()),
         }
@@ -167,15 +171,30 @@ impl Runtime {
 }
 
 fn ok(name: &'static str, found: String) -> CheckItem {
-    CheckItem { name, status: CheckStatus::Ok, found, mend: None }
+    CheckItem {
+        name,
+        status: CheckStatus::Ok,
+        found,
+        mend: None,
+    }
 }
 
 fn degraded(name: &'static str, found: String, mend: &str) -> CheckItem {
-    CheckItem { name, status: CheckStatus::Degraded, found, mend: Some(mend.to_owned()) }
+    CheckItem {
+        name,
+        status: CheckStatus::Degraded,
+        found,
+        mend: Some(mend.to_owned()),
+    }
 }
 
 fn missing(name: &'static str, found: String, mend: Option<String>) -> CheckItem {
-    CheckItem { name, status: CheckStatus::Missing, found, mend }
+    CheckItem {
+        name,
+        status: CheckStatus::Missing,
+        found,
+        mend,
+    }
 }
 
 fn rights() -> CheckItem {
@@ -187,14 +206,23 @@ fn rights() -> CheckItem {
 
 fn transport() -> CheckItem {
     // Clones and the guest's own sockets are easier with a device process, and it is everywhere.
-    ok("transport", "hybrid vsock by a device process of virtc".into())
+    ok(
+        "transport",
+        "hybrid vsock by a device process of virtc".into(),
+    )
 }
 
 fn mkfs() -> CheckItem {
-    let found = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"].into_iter().find(|p| Path::new(p).exists());
+    let found = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"]
+        .into_iter()
+        .find(|p| Path::new(p).exists());
     match found {
         Some(path) => ok("mkfs.ext4", path.into()),
-        None => missing("mkfs.ext4", "not found".into(), Some("apt-get install e2fsprogs".into())),
+        None => missing(
+            "mkfs.ext4",
+            "not found".into(),
+            Some("apt-get install e2fsprogs".into()),
+        ),
     }
 }
 
@@ -220,11 +248,23 @@ fn host() -> Vec<CheckItem> {
         facts.memory_total.mib()
     );
     let memory = if facts.memory_available < MEMORY_MIN {
-        missing("memory", found, Some("end something that uses much memory".into()))
+        missing(
+            "memory",
+            found,
+            Some("end something that uses much memory".into()),
+        )
     } else if facts.memory_available < MEMORY_COMFORTABLE {
-        degraded("memory", found, "end something that uses much memory, or use a small -m")
+        degraded(
+            "memory",
+            found,
+            "end something that uses much memory, or use a small -m",
+        )
     } else {
         ok("memory", found)
     };
-    vec![memory, ok("processors", facts.cpus.to_string()), ok("host kernel", facts.kernel_release)]
+    vec![
+        memory,
+        ok("processors", facts.cpus.to_string()),
+        ok("host kernel", facts.kernel_release),
+    ]
 }

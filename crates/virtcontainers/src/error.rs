@@ -187,8 +187,12 @@ impl Hint for Error {
             Self::Start { source, .. } => source.hint(),
             Self::NotRoot => Some("run it as root, for example with sudo".into()),
             Self::Running { .. } => Some("add --force to end it first".into()),
-            Self::Memory { .. } => Some("give the machine less memory, for example `-m 512m`".into()),
-            Self::Missing { .. } => Some("`make setup` installs it; `virtc check` shows all that is needed".into()),
+            Self::Memory { .. } => {
+                Some("give the machine less memory, for example `-m 512m`".into())
+            }
+            Self::Missing { .. } => {
+                Some("`virtc check` shows all that is needed, and what installs it".into())
+            }
             Self::Left { .. } => Some("`virtc gc` tries again".into()),
             Self::Store(error) => error.hint(),
             Self::Hypervisor(error) => error.hint(),

@@ -33,8 +33,13 @@ pub(crate) fn point(point: &'static str) -> crate::Result<()> {
     use rustix::process::{Signal, getpid, kill_process};
 
     debug_assert!(POINTS.contains(&point), "{point} is not listed");
-    let Ok(asked) = std::env::var(VARIABLE) else { return Ok(()) };
-    let action = asked.split_once(':').filter(|(name, _)| *name == point).map(|(_, a)| a);
+    let Ok(asked) = std::env::var(VARIABLE) else {
+        return Ok(());
+    };
+    let action = asked
+        .split_once(':')
+        .filter(|(name, _)| *name == point)
+        .map(|(_, a)| a);
     match action {
         Some("kill") => _ = kill_process(getpid(), Signal::KILL),
         Some("stop") => _ = kill_process(getpid(), Signal::STOP),

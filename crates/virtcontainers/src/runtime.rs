@@ -22,7 +22,10 @@ pub struct RuntimeOptions {
 impl Default for RuntimeOptions {
     /// The default configuration, and virtc where `make install` puts it.
     fn default() -> Self {
-        Self { config: Config::default(), program: "/usr/local/bin/virtc".into() }
+        Self {
+            config: Config::default(),
+            program: "/usr/local/bin/virtc".into(),
+        }
     }
 }
 
@@ -83,7 +86,14 @@ impl Runtime {
         let store = Store::open(&config.runtime.root, limits);
         let kept = config.runtime.failures_kept as usize;
         let failures = FailureRecords::new(&config.runtime.failures, kept);
-        Ok(Self { shared: Arc::new(Shared { config, program, store, failures }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config,
+                program,
+                store,
+                failures,
+            }),
+        })
     }
 
     /// The configuration in force.

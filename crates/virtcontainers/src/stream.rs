@@ -2,4 +2,4 @@
 
 pub use agent_protocol::frame::Stream;
 pub use vc_agent_client::Error;
-pub use vc_agent_client::stream::{CopyEnd, Incoming, Outgoing, Sent};
+pub use vc_agent_client::stream::{CopyEnd, GuestWait, Incoming, Outgoing, Sent};

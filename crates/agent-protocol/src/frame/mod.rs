@@ -40,7 +40,7 @@ pub use decoder::Decoder;
 pub use header::{HEADER_BYTES, Header, Kind};
 pub use hello::{Hello, Stream};
 
-use crate::Result;
+use crate::{Result, text_prefix};
 
 /// Bytes of one frame's payload.
 pub const PAYLOAD_BYTES_MAX: usize = vc_types::limits::STREAM_FRAME_BYTES_MAX;
@@ -87,10 +87,7 @@ pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<()> {
         Frame::Data(bytes) => (Kind::Data, bytes),
         Frame::End => (Kind::End, &[]),
         Frame::EndAck => (Kind::EndAck, &[]),
-        Frame::Error(text) => (
-            Kind::Error,
-            &text.as_bytes()[..text.floor_char_boundary(ERROR_BYTES_MAX)],
-        ),
+        Frame::Error(text) => (Kind::Error, text_prefix(text, ERROR_BYTES_MAX).as_bytes()),
     };
     let header = Header::new(kind, payload.len())?;
     out.extend_from_slice(&header.to_bytes());

@@ -12,12 +12,12 @@ use tracing::{debug, info, warn};
 use vc_launch::{LaunchedProcess, ProcessEnd};
 use vc_types::{SandboxId, Signal};
 
-use crate::pidfd::WatchedPidfd;
 use super::qmp::{Qmp, QmpEvent};
 use super::socket::SocketFile;
 use super::state::QemuState;
 use super::vm::KeptVm;
 use crate::log::last_lines;
+use crate::pidfd::WatchedPidfd;
 use crate::{Error, Result, VmEnd};
 
 /// How long events and output may still come once QEMU has ended: they lie in buffers of the

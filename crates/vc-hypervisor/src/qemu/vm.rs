@@ -13,9 +13,9 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 use vc_types::ProcessIdentity;
 
-use crate::pidfd::WatchedPidfd;
 use super::qmp::Qmp;
 use super::state::QemuState;
+use crate::pidfd::WatchedPidfd;
 use crate::{AgentAddress, DriverState, Error, Result, StopLimits, Vm, VmEnd};
 
 /// What its keeper and everybody else can do alike.

@@ -20,11 +20,16 @@ pub(crate) struct RunArgs {
     pub(crate) id: Option<String>,
 
     /// The command and its arguments
-    #[arg(last = true, value_name = "COMMAND", required = true)]
+    #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 
     /// The root file system: `host`, or a directory
-    #[arg(long, value_name = "host|DIR", default_value = "host", help_heading = "Files")]
+    #[arg(
+        long,
+        value_name = "host|DIR",
+        default_value = "host",
+        help_heading = "Files"
+    )]
     pub(crate) rootfs: PathBuf,
 
     /// Let changes of the root reach the directory of --rootfs
@@ -48,7 +53,12 @@ pub(crate) struct RunArgs {
     pub(crate) tmpfs: Vec<String>,
 
     /// Whether the current directory is shared: unless it is / or a home, always, or never
-    #[arg(long, value_name = "MODE", default_value = "auto", help_heading = "Files")]
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "auto",
+        help_heading = "Files"
+    )]
     pub(crate) cwd: CwdMode,
 
     /// Let changes in the current directory reach the host
@@ -104,7 +114,12 @@ pub(crate) struct RunArgs {
     pub(crate) cpus: Option<u32>,
 
     /// The network: `none` is the only one there is, with a loopback interface
-    #[arg(long, value_name = "none", default_value = "none", help_heading = "Machine")]
+    #[arg(
+        long,
+        value_name = "none",
+        default_value = "none",
+        help_heading = "Machine"
+    )]
     pub(crate) net: Network,
 
     /// The machine's host name
@@ -151,7 +166,9 @@ pub(crate) enum Network {
 }
 
 fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "it must be a number of seconds".to_owned())?;
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "it must be a number of seconds".to_owned())?;
     if !(seconds > 0.0 && seconds < 1e9) {
         return Err("it must be more than 0 and less than a billion".to_owned());
     }

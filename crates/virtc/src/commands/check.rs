@@ -24,5 +24,9 @@ pub(crate) fn check(global: &GlobalArgs, args: &FormatArgs) -> Done {
         }
     }
     let starts = items.iter().all(|item| item.status != CheckStatus::Missing);
-    Ok(if starts { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if starts {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    })
 }

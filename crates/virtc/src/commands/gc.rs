@@ -11,7 +11,11 @@ pub(crate) fn gc(global: &GlobalArgs, args: &GcArgs) -> Done {
         OutputFormat::Json => output::json(&report)?,
         OutputFormat::Table => {
             for removed in &report.removed {
-                let what = if args.dry_run { "would remove" } else { "removed" };
+                let what = if args.dry_run {
+                    "would remove"
+                } else {
+                    "removed"
+                };
                 output::line(&format!("{what} {} ({})", removed.name, removed.reason))?;
             }
         }
@@ -19,5 +23,9 @@ pub(crate) fn gc(global: &GlobalArgs, args: &GcArgs) -> Done {
     for left in &report.left {
         output::error(&format!("not removed: {left}"));
     }
-    Ok(if report.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if report.left.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    })
 }

@@ -24,8 +24,11 @@ struct Row {
 }
 
 pub(crate) fn list(global: &GlobalArgs, args: &ListArgs) -> Done {
-    let rows: Vec<Row> =
-        runtime(global)?.list_sandbox()?.into_iter().flat_map(rows).collect();
+    let rows: Vec<Row> = runtime(global)?
+        .list_sandbox()?
+        .into_iter()
+        .flat_map(rows)
+        .collect();
     match (args.quiet, args.format.format) {
         (true, _) => {
             for row in &rows {
@@ -39,7 +42,13 @@ pub(crate) fn list(global: &GlobalArgs, args: &ListArgs) -> Done {
                 .map(|row| {
                     let shown = row.error.clone().unwrap_or_else(|| row.command.join(" "));
                     let pid = row.pid.to_string();
-                    [row.id.clone(), pid, row.status.clone(), row.created.clone(), shown]
+                    [
+                        row.id.clone(),
+                        pid,
+                        row.status.clone(),
+                        row.created.clone(),
+                        shown,
+                    ]
                 })
                 .collect();
             output::table(["ID", "PID", "STATUS", "CREATED", "COMMAND"], &cells)?;
@@ -70,7 +79,11 @@ fn rows(listed: Listed) -> Vec<Row> {
     };
     let view = View::of(&record);
     let sandbox = record.id().to_string();
-    let pid = record.keeper.as_ref().filter(|k| k.is_alive()).map_or(0, |k| k.pid());
+    let pid = record
+        .keeper
+        .as_ref()
+        .filter(|k| k.is_alive())
+        .map_or(0, |k| k.pid());
     record
         .containers
         .iter()
@@ -85,11 +98,16 @@ fn rows(listed: Listed) -> Vec<Row> {
                 id: id.to_string(),
                 pid,
                 status,
-                bundle: container.bundle.as_ref().map_or_else(String::new, |b| b.display().to_string()),
+                bundle: container
+                    .bundle
+                    .as_ref()
+                    .map_or_else(String::new, |b| b.display().to_string()),
                 created: record.created.to_string(),
                 sandbox: sandbox.clone(),
                 command: container.command.clone(),
-                exit_code: seen.and_then(|s| s.exit.as_ref()).map(|exit| exit.shell_code()),
+                exit_code: seen
+                    .and_then(|s| s.exit.as_ref())
+                    .map(|exit| exit.shell_code()),
                 error: None,
             }
         })

@@ -36,7 +36,10 @@ pub(crate) fn logs(global: &GlobalArgs, args: &LogsArgs) -> Done {
             match args.format {
                 OutputFormat::Table => output::line(&format!("{source}: {line}"))?,
                 OutputFormat::Json => {
-                    let object = Line { source, line: &line };
+                    let object = Line {
+                        source,
+                        line: &line,
+                    };
                     let text = serde_json::to_string(&object).map_err(std::io::Error::from)?;
                     output::line(&text)?;
                 }

@@ -26,10 +26,7 @@ pub(crate) type Done = Result<std::process::ExitCode, Failure>;
 /// # Errors
 ///
 /// All that is wrong with it.
-pub(crate) fn load(
-    global: &GlobalArgs,
-    flags: &[(&str, &str, String)],
-) -> Result<Loaded, Failure> {
+pub(crate) fn load(global: &GlobalArgs, flags: &[(&str, &str, String)]) -> Result<Loaded, Failure> {
     let mut sources = Sources::of_process(global.config.as_deref());
     if let Some(root) = &global.root {
         sources.flag("runtime.root", "--root", root.display().to_string());
@@ -47,7 +44,10 @@ pub(crate) fn load(
 /// All that is wrong with the configuration.
 pub(crate) fn runtime(global: &GlobalArgs) -> Result<Runtime, Failure> {
     let loaded = load(global, &[])?;
-    Ok(Runtime::open(RuntimeOptions { config: loaded.config, program: own_program() })?)
+    Ok(Runtime::open(RuntimeOptions {
+        config: loaded.config,
+        program: own_program(),
+    })?)
 }
 
 /// This program, which is also every launcher step and the vsock device process.

@@ -46,10 +46,22 @@ mod tests {
         let homes = [PathBuf::from("/root"), PathBuf::from("/home/a")];
         let decided = |mode, cwd: &str| decide(mode, Path::new(cwd), &homes);
         for cwd in ["/", "/root", "/home/a"] {
-            assert!(matches!(decided(CwdMode::Auto, cwd), Cwd::Empty(_, Some(_))), "{cwd}");
+            assert!(
+                matches!(decided(CwdMode::Auto, cwd), Cwd::Empty(_, Some(_))),
+                "{cwd}"
+            );
         }
-        assert_eq!(decided(CwdMode::Auto, "/home/a/work"), Cwd::Shared("/home/a/work".into()));
-        assert_eq!(decided(CwdMode::Share, "/root"), Cwd::Shared("/root".into()));
-        assert_eq!(decided(CwdMode::Empty, "/srv"), Cwd::Empty("/srv".into(), None));
+        assert_eq!(
+            decided(CwdMode::Auto, "/home/a/work"),
+            Cwd::Shared("/home/a/work".into())
+        );
+        assert_eq!(
+            decided(CwdMode::Share, "/root"),
+            Cwd::Shared("/root".into())
+        );
+        assert_eq!(
+            decided(CwdMode::Empty, "/srv"),
+            Cwd::Empty("/srv".into(), None)
+        );
     }
 }

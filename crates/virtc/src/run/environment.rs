@@ -31,8 +31,13 @@ pub(crate) fn environment(
             env.insert(name.clone(), value.clone());
         }
     }
-    let path = host.get("PATH").filter(|path| host_root && !path.is_empty());
-    env.insert("PATH".into(), path.cloned().unwrap_or_else(|| PATH_DEFAULT.into()));
+    let path = host
+        .get("PATH")
+        .filter(|path| host_root && !path.is_empty());
+    env.insert(
+        "PATH".into(),
+        path.cloned().unwrap_or_else(|| PATH_DEFAULT.into()),
+    );
     env.insert("HOME".into(), identity.home.clone());
     env.insert("USER".into(), identity.name.clone());
     env.insert("LOGNAME".into(), identity.name.clone());
@@ -50,7 +55,9 @@ pub(crate) fn environment(
             None => _ = env.remove(name),
         }
     }
-    env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    env.into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -58,7 +65,11 @@ mod tests {
     use super::*;
 
     fn root() -> Identity {
-        Identity { name: "root".into(), home: "/root".into(), shell: "/bin/sh".into() }
+        Identity {
+            name: "root".into(),
+            home: "/root".into(),
+            shell: "/bin/sh".into(),
+        }
     }
 
     fn host() -> BTreeMap<String, String> {

@@ -38,7 +38,11 @@ impl Escape {
                 _ => {}
             }
             pass.push(*byte);
-            self.0 = if matches!(byte, b'\r' | b'\n') { State::LineStart } else { State::Elsewhere };
+            self.0 = if matches!(byte, b'\r' | b'\n') {
+                State::LineStart
+            } else {
+                State::Elsewhere
+            };
         }
         Filtered { pass, end: false }
     }

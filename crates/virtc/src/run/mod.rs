@@ -26,11 +26,17 @@ use plan::Caller;
 
 /// Runs it. `entered` is when this process began, on the monotonic clock.
 pub(crate) fn run(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
-    if args.id.is_some() {
-        return Err(Failure::usage(
-            "this is the throw-away form of run, which takes nothing before the `--`",
-        )
-        .hint("virtc run [FLAGS] -- COMMAND; the OCI form, `virtc run ID`, is not there yet"));
+    // A failure of run itself has a code that no command of the user's should have.
+    run_in_machine(global, args, entered).map_err(Failure::of_run)
+}
+
+fn run_in_machine(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
+    if args.id.is_some() || args.command.is_empty() {
+        return Err(
+            Failure::usage("run needs its command after `--`, and nothing else before it").hint(
+                "virtc run [FLAGS] -- COMMAND; the OCI form, `virtc run ID`, is not there yet",
+            ),
+        );
     }
     if args.terminal && !std::io::stdin().is_terminal() {
         return Err(Failure::usage("-t needs a terminal on stdin"));
@@ -43,7 +49,11 @@ pub(crate) fn run(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
         flags.push(("vm.vcpus", "--cpus", cpus.to_string()));
     }
     let mut loaded = load(global, &flags)?;
-    loaded.config.guest.kernel_params.extend(args.kernel_param.iter().cloned());
+    loaded
+        .config
+        .guest
+        .kernel_params
+        .extend(args.kernel_param.iter().cloned());
     let caller = caller()?;
     let plan = plan::plan(args, &loaded.config, &caller)?;
     if !args.quiet {
@@ -51,7 +61,10 @@ pub(crate) fn run(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
             output::notice(notice);
         }
     }
-    let options = RuntimeOptions { config: loaded.config, program: own_program() };
+    let options = RuntimeOptions {
+        config: loaded.config,
+        program: own_program(),
+    };
     let runtime = Runtime::open(options)?;
     clean(&runtime);
     let executor = tokio::runtime::Builder::new_current_thread()

@@ -40,11 +40,14 @@ fn find(command: &str, path: &str) -> Option<PathBuf> {
     if command.contains('/') {
         return Some(PathBuf::from(command)).filter(|file| is_executable(file));
     }
-    std::env::split_paths(path).map(|dir| dir.join(command)).find(|file| is_executable(file))
+    std::env::split_paths(path)
+        .map(|dir| dir.join(command))
+        .find(|file| is_executable(file))
 }
 
 fn is_executable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

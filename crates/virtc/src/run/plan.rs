@@ -56,9 +56,15 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
     let container = ContainerId::new(id.as_str()).map_err(Failure::usage)?;
     let host_root = args.rootfs == Path::new("host");
     if host_root && args.writable {
-        return Err(Failure::usage("--writable needs the --rootfs that it is to write to"));
+        return Err(Failure::usage(
+            "--writable needs the --rootfs that it is to write to",
+        ));
     }
-    let root_dir = if host_root { Path::new("/") } else { &args.rootfs };
+    let root_dir = if host_root {
+        Path::new("/")
+    } else {
+        &args.rootfs
+    };
     let accounts = Accounts::read(root_dir);
     let user_spec: UserSpec = args.user.as_deref().unwrap_or("0").parse().map_err(usage)?;
     let user = accounts.find(&user_spec)?;
@@ -68,26 +74,41 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
     let mut empty_dirs = Vec::new();
     let mut shown = Vec::new();
     let system = |path: &Path| {
-        host_root && virtcontainers::HOST_SYSTEM.iter().any(|dir| path.starts_with(dir))
+        host_root
+            && virtcontainers::HOST_SYSTEM
+                .iter()
+                .any(|dir| path.starts_with(dir))
     };
     let workdir = match cwd::decide(args.cwd, &caller.cwd, &accounts.homes()) {
         // It is there already, as part of the root.
         Cwd::Shared(path) | Cwd::Empty(path, _) if system(&path) && !args.writable_cwd => path,
         Cwd::Shared(path) if path == Path::new("/") => {
-            return Err(Failure::usage("/ cannot be shared as the current directory")
-                .hint("use --show for a part of it, or --rootfs / for all of it"));
+            return Err(
+                Failure::usage("/ cannot be shared as the current directory")
+                    .hint("use --show for a part of it, or --rootfs / for all of it"),
+            );
         }
         Cwd::Shared(path) => {
-            let access = if args.writable_cwd { Access::ReadWrite } else { Access::Private };
+            let access = if args.writable_cwd {
+                Access::ReadWrite
+            } else {
+                Access::Private
+            };
             shown.push(path.clone());
-            volumes.push(Volume { source: path.clone(), destination: path.clone(), access });
+            volumes.push(Volume {
+                source: path.clone(),
+                destination: path.clone(),
+                access,
+            });
             path
         }
         Cwd::Empty(path, why) => {
             notices.extend(why);
             if args.writable_cwd {
-                return Err(Failure::usage("--writable-cwd needs a current directory that is shared")
-                    .hint("--cwd share shares it whatever it is"));
+                return Err(Failure::usage(
+                    "--writable-cwd needs a current directory that is shared",
+                )
+                .hint("--cwd share shares it whatever it is"));
             }
             if path != Path::new("/") {
                 empty_dirs.push(path.clone());
@@ -96,7 +117,11 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
         }
     };
     let home = PathBuf::from(&user.identity.home);
-    if host_root && home != Path::new("/") && !system(&home) && !volumes.iter().any(|v| v.destination == home) {
+    if host_root
+        && home != Path::new("/")
+        && !system(&home)
+        && !volumes.iter().any(|v| v.destination == home)
+    {
         empty_dirs.push(home);
     }
     empty_dirs.sort();
@@ -104,11 +129,19 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
     for path in &args.show {
         let path = absolute(&caller.cwd, path);
         shown.push(path.clone());
-        volumes.push(Volume { source: path.clone(), destination: path, access: Access::ReadOnly });
+        volumes.push(Volume {
+            source: path.clone(),
+            destination: path,
+            access: Access::ReadOnly,
+        });
     }
     for text in &args.volume {
         let volume: VolumeSpec = text.parse().map_err(usage)?;
-        let access = if volume.read_only { Access::ReadOnly } else { Access::ReadWrite };
+        let access = if volume.read_only {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        };
         let source = absolute(&caller.cwd, &volume.source);
         shown.push(PathBuf::from(volume.destination.as_str()));
         volumes.push(Volume {
@@ -133,7 +166,10 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
     );
     let cwd = args.workdir.clone().unwrap_or(workdir);
     if !cwd.is_absolute() {
-        return Err(Failure::usage(format!("--workdir {} is not absolute", cwd.display())));
+        return Err(Failure::usage(format!(
+            "--workdir {} is not absolute",
+            cwd.display()
+        )));
     }
     let spec = default_spec(ProcessConfig {
         args: args.command.clone(),
@@ -179,6 +215,7 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
             empty_dirs,
         }],
         annotations: BTreeMap::new(),
+        shared_pids: true,
         throw_away: true,
     };
     Ok(Plan {
@@ -202,7 +239,12 @@ fn absolute(cwd: &Path, path: &Path) -> PathBuf {
 fn asked_environment(args: &RunArgs) -> Result<Vec<(String, Option<String>)>, Failure> {
     let mut asked = Vec::new();
     for file in &args.env_file {
-        asked.extend(env_file(file).map_err(usage)?.into_iter().map(|v| (v.name, v.value)));
+        asked.extend(
+            env_file(file)
+                .map_err(usage)?
+                .into_iter()
+                .map(|v| (v.name, v.value)),
+        );
     }
     for text in &args.env {
         let variable: EnvVar = text.parse().map_err(usage)?;
@@ -213,7 +255,10 @@ fn asked_environment(args: &RunArgs) -> Result<Vec<(String, Option<String>)>, Fa
 
 fn capabilities(args: &RunArgs) -> Result<Vec<OciCapability>, Failure> {
     let parse = |texts: &[String]| {
-        texts.iter().map(|text| text.parse::<Capability>()).collect::<Result<Vec<_>, _>>()
+        texts
+            .iter()
+            .map(|text| text.parse::<Capability>())
+            .collect::<Result<Vec<_>, _>>()
     };
     let add = parse(&args.cap_add).map_err(usage)?;
     let drop = parse(&args.cap_drop).map_err(usage)?;
@@ -268,7 +313,14 @@ fn generated_files(hostname: &str) -> Vec<GeneratedFile> {
     let hosts = format!(
         "127.0.0.1\tlocalhost\n127.0.1.1\t{hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     );
-    [("/etc/hosts", hosts), ("/etc/hostname", format!("{hostname}\n")), ("/etc/resolv.conf", String::new())]
-        .map(|(path, text)| GeneratedFile { destination: path.into(), contents: text.into_bytes() })
-        .into()
+    [
+        ("/etc/hosts", hosts),
+        ("/etc/hostname", format!("{hostname}\n")),
+        ("/etc/resolv.conf", String::new()),
+    ]
+    .map(|(path, text)| GeneratedFile {
+        destination: path.into(),
+        contents: text.into_bytes(),
+    })
+    .into()
 }

@@ -3,13 +3,13 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use tokio::sync::oneshot;
 use vc_types::Timeline;
-use virtcontainers::stream::{CopyEnd, Incoming, Outgoing, Sent};
+use virtcontainers::stream::{CopyEnd, GuestWait, Incoming, Outgoing, Sent};
 
 use super::escape::Escape;
 
@@ -31,7 +31,8 @@ impl<F: AsFd> Write for Sink<F> {
                     if let Some(first) = self.first.take() {
                         // Only the first of stdout and stderr counts.
                         let now = Timeline::now();
-                        let _ = first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+                        let _ =
+                            first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
                     }
                     return Ok(written);
                 }
@@ -57,6 +58,12 @@ impl<F: AsFd> Write for Sink<F> {
 /// How an output stream ended.
 pub(crate) type OutputEnd = Result<CopyEnd, virtcontainers::stream::Error>;
 
+/// An output of the command on its way.
+pub(crate) struct Output {
+    pub(crate) end: oneshot::Receiver<OutputEnd>,
+    pub(crate) wait: GuestWait,
+}
+
 /// Copies an output of the command to `fd` on a thread. `first` gets the time of the first byte.
 ///
 /// # Errors
@@ -67,14 +74,24 @@ pub(crate) fn output(
     stream: Incoming,
     fd: impl AsFd + Send + 'static,
     first: Arc<AtomicU64>,
-) -> io::Result<oneshot::Receiver<OutputEnd>> {
+) -> io::Result<Output> {
     let (done, end) = oneshot::channel();
-    thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let ended = stream.copy_to(&mut Sink { fd, first: Some(first) });
-        // Nobody waits any more when the machine has ended.
-        let _ = done.send(ended);
-    })?;
-    Ok(end)
+    let wait = GuestWait::default();
+    let waiting = wait.clone();
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let ended = stream.copy_to(
+                &mut Sink {
+                    fd,
+                    first: Some(first),
+                },
+                &waiting,
+            );
+            // Nobody waits any more when the machine has ended.
+            let _ = done.send(ended);
+        })?;
+    Ok(Output { end, wait })
 }
 
 /// Copies the host's stdin to the command on a thread, for as long as both last. The answer is
@@ -85,30 +102,32 @@ pub(crate) fn output(
 /// When there can be no more threads.
 pub(crate) fn input(mut stream: Outgoing, terminal: bool) -> io::Result<oneshot::Receiver<()>> {
     let (escaped, escape) = oneshot::channel();
-    thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-        let mut stdin = Stdin;
-        if !terminal {
-            if let Err(error) = stream.copy_from(&mut stdin) {
-                tracing::debug!(%error, "stdin ended early");
-            }
-            // Kept, so that the receiver never hears anything.
-            std::mem::forget(escaped);
-            return;
-        }
-        let mut keys = Escape::new();
-        let mut buffer = vec![0; READ_BYTES];
-        while let Ok(read @ 1..) = stdin.read(&mut buffer) {
-            let filtered = keys.filter(&buffer[..read]);
-            if stream.send(&filtered.pass) == Sent::ReaderGone {
-                break;
-            }
-            if filtered.end {
-                let _ = escaped.send(());
+    thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(move || {
+            let mut stdin = Stdin;
+            if !terminal {
+                if let Err(error) = stream.copy_from(&mut stdin) {
+                    tracing::debug!(%error, "stdin ended early");
+                }
+                // Kept, so that the receiver never hears anything.
+                std::mem::forget(escaped);
                 return;
             }
-        }
-        std::mem::forget(escaped);
-    })?;
+            let mut keys = Escape::new();
+            let mut buffer = vec![0; READ_BYTES];
+            while let Ok(read @ 1..) = stdin.read(&mut buffer) {
+                let filtered = keys.filter(&buffer[..read]);
+                if stream.send(&filtered.pass) == Sent::ReaderGone {
+                    break;
+                }
+                if filtered.end {
+                    let _ = escaped.send(());
+                    return;
+                }
+            }
+            std::mem::forget(escaped);
+        })?;
     Ok(escape)
 }
 
@@ -123,8 +142,10 @@ impl Read for Stdin {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
                     let stdin = rustix::stdio::stdin();
-                    let mut polled =
-                        [rustix::event::PollFd::new(&stdin, rustix::event::PollFlags::IN)];
+                    let mut polled = [rustix::event::PollFd::new(
+                        &stdin,
+                        rustix::event::PollFlags::IN,
+                    )];
                     rustix::event::poll(&mut polled, None)?;
                 }
                 // A terminal whose foreground belongs to another job, or that hung up.

@@ -14,7 +14,7 @@ use virtcontainers::{Error, ProcessExit, Runtime, Sandbox};
 use super::not_found::hidden_command;
 use super::plan::{Caller, Plan};
 use super::progress::Progress;
-use super::pump::{self, OutputEnd};
+use super::pump::{self, Output};
 use super::signals::{Action, SignalPolicy, Signals};
 use super::terminal::{self, RawTerminal};
 use crate::cli::RunArgs;
@@ -41,8 +41,10 @@ pub(crate) async fn run(
 ) -> Result<u8, Failure> {
     let limits = &runtime.config().limits;
     let mut signals = Signals::take().map_err(|error| Failure::plain(RUN_FAILED, &error))?;
-    let policy =
-        SignalPolicy::new(limits.second_signal_ms.duration(), limits.hangup_ms.duration());
+    let policy = SignalPolicy::new(
+        limits.second_signal_ms.duration(),
+        limits.hangup_ms.duration(),
+    );
     let container = plan.container.clone();
     let (terminal, timeout, shown) = (plan.terminal, plan.timeout, plan.shown.clone());
     let memory = plan.sandbox.vm.memory;
@@ -59,8 +61,17 @@ pub(crate) async fn run(
     let (sandbox, streams) = started.map_err(|error| start_failure(&error))?;
 
     let first = Arc::new(AtomicU64::new(0));
-    let mut joined = Joined { signals, policy, raw: None, outputs: Vec::new(), first, escape: None };
-    let result = joined.command(&sandbox, &container, streams, terminal, timeout, limits).await;
+    let mut joined = Joined {
+        signals,
+        policy,
+        raw: None,
+        outputs: Vec::new(),
+        first,
+        escape: None,
+    };
+    let result = joined
+        .command(&sandbox, &container, streams, terminal, timeout, limits)
+        .await;
     drop(joined.raw.take());
     let first = joined.first.load(Ordering::Relaxed);
 
@@ -75,7 +86,9 @@ pub(crate) async fn run(
             TIMED_OUT
         }
         Ok(End::Ended(signal)) => {
-            let number = signal.map_or(Signal::KILL.number(), |s| u8::try_from(s as i32).unwrap_or(9));
+            let number = signal.map_or(Signal::KILL.number(), |s| {
+                u8::try_from(s as i32).unwrap_or(9)
+            });
             128u8.saturating_add(number)
         }
         Err(error) => return Err(Failure::from_error(RUN_FAILED, &error)),
@@ -104,7 +117,10 @@ async fn start(runtime: &Runtime, plan: Plan) -> Result<(Sandbox, Streams), Erro
     let stderr = async {
         match plan.terminal {
             true => Ok(None),
-            false => sandbox.attach_output(&container, None, Stream::Stderr).await.map(Some),
+            false => sandbox
+                .attach_output(&container, None, Stream::Stderr)
+                .await
+                .map(Some),
         }
     };
     let attached = tokio::try_join!(
@@ -113,7 +129,14 @@ async fn start(runtime: &Runtime, plan: Plan) -> Result<(Sandbox, Streams), Erro
         stderr,
     );
     match attached {
-        Ok((stdin, stdout, stderr)) => Ok((sandbox, Streams { stdin, stdout, stderr })),
+        Ok((stdin, stdout, stderr)) => Ok((
+            sandbox,
+            Streams {
+                stdin,
+                stdout,
+                stderr,
+            },
+        )),
         Err(error) => {
             // The first error is the one that matters.
             let _ = sandbox.delete().await;
@@ -145,7 +168,7 @@ struct Joined {
     signals: Signals,
     policy: SignalPolicy,
     raw: Option<RawTerminal>,
-    outputs: Vec<oneshot::Receiver<OutputEnd>>,
+    outputs: Vec<Output>,
     first: Arc<AtomicU64>,
     escape: Option<oneshot::Receiver<()>>,
 }
@@ -169,20 +192,23 @@ impl Joined {
             self.resize(sandbox, container).await;
         }
         sandbox.start_container(container).await?;
-        self.pump(streams, terminal).map_err(system("start the threads of the streams"))?;
+        self.pump(streams, terminal)
+            .map_err(system("start the threads of the streams"))?;
         let end = self.wait(sandbox, container, timeout, limits).await?;
         if matches!(end, End::Exited(_)) {
-            self.drain(sandbox).await?;
+            self.drain(sandbox, limits.drain_ms.duration()).await?;
         }
         Ok(end)
     }
 
     fn pump(&mut self, streams: Streams, terminal: bool) -> io::Result<()> {
         let first = Arc::clone(&self.first);
-        self.outputs.push(pump::output("stdout", streams.stdout, io::stdout(), first)?);
+        self.outputs
+            .push(pump::output("stdout", streams.stdout, io::stdout(), first)?);
         if let Some(stderr) = streams.stderr {
             let first = Arc::clone(&self.first);
-            self.outputs.push(pump::output("stderr", stderr, io::stderr(), first)?);
+            self.outputs
+                .push(pump::output("stderr", stderr, io::stderr(), first)?);
         }
         self.escape = Some(pump::input(streams.stdin, terminal)?);
         Ok(())
@@ -247,8 +273,13 @@ impl Joined {
     }
 
     async fn resize(&self, sandbox: &Sandbox, container: &ContainerId) {
-        let Some((rows, columns)) = terminal::size(io::stdin()) else { return };
-        if let Err(error) = sandbox.winsize_process(container, None, rows, columns).await {
+        let Some((rows, columns)) = terminal::size(io::stdin()) else {
+            return;
+        };
+        if let Err(error) = sandbox
+            .winsize_process(container, None, rows, columns)
+            .await
+        {
             tracing::debug!(%error, "the terminal's size is not passed on");
         }
     }
@@ -265,19 +296,31 @@ impl Joined {
         sandbox.resume().await
     }
 
-    /// Waits until every byte of the outputs is where it belongs. A second signal ends it.
-    async fn drain(&mut self, sandbox: &Sandbox) -> Result<(), Error> {
-        for end in std::mem::take(&mut self.outputs) {
-            tokio::select! {
-                ended = end => match ended {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => return Err(error.into()),
-                    Err(_) => tracing::error!("a thread of the streams panicked"),
-                },
-                reason = sandbox.ended() => {
-                    return Err(Error::Ended { sandbox: sandbox.id().clone(), reason });
+    /// Waits until every byte of the outputs is where it belongs, however slow its reader is, but
+    /// not longer than `limit` for a guest that holds them open. A second signal ends it.
+    async fn drain(&mut self, sandbox: &Sandbox, limit: Duration) -> Result<(), Error> {
+        for mut output in std::mem::take(&mut self.outputs) {
+            loop {
+                tokio::select! {
+                    ended = &mut output.end => match ended {
+                        Ok(Ok(_)) => break,
+                        Ok(Err(error)) => return Err(error.into()),
+                        Err(_) => {
+                            tracing::error!("a thread of the streams panicked");
+                            break;
+                        }
+                    },
+                    reason = sandbox.ended() => {
+                        return Err(Error::Ended { sandbox: sandbox.id().clone(), reason });
+                    }
+                    _ = self.signals.next() => return Ok(()),
+                    () = tokio::time::sleep(limit) => {
+                        if output.wait.elapsed() >= limit {
+                            tracing::warn!("the guest did not end an output (limits.drain_ms)");
+                            break;
+                        }
+                    }
                 }
-                _ = self.signals.next() => return Ok(()),
             }
         }
         Ok(())
@@ -311,12 +354,20 @@ async fn finish(
     }
     let exit = match result {
         Ok(End::Exited(exit)) => exit.status.clone(),
-        Ok(End::TimedOut) => ExitStatus::Lost { reason: vc_types::EndReason::TimedOut },
-        Ok(End::Ended(_)) => ExitStatus::Lost { reason: vc_types::EndReason::Requested },
-        Err(Error::Ended { reason, .. }) => ExitStatus::Lost { reason: reason.clone() },
+        Ok(End::TimedOut) => ExitStatus::Lost {
+            reason: vc_types::EndReason::TimedOut,
+        },
+        Ok(End::Ended(_)) => ExitStatus::Lost {
+            reason: vc_types::EndReason::Requested,
+        },
+        Err(Error::Ended { reason, .. }) => ExitStatus::Lost {
+            reason: reason.clone(),
+        },
         Err(error) => {
             let detail = error.to_string();
-            ExitStatus::Lost { reason: vc_types::EndReason::VmCrashed { detail } }
+            ExitStatus::Lost {
+                reason: vc_types::EndReason::VmCrashed { detail },
+            }
         }
     };
     sandbox.keep(container, exit).await
@@ -365,7 +416,10 @@ fn start_failure(error: &Error) -> Failure {
             }
         }
         if let Some(path) = &record.kept {
-            failure = failure.note(format!("the full record of this start is in {}", path.display()));
+            failure = failure.note(format!(
+                "the full record of this start is in {}",
+                path.display()
+            ));
         }
     }
     failure

@@ -33,7 +33,11 @@ pub(crate) struct SignalPolicy {
 
 impl SignalPolicy {
     pub(crate) fn new(second_within: Duration, hangup_after: Duration) -> Self {
-        Self { second_within, hangup_after, first: None }
+        Self {
+            second_within,
+            hangup_after,
+            first: None,
+        }
     }
 
     /// What `signal`, which came at `now`, means.
@@ -110,7 +114,10 @@ mod tests {
     #[test]
     fn a_second_interrupt_within_its_time_ends_the_machine() {
         let (mut policy, start) = (policy(), Instant::now());
-        assert_eq!(policy.decide(Sig::SIGINT, start), Action::Forward(Signal::INT));
+        assert_eq!(
+            policy.decide(Sig::SIGINT, start),
+            Action::Forward(Signal::INT)
+        );
         let soon = start + Duration::from_secs(2);
         assert_eq!(policy.decide(Sig::SIGTERM, soon), Action::EndVm);
     }
@@ -120,8 +127,14 @@ mod tests {
         let (mut policy, start) = (policy(), Instant::now());
         policy.decide(Sig::SIGINT, start);
         let late = start + Duration::from_millis(2001);
-        assert_eq!(policy.decide(Sig::SIGINT, late), Action::Forward(Signal::INT));
-        assert_eq!(policy.decide(Sig::SIGINT, late + Duration::from_secs(1)), Action::EndVm);
+        assert_eq!(
+            policy.decide(Sig::SIGINT, late),
+            Action::Forward(Signal::INT)
+        );
+        assert_eq!(
+            policy.decide(Sig::SIGINT, late + Duration::from_secs(1)),
+            Action::EndVm
+        );
     }
 
     #[test]
@@ -132,7 +145,9 @@ mod tests {
             Action::ForwardAndEndAfter(Signal::HUP, Duration::from_secs(10))
         );
         for sig in [Sig::SIGQUIT, Sig::SIGUSR1, Sig::SIGUSR2] {
-            assert!(matches!(policy.decide(sig, now), Action::Forward(s) if i32::from(s.number()) == sig as i32));
+            assert!(
+                matches!(policy.decide(sig, now), Action::Forward(s) if i32::from(s.number()) == sig as i32)
+            );
         }
     }
 }

@@ -39,7 +39,10 @@ impl Accounts {
     /// Reads them below `root`, following no link out of it.
     pub(crate) fn read(root: &Path) -> Self {
         let file = |path| read_below(root, path).unwrap_or_default();
-        Self { passwd: file("etc/passwd"), group: file("etc/group") }
+        Self {
+            passwd: file("etc/passwd"),
+            group: file("etc/group"),
+        }
     }
 
     /// Finds a user.
@@ -74,20 +77,37 @@ impl Accounts {
                 .first()
                 .copied()
                 .ok_or_else(|| missing("group", name))?,
-            None => line.as_ref().and_then(|fields| number(fields[3])).unwrap_or_default(),
+            None => line
+                .as_ref()
+                .and_then(|fields| number(fields[3]))
+                .unwrap_or_default(),
         };
-        let name = line.as_ref().map_or_else(|| uid.to_string(), |fields| fields[0].to_owned());
+        let name = line
+            .as_ref()
+            .map_or_else(|| uid.to_string(), |fields| fields[0].to_owned());
         // A group of one's own choice has no further ones, as with podman.
         let groups = match &spec.group {
             Some(_) => Vec::new(),
             None => self.groups(|fields| fields[3].split(',').any(|member| member == name)),
         };
         let field = |index: usize, default: &str| {
-            let value = line.as_ref().map(|fields| fields[index]).filter(|v| !v.is_empty());
+            let value = line
+                .as_ref()
+                .map(|fields| fields[index])
+                .filter(|v| !v.is_empty());
             value.unwrap_or(default).to_owned()
         };
-        let identity = Identity { home: field(5, "/"), shell: field(6, "/bin/sh"), name };
-        Ok(User { uid, gid, groups, identity })
+        let identity = Identity {
+            home: field(5, "/"),
+            shell: field(6, "/bin/sh"),
+            name,
+        };
+        Ok(User {
+            uid,
+            gid,
+            groups,
+            identity,
+        })
     }
 
     /// The homes of people: of root, and of those whose ids distributions give to people.
@@ -107,7 +127,10 @@ impl Accounts {
     }
 
     fn passwd_line(&self, wanted: impl Fn(&[&str]) -> bool) -> Option<Vec<&str>> {
-        let mut lines = self.passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let mut lines = self
+            .passwd
+            .lines()
+            .map(|line| line.split(':').collect::<Vec<_>>());
         lines.find(|fields| fields.len() >= 7 && wanted(fields))
     }
 
@@ -123,13 +146,19 @@ impl Accounts {
 }
 
 fn read_below(root: &Path, path: &str) -> io::Result<String> {
-    let directory =
-        openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let directory = openat(
+        CWD,
+        root,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     // Not a device or a pipe that would keep the reader waiting.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = openat2(directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
     let mut text = Vec::new();
-    File::from(file).take(FILE_BYTES_MAX).read_to_end(&mut text)?;
+    File::from(file)
+        .take(FILE_BYTES_MAX)
+        .read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -153,13 +182,19 @@ mod tests {
     fn a_name_brings_its_groups_home_and_shell() {
         let ann = find("ann").unwrap();
         assert_eq!((ann.uid, ann.gid, ann.groups), (1000, 1000, vec![10, 29]));
-        assert_eq!((ann.identity.home.as_str(), ann.identity.shell.as_str()), ("/home/ann", "/bin/sh"));
+        assert_eq!(
+            (ann.identity.home.as_str(), ann.identity.shell.as_str()),
+            ("/home/ann", "/bin/sh")
+        );
     }
 
     #[test]
     fn a_number_need_not_be_there() {
         let user = find("4711").unwrap();
-        assert_eq!((user.uid, user.gid, user.identity.home.as_str()), (4711, 0, "/"));
+        assert_eq!(
+            (user.uid, user.gid, user.identity.home.as_str()),
+            (4711, 0, "/")
+        );
         assert_eq!(find("1000").unwrap().identity.name, "ann");
     }
 

@@ -48,7 +48,11 @@ pub struct ProcessConfig {
 /// When a value cannot stand in a specification; not with the types above.
 pub fn default_spec(process: ProcessConfig) -> Result<Spec, OciSpecError> {
     let seccomp = seccomp::default_profile(
-        &process.capabilities.iter().map(|c| format!("CAP_{c}")).collect::<Vec<_>>(),
+        &process
+            .capabilities
+            .iter()
+            .map(|c| format!("CAP_{c}"))
+            .collect::<Vec<_>>(),
     )?;
     let namespaces = [
         LinuxNamespaceType::Pid,
@@ -63,7 +67,11 @@ pub fn default_spec(process: ProcessConfig) -> Result<Spec, OciSpecError> {
     let (uid, gid, groups) = process.user;
     let capabilities: std::collections::HashSet<_> = process.capabilities.into_iter().collect();
     // Only root's programs have them; another user's would have to be ambient.
-    let effective = if uid == 0 { capabilities.clone() } else { Default::default() };
+    let effective = if uid == 0 {
+        capabilities.clone()
+    } else {
+        Default::default()
+    };
     let mut mounts = usual_mounts()?;
     mounts.extend(process.mounts);
     let mut spec = SpecBuilder::default()
@@ -71,7 +79,13 @@ pub fn default_spec(process: ProcessConfig) -> Result<Spec, OciSpecError> {
         .process(
             ProcessBuilder::default()
                 .terminal(process.terminal)
-                .user(UserBuilder::default().uid(uid).gid(gid).additional_gids(groups).build()?)
+                .user(
+                    UserBuilder::default()
+                        .uid(uid)
+                        .gid(gid)
+                        .additional_gids(groups)
+                        .build()?,
+                )
                 .args(process.args)
                 .env(process.env)
                 .cwd(process.cwd)
@@ -94,7 +108,12 @@ pub fn default_spec(process: ProcessConfig) -> Result<Spec, OciSpecError> {
                 ])
                 .build()?,
         )
-        .root(RootBuilder::default().path("rootfs").readonly(process.read_only).build()?)
+        .root(
+            RootBuilder::default()
+                .path("rootfs")
+                .readonly(process.read_only)
+                .build()?,
+        )
         .mounts(mounts)
         .linux(
             LinuxBuilder::default()
@@ -122,12 +141,32 @@ fn usual_mounts() -> Result<Vec<Mount>, OciSpecError> {
     };
     Ok(vec![
         mount("/proc", "proc", "proc", "nosuid,noexec,nodev")?,
-        mount("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k")?,
-        mount("/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5")?,
-        mount("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k")?,
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            "nosuid,strictatime,mode=755,size=65536k",
+        )?,
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5",
+        )?,
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            "nosuid,noexec,nodev,mode=1777,size=65536k",
+        )?,
         mount("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev")?,
         mount("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro")?,
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro")?,
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            "nosuid,noexec,nodev,relatime,ro",
+        )?,
     ])
 }
 
@@ -154,7 +193,14 @@ mod tests {
         let effective = |uid| {
             let spec = default_spec(process(uid)).unwrap();
             let process = spec.process().clone().unwrap();
-            process.capabilities().clone().unwrap().effective().clone().unwrap().len()
+            process
+                .capabilities()
+                .clone()
+                .unwrap()
+                .effective()
+                .clone()
+                .unwrap()
+                .len()
         };
         assert_eq!(effective(0), 2);
         assert_eq!(effective(1000), 0);
@@ -167,6 +213,14 @@ mod tests {
 
     #[test]
     fn seccomp_is_on() {
-        assert!(default_spec(process(0)).unwrap().linux().as_ref().unwrap().seccomp().is_some());
+        assert!(
+            default_spec(process(0))
+                .unwrap()
+                .linux()
+                .as_ref()
+                .unwrap()
+                .seccomp()
+                .is_some()
+        );
     }
 }

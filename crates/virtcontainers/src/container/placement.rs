@@ -109,7 +109,11 @@ impl Placement {
             } else {
                 shared
             };
-            binds.push((volume.destination.clone(), source, volume.access == Access::ReadOnly));
+            binds.push((
+                volume.destination.clone(),
+                source,
+                volume.access == Access::ReadOnly,
+            ));
         }
         for (number, file) in config.files.iter().enumerate() {
             let source = format!("{}/files/{number}", container_dir(id));
@@ -128,7 +132,10 @@ impl Placement {
                 .source(source)
                 .options(["rbind", "rprivate", access].map(str::to_owned).to_vec())
                 .build()
-                .map_err(|source| Error::Specification { container: id.clone(), source })?;
+                .map_err(|source| Error::Specification {
+                    container: id.clone(),
+                    source,
+                })?;
             mounts.push(mount);
         }
         self.spec.set_mounts(Some(mounts));
@@ -138,7 +145,10 @@ impl Placement {
 
 fn check_destinations(binds: &[(PathBuf, String, bool)]) -> Result<()> {
     let invalid = |destination: &Path, reason| {
-        Err(Error::Destination { destination: destination.to_owned(), reason })
+        Err(Error::Destination {
+            destination: destination.to_owned(),
+            reason,
+        })
     };
     for (number, (destination, ..)) in binds.iter().enumerate() {
         if !destination.is_absolute() {
@@ -150,7 +160,10 @@ fn check_destinations(binds: &[(PathBuf, String, bool)]) -> Result<()> {
         if destination.components().count() == 1 {
             return invalid(destination, "it is the root itself");
         }
-        if binds[..number].iter().any(|(earlier, ..)| earlier == destination) {
+        if binds[..number]
+            .iter()
+            .any(|(earlier, ..)| earlier == destination)
+        {
             return invalid(destination, "two things are to be mounted there");
         }
     }
@@ -218,18 +231,27 @@ mod tests {
     }
 
     fn volume(source: &str, destination: &str, access: Access) -> Volume {
-        Volume { source: source.into(), destination: destination.into(), access }
+        Volume {
+            source: source.into(),
+            destination: destination.into(),
+            access,
+        }
     }
 
     #[test]
     fn the_host_refuses_writes_wherever_changes_do_not_reach_it() {
-        for (access, read_only) in
-            [(Access::Private, true), (Access::ReadOnly, true), (Access::ReadWrite, false)]
-        {
+        for (access, read_only) in [
+            (Access::Private, true),
+            (Access::ReadOnly, true),
+            (Access::ReadWrite, false),
+        ] {
             let mut config = config(RootSource::Directory("/srv/root".into()), access);
             config.volumes.push(volume("/data", "/data", access));
             let placement = Placement::of(&config).unwrap();
-            assert!(placement.entries.iter().all(|e| e.read_only == read_only), "{access:?}");
+            assert!(
+                placement.entries.iter().all(|e| e.read_only == read_only),
+                "{access:?}"
+            );
             assert_eq!(placement.entries.len(), 2);
         }
     }
@@ -245,9 +267,14 @@ mod tests {
     #[test]
     fn deeper_destinations_are_mounted_later() {
         let mut config = config(RootSource::HostSystem, Access::Private);
-        config.volumes.push(volume("/a", "/x/y/z", Access::ReadOnly));
+        config
+            .volumes
+            .push(volume("/a", "/x/y/z", Access::ReadOnly));
         config.volumes.push(volume("/b", "/x", Access::ReadWrite));
-        config.files.push(GeneratedFile { destination: "/etc/hosts".into(), contents: vec![] });
+        config.files.push(GeneratedFile {
+            destination: "/etc/hosts".into(),
+            contents: vec![],
+        });
         let placement = Placement::of(&config).unwrap();
         let mounts = placement.spec.mounts().clone().unwrap();
         let binds: Vec<_> = mounts
@@ -262,9 +289,14 @@ mod tests {
     fn destinations_that_cannot_be_are_refused() {
         for bad in ["relative", "/a/../b", "/", "/twice"] {
             let mut config = config(RootSource::HostSystem, Access::Private);
-            config.volumes.push(volume("/a", "/twice", Access::ReadOnly));
+            config
+                .volumes
+                .push(volume("/a", "/twice", Access::ReadOnly));
             config.volumes.push(volume("/b", bad, Access::ReadOnly));
-            assert!(matches!(Placement::of(&config), Err(Error::Destination { .. })), "{bad}");
+            assert!(
+                matches!(Placement::of(&config), Err(Error::Destination { .. })),
+                "{bad}"
+            );
         }
     }
 }

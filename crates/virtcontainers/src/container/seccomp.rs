@@ -92,14 +92,24 @@ pub(super) fn default_profile(capabilities: &[String]) -> Result<LinuxSeccomp, O
     let mut rules = vec![allow(calls).build()?];
     rules.push(
         allow(vec!["socket".into()])
-            .args(vec![compare(0, AF_VSOCK, None, LinuxSeccompOperator::ScmpCmpNe)?])
+            .args(vec![compare(
+                0,
+                AF_VSOCK,
+                None,
+                LinuxSeccompOperator::ScmpCmpNe,
+            )?])
             .build()?,
     );
     // personality(2): Linux, 32-bit, no randomisation, and the question (0xffffffff).
     for persona in [0x0, 0x0008, 0x2_0000, 0x2_0008, 0x4_0000, 0xffff_ffff] {
         rules.push(
             allow(vec!["personality".into()])
-                .args(vec![compare(0, persona, None, LinuxSeccompOperator::ScmpCmpEq)?])
+                .args(vec![compare(
+                    0,
+                    persona,
+                    None,
+                    LinuxSeccompOperator::ScmpCmpEq,
+                )?])
                 .build()?,
         );
     }
@@ -133,7 +143,9 @@ fn words(list: &str) -> impl Iterator<Item = String> {
 }
 
 fn allow(names: Vec<String>) -> LinuxSyscallBuilder {
-    LinuxSyscallBuilder::default().names(names).action(LinuxSeccompAction::ScmpActAllow)
+    LinuxSyscallBuilder::default()
+        .names(names)
+        .action(LinuxSeccompAction::ScmpActAllow)
 }
 
 fn compare(
@@ -142,7 +154,10 @@ fn compare(
     second: Option<u64>,
     op: LinuxSeccompOperator,
 ) -> Result<oci_spec::runtime::LinuxSeccompArg, OciSpecError> {
-    let mut arg = LinuxSeccompArgBuilder::default().index(index).value(value).op(op);
+    let mut arg = LinuxSeccompArgBuilder::default()
+        .index(index)
+        .value(value)
+        .op(op);
     if let Some(second) = second {
         arg = arg.value_two(second);
     }
@@ -185,7 +200,13 @@ mod tests {
             assert!(!allows(&without, name), "{name}");
             assert!(allows(&with, name), "{name}");
         }
-        for name in ["kexec_load", "init_module", "keyctl", "userfaultfd", "io_uring_setup"] {
+        for name in [
+            "kexec_load",
+            "init_module",
+            "keyctl",
+            "userfaultfd",
+            "io_uring_setup",
+        ] {
             assert!(!allows(&with, name), "{name}");
         }
         assert!(allows(&without, "execve"));

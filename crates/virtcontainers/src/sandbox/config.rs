@@ -19,6 +19,10 @@ pub struct SandboxConfig {
     pub containers: Vec<ContainerConfig>,
     /// Free text for whoever made it; kept in the state.
     pub annotations: BTreeMap<String, String>,
+    /// Whether its containers share one pid namespace, whose first process is the agent's. A
+    /// signal that nobody handles then ends a container's process, as on a host; the first process
+    /// of a namespace of its own would ignore it.
+    pub shared_pids: bool,
     /// Whether it is of the throw-away kind, for those who list it.
     pub throw_away: bool,
 }

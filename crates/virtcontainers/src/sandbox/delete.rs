@@ -26,11 +26,12 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
         runtime.store.remove(id)?;
         return Ok(());
     };
-    let lives = |process: &Option<ProcessIdentity>| {
-        process.as_ref().is_some_and(ProcessIdentity::is_alive)
-    };
+    let lives =
+        |process: &Option<ProcessIdentity>| process.as_ref().is_some_and(ProcessIdentity::is_alive);
     if !force && (lives(&record.keeper) || lives(&record.vmm_process)) {
-        return Err(Error::Running { sandbox: id.clone() });
+        return Err(Error::Running {
+            sandbox: id.clone(),
+        });
     }
     let guard = match force {
         true => directory.take_over(Verb::Delete),
@@ -47,7 +48,10 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
     if left.is_empty() {
         return Ok(());
     }
-    Err(Error::Left { sandbox: id.clone(), left: left.join(", ") })
+    Err(Error::Left {
+        sandbox: id.clone(),
+        left: left.join(", "),
+    })
 }
 
 /// Kills everything of a sandbox, and says what could not be. The keeper goes last, or it would
@@ -55,7 +59,11 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
 pub(super) fn end_processes(record: &SandboxRecord) -> Vec<String> {
     let own = ProcessIdentity::current().ok();
     let devices = record.processes.iter().map(|process| &process.identity);
-    let all = record.keeper.iter().chain(record.vmm_process.iter()).chain(devices);
+    let all = record
+        .keeper
+        .iter()
+        .chain(record.vmm_process.iter())
+        .chain(devices);
     all.filter(|process| own.as_ref() != Some(*process))
         .filter_map(|process| {
             let error = kill(process).err()?;

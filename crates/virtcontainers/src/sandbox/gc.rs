@@ -30,7 +30,11 @@ pub(crate) fn gc(runtime: &Shared, dry_run: bool) -> Result<GcReport> {
     let mut report = GcReport::default();
     for stale in runtime.store.stale()? {
         let (name, reason) = describe(&stale);
-        let done = if dry_run { Ok(()) } else { remove(runtime, &stale, &mut report.left) };
+        let done = if dry_run {
+            Ok(())
+        } else {
+            remove(runtime, &stale, &mut report.left)
+        };
         match done {
             Ok(()) => report.removed.push(Removed { name, reason }),
             Err(error) => report.left.push(format!("{name}: {error}")),

@@ -70,7 +70,13 @@ impl Machine {
             Arc::clone(&stopping),
             say,
         ));
-        Ok(Self { vm, devices: identities, stopping, ended, watcher })
+        Ok(Self {
+            vm,
+            devices: identities,
+            stopping,
+            ended,
+            watcher,
+        })
     }
 
     pub(crate) fn vm(&self) -> &Arc<dyn Vm> {
@@ -87,7 +93,9 @@ impl Machine {
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().unwrap_or(EndReason::Requested),
-            Err(_) => EndReason::VmCrashed { detail: "its watcher ended".into() },
+            Err(_) => EndReason::VmCrashed {
+                detail: "its watcher ended".into(),
+            },
         }
     }
 
@@ -110,7 +118,10 @@ impl Drop for Machine {
         }
         // Now, whatever the executor does; the task's guards reap them when it is dropped.
         let processes = self.vm.processes();
-        for process in processes.iter().chain(self.devices.iter().map(|(_, identity)| identity)) {
+        for process in processes
+            .iter()
+            .chain(self.devices.iter().map(|(_, identity)| identity))
+        {
             if let Err(error) = kill(process) {
                 tracing::warn!(%process, %error, "cannot be killed");
             }
@@ -125,7 +136,9 @@ impl Drop for Machine {
 ///
 /// Any error but that it has ended.
 pub(crate) fn kill(process: &ProcessIdentity) -> std::io::Result<()> {
-    let Some(pidfd) = process.open()? else { return Ok(()) };
+    let Some(pidfd) = process.open()? else {
+        return Ok(());
+    };
     match pidfd_send_signal(pidfd, Signal::KILL) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(errno) => Err(errno.into()),
@@ -140,8 +153,9 @@ struct Watched {
 impl Watched {
     fn new(device: Device) -> Result<Self> {
         let pidfd = device.process.pidfd()?;
-        let ended = WatchedPidfd::new(pidfd).map_err(|source| {
-            Error::System { attempt: format!("watch the {}", device.name), source }
+        let ended = WatchedPidfd::new(pidfd).map_err(|source| Error::System {
+            attempt: format!("watch the {}", device.name),
+            source,
         })?;
         Ok(Self { device, ended })
     }
@@ -162,9 +176,8 @@ async fn watch_over(
 ) {
     let first_device = async {
         let all = devices.iter().map(|device| Box::pin(device.ended()));
-        match futures_util::future::select_all(all).await {
-            (name, ..) => name,
-        }
+        let (name, ..) = futures_util::future::select_all(all).await;
+        name
     };
     let reason = tokio::select! {
         // Where both have ended, the VM's own end says more.
@@ -179,7 +192,11 @@ async fn watch_over(
             }
         }
     };
-    let reason = if stopping.load(Ordering::SeqCst) { EndReason::Requested } else { reason };
+    let reason = if stopping.load(Ordering::SeqCst) {
+        EndReason::Requested
+    } else {
+        reason
+    };
     for watched in &mut devices {
         if let Err(error) = watched.device.process.kill() {
             tracing::warn!(process = watched.device.name, %error, "cannot be killed");
@@ -189,7 +206,10 @@ async fn watch_over(
         tracing::error!(%error, "the VMM does not end");
     }
     for watched in &mut devices {
-        if timeout(DEVICE_END_LIMIT, watched.ended.ended()).await.is_err() {
+        if timeout(DEVICE_END_LIMIT, watched.ended.ended())
+            .await
+            .is_err()
+        {
             tracing::error!(process = watched.device.name, "does not end");
         }
         if let Err(error) = watched.device.process.try_wait() {
@@ -205,6 +225,8 @@ async fn watch_over(
 fn reason_of(end: VmEnd) -> EndReason {
     match end {
         VmEnd::Stopped { .. } => EndReason::Requested,
-        other => EndReason::VmCrashed { detail: other.to_string() },
+        other => EndReason::VmCrashed {
+            detail: other.to_string(),
+        },
     }
 }

@@ -16,7 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vc_agent_client::{AgentClient, Transport};
 use vc_hypervisor::StopLimits;
 use vc_store::{SandboxDir, UnixMillis};
-use vc_types::{ClockPoint, ContainerId, ContainerState, EndReason, ExitStatus, SandboxId, SandboxState, Timeline};
+use vc_types::{
+    ClockPoint, ContainerId, ContainerState, EndReason, ExitStatus, SandboxId, SandboxState,
+    Timeline,
+};
 
 pub use config::{SandboxConfig, Scratch, VmConfig};
 pub(crate) use create::create;
@@ -37,8 +40,7 @@ pub const CONSOLE_LOG: &str = "console.log";
 pub const VMM_LOG: &str = "vmm.log";
 
 /// What the device processes printed.
-pub const PROCESS_LOGS: [&str; 3] =
-    ["vsock-device.log", "virtc-system.log", "virtc-user.log"];
+pub const PROCESS_LOGS: [&str; 3] = ["vsock-device.log", "virtc-system.log", "virtc-user.log"];
 
 /// A running sandbox, kept by this process: its VM ends when the handle is dropped.
 ///
@@ -79,7 +81,16 @@ impl Sandbox {
             guest_epoch,
         } = parts;
         let timeline = Mutex::new(timeline);
-        Self { runtime, directory, machine, agent, transport, writable, timeline, guest_epoch }
+        Self {
+            runtime,
+            directory,
+            machine,
+            agent,
+            transport,
+            writable,
+            timeline,
+            guest_epoch,
+        }
     }
 
     /// Its name.
@@ -110,7 +121,8 @@ impl Sandbox {
     ///
     /// [`Error::Ended`] when the machine ends meanwhile, [`Error::Agent`] otherwise.
     pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
-        self.while_it_runs(async { Ok(self.agent.start_container(container).await?) }).await?;
+        self.while_it_runs(async { Ok(self.agent.start_container(container).await?) })
+            .await?;
         self.times().step("start acknowledged");
         let (directory, id) = (self.directory.clone(), container.clone());
         blocking(move || {
@@ -145,7 +157,10 @@ impl Sandbox {
     pub async fn resume(&self) -> Result<()> {
         self.machine.vm().resume().await?;
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let nanoseconds = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
+        let nanoseconds = now
+            .tv_sec
+            .saturating_mul(1_000_000_000)
+            .saturating_add(now.tv_nsec);
         Ok(self.agent.set_clock(nanoseconds).await?)
     }
 
@@ -196,11 +211,7 @@ impl Sandbox {
     /// # Errors
     ///
     /// [`Error::Store`] when the state cannot be written.
-    pub async fn keep(
-        self,
-        container: &ContainerId,
-        exit: ExitStatus,
-    ) -> Result<Timeline> {
+    pub async fn keep(self, container: &ContainerId, exit: ExitStatus) -> Result<Timeline> {
         let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
         let (directory, container) = (self.directory.clone(), container.clone());
         blocking(move || {
@@ -248,6 +259,8 @@ impl Sandbox {
 
 impl std::fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sandbox").field("id", self.id()).finish_non_exhaustive()
+        f.debug_struct("Sandbox")
+            .field("id", self.id())
+            .finish_non_exhaustive()
     }
 }

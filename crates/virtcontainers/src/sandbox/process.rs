@@ -125,7 +125,13 @@ mod tests {
     fn a_guest_that_lies_about_codes_is_never_a_success() {
         assert_eq!(status(0, 0, false), ExitStatus::Code(0));
         assert_eq!(status(7, 0, false), ExitStatus::Code(7));
-        assert_eq!(status(0, 9, true), ExitStatus::Signal { signal: 9, oom: true });
+        assert_eq!(
+            status(0, 9, true),
+            ExitStatus::Signal {
+                signal: 9,
+                oom: true
+            }
+        );
         for (code, signal) in [(256, 0), (0, 65), (0, 256), (u32::MAX, 0), (0, u32::MAX)] {
             assert!(!status(code, signal, false).is_success(), "{code} {signal}");
         }

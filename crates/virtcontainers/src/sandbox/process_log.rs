@@ -18,19 +18,23 @@ use crate::error::{Error, Result};
 /// # Errors
 ///
 /// [`Error::System`] when the log cannot be made.
-pub(crate) fn start(
-    directory: &Path,
-    sandbox: &SandboxId,
-    name: &'static str,
-) -> Result<OwnedFd> {
+pub(crate) fn start(directory: &Path, sandbox: &SandboxId, name: &'static str) -> Result<OwnedFd> {
     let path = directory.join(format!("{name}.log"));
     let make = || -> io::Result<OwnedFd> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600);
         let log = BoundedLog::new(options.open(&path)?, PROCESS_LOG_BYTES_MAX)?;
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         tokio::spawn(drain(read, log, sandbox.clone(), name));
         Ok(write)
     };
-    make().map_err(|source| Error::System { attempt: format!("make {}", path.display()), source })
+    make().map_err(|source| Error::System {
+        attempt: format!("make {}", path.display()),
+        source,
+    })
 }

@@ -52,7 +52,9 @@ impl Reservation {
 
     /// Notes the machine's processes, so that whoever comes after a kill can end them.
     pub(crate) async fn describe_machine(&mut self, machine: &Machine) -> Result<()> {
-        let Some(guard) = self.guard.take() else { return Ok(()) };
+        let Some(guard) = self.guard.take() else {
+            return Ok(());
+        };
         let vmm = machine.vm().processes().into_iter().next();
         let state = machine.vm().state();
         let devices: Vec<DeviceProcess> = machine
@@ -82,9 +84,8 @@ impl Reservation {
     /// The sandbox is there: its directory stays.
     pub(crate) async fn commit(mut self) -> Result<SandboxDir> {
         if let Some(guard) = self.guard.take() {
-            let committed = blocking(move || {
-                Ok(guard.commit(|record| record.state = SandboxState::Ready)?)
-            });
+            let committed =
+                blocking(move || Ok(guard.commit(|record| record.state = SandboxState::Ready)?));
             committed.await?;
         }
         self.committed = true;

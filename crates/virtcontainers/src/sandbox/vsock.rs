@@ -58,10 +58,16 @@ impl VsockSockets {
     pub(crate) fn create(sandbox: &Path) -> Result<Self> {
         let directory = sandbox.join(DIRECTORY);
         let failed = |source: io::Error| Error::System {
-            attempt: format!("make the sockets of the vsock device in {}", directory.display()),
+            attempt: format!(
+                "make the sockets of the vsock device in {}",
+                directory.display()
+            ),
             source,
         };
-        DirBuilder::new().mode(0o700).create(&directory).map_err(failed)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&directory)
+            .map_err(failed)?;
         let socket = directory.join(SOCKET);
         let host = UnixListener::bind(&socket).map_err(failed)?;
         let vhost_path = directory.join(VHOST_SOCKET);
@@ -75,7 +81,14 @@ impl VsockSockets {
         // above stays root's: nobody else talks to the guest.
         chown(ready.path(), Some(USER), Some(USER)).map_err(failed)?;
         chown(&directory, Some(USER), Some(USER)).map_err(failed)?;
-        Ok(Self { directory, host, vhost, vmm_end, ready, address })
+        Ok(Self {
+            directory,
+            host,
+            vhost,
+            vmm_end,
+            ready,
+            address,
+        })
     }
 
     /// Starts the device process from `program`, this project's own, and gives what is left.
@@ -101,9 +114,18 @@ impl VsockSockets {
         spec.arg0 = Some("virtc".into());
         spec.args = ["internal", "vsock-device"].map(str::to_owned).into();
         spec.args.push(guest::GUEST_CID.to_string());
-        spec.user = Some(User { uid: USER, gid: USER, groups: Vec::new() });
+        spec.user = Some(User {
+            uid: USER,
+            gid: USER,
+            groups: Vec::new(),
+        });
         spec.capabilities = Some(Vec::new());
-        spec.namespaces = Namespaces { mount: true, net: true, ipc: true, uts: true };
+        spec.namespaces = Namespaces {
+            mount: true,
+            net: true,
+            ipc: true,
+            uts: true,
+        };
         // It dials the guest's calls by the directory's descriptor, and has no other file.
         spec.root = Some(MountTree::new().with("proc/self/fd", TreeNode::OwnDescriptors));
         let passed = vec![

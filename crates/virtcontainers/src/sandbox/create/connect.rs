@@ -40,12 +40,23 @@ pub(super) async fn connect(
     timeline: &mut Timeline,
 ) -> Result<Connected, Staged> {
     let sandbox = launched.config.id.clone();
-    let Launched { config, containers, machine, ready, address, scratch, shares, writable } =
-        launched;
+    let Launched {
+        config,
+        containers,
+        machine,
+        ready,
+        address,
+        scratch,
+        shares,
+        writable,
+    } = launched;
     let limits = &runtime.config.limits;
     let prepared = async {
         let boot = at(Stage::Boot);
-        let report = ready.wait(limits.agent_ready_ms.duration()).await.map_err(at(Stage::Boot))?;
+        let report = ready
+            .wait(limits.agent_ready_ms.duration())
+            .await
+            .map_err(at(Stage::Boot))?;
         let guest_epoch = Timeline::now().saturating_sub(report.uptime_us);
         timeline.step_at("guest kernel began", guest_epoch);
         fault::point("create.agent-ready").map_err(&boot)?;
@@ -54,8 +65,13 @@ pub(super) async fn connect(
             call: limits.agent_call_ms.duration(),
             create: limits.agent_create_ms.duration(),
         };
-        let agent = AgentClient::connect(&transport, calls).await.map_err(at(Stage::Boot))?;
-        let hello = agent.hello(hello(&config).map_err(&boot)?).await.map_err(at(Stage::Boot))?;
+        let agent = AgentClient::connect(&transport, calls)
+            .await
+            .map_err(at(Stage::Boot))?;
+        let hello = agent
+            .hello(hello(&config).map_err(&boot)?)
+            .await
+            .map_err(at(Stage::Boot))?;
         timeline.mark(ClockPoint::Ready);
         for step in &hello.boot {
             let name = vc_agent_client::clean(&step.name);
@@ -74,7 +90,7 @@ pub(super) async fn connect(
         timeline.step("guest prepared");
         fault::point("create.guest-prepared").map_err(at(Stage::GuestPreparation))?;
         for (id, placement) in containers {
-            create_container(&agent, &id, placement).await?;
+            create_container(&agent, &id, placement, config.shared_pids).await?;
             timeline.step("container made");
         }
         fault::point("create.container-made").map_err(at(Stage::ContainerCreation))?;
@@ -132,28 +148,44 @@ fn hello(config: &SandboxConfig) -> Result<HelloRequest> {
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
     Ok(HelloRequest {
-        host_realtime_ns: seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds),
+        host_realtime_ns: seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(nanoseconds),
         seed,
-        hostname: config.hostname.clone().unwrap_or_else(|| config.id.to_string()),
+        hostname: config
+            .hostname
+            .clone()
+            .unwrap_or_else(|| config.id.to_string()),
         ..HelloRequest::default()
     })
 }
 
 fn getrandom(seed: &mut [u8]) -> Result<()> {
-    let failed = |source| Error::System { attempt: "get random bytes".into(), source };
+    let failed = |source| Error::System {
+        attempt: "get random bytes".into(),
+        source,
+    };
     let got = rustix::rand::getrandom(&mut *seed, rustix::rand::GetRandomFlags::empty())
         .map_err(|errno| failed(errno.into()))?;
     // Up to 256 bytes come at once.
-    if got == seed.len() { Ok(()) } else { Err(failed(std::io::ErrorKind::UnexpectedEof.into())) }
+    if got == seed.len() {
+        Ok(())
+    } else {
+        Err(failed(std::io::ErrorKind::UnexpectedEof.into()))
+    }
 }
 
 fn sandbox_request(config: &SandboxConfig, shares: &[&str]) -> CreateSandboxRequest {
     let mut storages: Vec<Storage> = shares.iter().map(|tag| share_storage(tag)).collect();
     storages.push(scratch_storage(config.scratch));
     CreateSandboxRequest {
-        hostname: config.hostname.clone().unwrap_or_else(|| config.id.to_string()),
+        hostname: config
+            .hostname
+            .clone()
+            .unwrap_or_else(|| config.id.to_string()),
         sandbox_id: config.id.to_string(),
         storages,
+        sandbox_pidns: config.shared_pids,
         ..CreateSandboxRequest::default()
     }
 }
@@ -184,7 +216,10 @@ fn scratch_storage(scratch: Scratch) -> Storage {
             driver: "ephemeral".into(),
             source: "tmpfs".into(),
             fstype: "tmpfs".into(),
-            options: size.map(|size| format!("size={}", size.bytes())).into_iter().collect(),
+            options: size
+                .map(|size| format!("size={}", size.bytes()))
+                .into_iter()
+                .collect(),
             mount_point,
             ..Storage::default()
         },
@@ -195,7 +230,10 @@ async fn write_files(
     agent: &AgentClient,
     containers: &[(ContainerId, Placement)],
 ) -> Result<(), vc_agent_client::Error> {
-    for (path, contents) in containers.iter().flat_map(|(_, placement)| &placement.files) {
+    for (path, contents) in containers
+        .iter()
+        .flat_map(|(_, placement)| &placement.files)
+    {
         agent.write_file(path, 0o644, contents.clone()).await?;
     }
     Ok(())
@@ -205,12 +243,19 @@ async fn create_container(
     agent: &AgentClient,
     id: &ContainerId,
     placement: Placement,
+    shared_pids: bool,
 ) -> Result<(), Staged> {
     let spec = oci_convert::spec_to_message(&placement.spec).map_err(|source| {
-        (Stage::ContainerCreation, Error::Protocol { container: id.clone(), source })
+        (
+            Stage::ContainerCreation,
+            Error::Protocol {
+                container: id.clone(),
+                source,
+            },
+        )
     })?;
     agent
-        .create_container(id, spec, placement.storages)
+        .create_container(id, spec, placement.storages, shared_pids)
         .await
         .map_err(at(Stage::ContainerCreation))
 }

@@ -48,9 +48,12 @@ pub(super) async fn launch(
     let address = sockets.address.clone();
 
     let mut scratch = match (&prepared.config.scratch, &prepared.mkfs) {
-        (Scratch::Disk { size }, Some(mkfs)) => {
-            Some(ScratchDisk::create(&launcher, mkfs, &runtime.config.scratch.dir, *size)?)
-        }
+        (Scratch::Disk { size }, Some(mkfs)) => Some(ScratchDisk::create(
+            &launcher,
+            mkfs,
+            &runtime.config.scratch.dir,
+            *size,
+        )?),
         _ => None,
     };
     fault::point("create.scratch-made")?;
@@ -62,7 +65,14 @@ pub(super) async fn launch(
     };
     let writable = prepared.user.as_ref().is_some_and(SharePlan::is_writable);
     let share = |plan: Option<SharePlan>, name: &'static str| {
-        start_share(&launcher, prepared.virtiofsd.as_ref(), plan, directory, reservation.id(), name)
+        start_share(
+            &launcher,
+            prepared.virtiofsd.as_ref(),
+            plan,
+            directory,
+            reservation.id(),
+            name,
+        )
     };
     let (vsock, system, user) = tokio::try_join!(
         vsock,
@@ -73,13 +83,27 @@ pub(super) async fn launch(
     timeline.step("device processes run");
 
     let (vsock_process, vmm_end, ready) = vsock;
-    let mut devices = vec![Device { name: "vsock device process", process: vsock_process }];
+    let mut devices = vec![Device {
+        name: "vsock device process",
+        process: vsock_process,
+    }];
     let mut shares = Vec::new();
     let mut tags = Vec::new();
-    for (tag, share) in [(guest::SYSTEM_SHARE_TAG, system), (guest::USER_SHARE_TAG, user)] {
-        let Some((process, socket)) = share else { continue };
-        devices.push(Device { name: device_name(tag), process });
-        shares.push(vc_hypervisor::Share { tag: tag.into(), socket });
+    for (tag, share) in [
+        (guest::SYSTEM_SHARE_TAG, system),
+        (guest::USER_SHARE_TAG, user),
+    ] {
+        let Some((process, socket)) = share else {
+            continue;
+        };
+        devices.push(Device {
+            name: device_name(tag),
+            process,
+        });
+        shares.push(vc_hypervisor::Share {
+            tag: tag.into(),
+            socket,
+        });
         tags.push(tag);
     }
     let mut kernel_params = vec![format!("virtc.ready_port={}", guest::READY_PORT)];
@@ -94,8 +118,16 @@ pub(super) async fn launch(
         initrd: prepared.initrd.into(),
         kernel_params,
         shares,
-        vsock: Vsock::VhostUser { socket: vmm_end, host_socket: socket_of(&address) },
-        disks: scratch.as_mut().map(scratch_disk).transpose()?.into_iter().collect(),
+        vsock: Vsock::VhostUser {
+            socket: vmm_end,
+            host_socket: socket_of(&address),
+        },
+        disks: scratch
+            .as_mut()
+            .map(scratch_disk)
+            .transpose()?
+            .into_iter()
+            .collect(),
         root_ports: prepared.config.vm.root_ports,
         console_log: log_file(directory, CONSOLE_LOG)?,
         vmm_log: log_file(directory, VMM_LOG)?,
@@ -124,7 +156,9 @@ async fn start_share(
     sandbox: &SandboxId,
     name: &'static str,
 ) -> Result<Option<(vc_launch::LaunchedProcess, std::os::fd::OwnedFd)>> {
-    let (Some(virtiofsd), Some(plan)) = (virtiofsd, plan) else { return Ok(None) };
+    let (Some(virtiofsd), Some(plan)) = (virtiofsd, plan) else {
+        return Ok(None);
+    };
     let log = process_log::start(directory, sandbox, name)?;
     let share = Share::start(launcher, virtiofsd, plan, directory, Some(log)).await?;
     let (process, socket) = share.into_parts();
@@ -132,7 +166,11 @@ async fn start_share(
 }
 
 fn device_name(tag: &str) -> &'static str {
-    if tag == guest::SYSTEM_SHARE_TAG { "virtiofsd of the host's system" } else { "virtiofsd of the user's files" }
+    if tag == guest::SYSTEM_SHARE_TAG {
+        "virtiofsd of the host's system"
+    } else {
+        "virtiofsd of the user's files"
+    }
 }
 
 fn scratch_disk(disk: &mut ScratchDisk) -> Result<Disk> {
@@ -153,7 +191,15 @@ fn socket_of(address: &AgentAddress) -> std::path::PathBuf {
 
 fn log_file(directory: &Path, name: &str) -> Result<File> {
     let path = directory.join(name);
-    let opened =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-    opened.map_err(|source| Error::System { attempt: format!("make {}", path.display()), source })
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
+    opened.map_err(|source| Error::System {
+        attempt: format!("make {}", path.display()),
+        source,
+    })
 }

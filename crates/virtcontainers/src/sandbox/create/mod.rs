@@ -54,9 +54,13 @@ async fn come_up(
     reservation: &mut Reservation,
     timeline: &mut Timeline,
 ) -> Result<connect::Connected, Staged> {
-    let launched =
-        launch::launch(runtime, prepared, reservation, timeline).await.map_err(at(Stage::Launch))?;
-    reservation.describe_machine(&launched.machine).await.map_err(at(Stage::Launch))?;
+    let launched = launch::launch(runtime, prepared, reservation, timeline)
+        .await
+        .map_err(at(Stage::Launch))?;
+    reservation
+        .describe_machine(&launched.machine)
+        .await
+        .map_err(at(Stage::Launch))?;
     connect::connect(runtime, launched, timeline).await
 }
 

@@ -20,7 +20,11 @@ use crate::runtime::Shared;
 const OVERHEAD_MIB: u64 = 64;
 
 /// Where distributions put the program that formats the scratch disk.
-const MKFS: [&str; 3] = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4"];
+const MKFS: [&str; 3] = [
+    "/usr/sbin/mkfs.ext4",
+    "/sbin/mkfs.ext4",
+    "/usr/bin/mkfs.ext4",
+];
 
 /// A sandbox that can be: everything it needs exists and is open, and nothing was changed yet.
 pub(crate) struct Prepared {
@@ -91,10 +95,16 @@ impl Prepared {
         record.throwaway = self.config.throw_away;
         let manifest = self.assets.manifest();
         for (name, asset) in [("vmlinux", &manifest.vmlinux), ("initrd", &manifest.initrd)] {
-            record.assets.insert(name.to_owned(), asset.sha256.to_string());
+            record
+                .assets
+                .insert(name.to_owned(), asset.sha256.to_string());
         }
         for container in &self.config.containers {
-            let args = container.spec.process().as_ref().and_then(|p| p.args().clone());
+            let args = container
+                .spec
+                .process()
+                .as_ref()
+                .and_then(|p| p.args().clone());
             let entry = ContainerRecord::new(args.unwrap_or_default());
             record.containers.insert(container.id.clone(), entry);
         }
@@ -104,7 +114,10 @@ impl Prepared {
 fn check_memory(config: &SandboxConfig) -> Result<()> {
     let available = HostFacts::read()?.memory_available;
     if config.vm.memory.mib() + OVERHEAD_MIB > available.mib() {
-        return Err(Error::Memory { wanted: config.vm.memory, available });
+        return Err(Error::Memory {
+            wanted: config.vm.memory,
+            available,
+        });
     }
     Ok(())
 }
@@ -119,26 +132,39 @@ fn open_assets(config: &vc_config::Config) -> Result<GuestAssets> {
 
 /// Opened once: what the VMM boots is what was checked, whatever the names mean later.
 fn open(path: &Path) -> Result<File> {
-    let failed = |source| Error::System { attempt: format!("open {}", path.display()), source };
+    let failed = |source| Error::System {
+        attempt: format!("open {}", path.display()),
+        source,
+    };
     File::open(path).map_err(failed)
 }
 
 fn open_virtiofsd(config: &vc_config::Config) -> Result<Virtiofsd> {
-    let path = config.share.find_virtiofsd().ok_or_else(|| Error::Missing {
-        what: "virtiofsd",
-        tried: vc_config::Share::VIRTIOFSD_CANDIDATES.join(", "),
-    })?;
+    let path = config
+        .share
+        .find_virtiofsd()
+        .ok_or_else(|| Error::Missing {
+            what: "virtiofsd",
+            tried: vc_config::Share::VIRTIOFSD_CANDIDATES.join(", "),
+        })?;
     Ok(Virtiofsd::open(&path)?)
 }
 
 fn find_mkfs() -> Result<PathBuf> {
     let found = MKFS.iter().map(PathBuf::from).find(|path| path.is_file());
-    found.ok_or_else(|| Error::Missing { what: "mkfs.ext4", tried: MKFS.join(", ") })
+    found.ok_or_else(|| Error::Missing {
+        what: "mkfs.ext4",
+        tried: MKFS.join(", "),
+    })
 }
 
 /// The share of what the invoker names, which is root for now.
 fn invokers_share() -> SharePlan {
-    let user = User { uid: 0, gid: 0, groups: Vec::new() };
+    let user = User {
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+    };
     SharePlan::new("the share of the invoker's files", Rights::Invoker(user))
 }
 

@@ -1,0 +1,182 @@
+//! CreateContainer.
+
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use agent_protocol::agent::CreateContainerRequest;
+use agent_protocol::oci_convert::spec_from_message;
+use oci_spec::runtime::Spec;
+
+use super::specification::{join_pid_namespace, prepare_spec};
+use super::{Container, container_dir};
+use crate::cgroup::Cgroup;
+use crate::error::{Attempt as _, Error, Result};
+use crate::launch::{CONTAINERS_STATE_DIR, ChildStdio, Launched, Request, launch};
+use crate::process::{
+    Process, ProcessIo, Role, StdioPipes, TerminalSocket, follow, resize, set_owner,
+};
+use crate::sandbox::Sandbox;
+use crate::storage::Mounted;
+
+impl Container {
+    /// Makes a container: its first process waits for the start.
+    pub(crate) async fn create(sandbox: &Sandbox, request: CreateContainerRequest) -> Result<()> {
+        let id = request.container_id.clone();
+        let reservation = sandbox.containers.reserve(&id)?;
+        refuse_unsupported(&request)?;
+        let message = request.OCI.as_ref().ok_or(Error::Invalid {
+            field: "OCI",
+            value: String::new(),
+            reason: "is missing in the request",
+        })?;
+        let mut spec = spec_from_message(message)?;
+        let cgroups_path = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.cgroups_path().as_deref());
+        let cgroup = Arc::new(Cgroup::of_container(&id, cgroups_path)?);
+        prepare_spec(&mut spec, &cgroup)?;
+        if request.sandbox_pidns {
+            let namespace = sandbox.pid_namespace().ok_or_else(|| Error::State {
+                object: "the sandbox's pid namespace".into(),
+                state: "missing",
+            })?;
+            join_pid_namespace(&mut spec, namespace.path())?;
+        }
+
+        let storages = sandbox.mount(request.storages.clone()).await?;
+        let files = Files::write(&id, &spec)?;
+        let exec_id = if request.exec_id.is_empty() {
+            &id
+        } else {
+            &request.exec_id
+        };
+        let container = launch_init(sandbox, &id, exec_id, spec, cgroup, storages).await?;
+        sandbox.oom_events.watch(&id, &container.cgroup)?;
+        sandbox
+            .passfd
+            .attach(
+                &container.init,
+                [request.stdin_port, request.stdout_port, request.stderr_port],
+            )
+            .await?;
+        files.keep();
+        reservation.fill(container);
+        Ok(())
+    }
+}
+
+fn refuse_unsupported(request: &CreateContainerRequest) -> Result<()> {
+    if !request.devices.is_empty() {
+        return Err(Error::Unsupported(
+            "devices of a container are not supported".into(),
+        ));
+    }
+    if !request.shared_mounts.is_empty() {
+        return Err(Error::Unsupported(
+            "mounts shared by containers are not supported".into(),
+        ));
+    }
+    Ok(())
+}
+
+async fn launch_init(
+    sandbox: &Sandbox,
+    id: &str,
+    exec_id: &str,
+    spec: Spec,
+    cgroup: Arc<Cgroup>,
+    storages: Mounted,
+) -> Result<Arc<Container>> {
+    let request = Request {
+        container_id: id.to_owned(),
+        bundle: container_dir(id),
+        cwd: spec.process().as_ref().map(|process| process.cwd().clone()),
+        ..Request::default()
+    };
+    let process = spec.process().clone().unwrap_or_default();
+    let (launched, io) = launch_with_io(sandbox, request, &process).await?;
+    let init = Process::new(id, exec_id, launched.pid, io, launched.exit);
+    tokio::spawn(follow(
+        Arc::clone(&init),
+        launched.start,
+        None,
+        Arc::clone(&cgroup),
+        Role::First,
+    ));
+    Ok(Arc::new(Container {
+        id: id.to_owned(),
+        cgroup,
+        init,
+        spec,
+        execs: Mutex::default(),
+        paused: Mutex::new(false),
+        storages: Mutex::new(storages),
+    }))
+}
+
+/// Makes a process with the streams that its specification asks for.
+pub(super) async fn launch_with_io(
+    sandbox: &Sandbox,
+    request: Request,
+    process: &oci_spec::runtime::Process,
+) -> Result<(Launched, ProcessIo)> {
+    if process.terminal() != Some(true) {
+        let pipes = StdioPipes::new()?;
+        let launched = launch(&sandbox.reaper, request, pipes.child, None).await?;
+        return Ok((launched, pipes.io));
+    }
+    let socket = TerminalSocket::new()?;
+    let mut launched = launch(
+        &sandbox.reaper,
+        request,
+        ChildStdio::default(),
+        Some(socket),
+    )
+    .await?;
+    let terminal = launched.terminal.take().ok_or(Error::State {
+        object: "the container's terminal".into(),
+        state: "missing",
+    })?;
+    set_owner(&terminal, process.user().uid(), process.user().gid())?;
+    if let Some(size) = process.console_size() {
+        let cells = |cells: u64| u32::try_from(cells).unwrap_or(u32::MAX);
+        resize(&terminal, cells(size.height()), cells(size.width()))?;
+    }
+    Ok((launched, ProcessIo::of_terminal(terminal)?))
+}
+
+/// The files of a container, removed when it is not made after all.
+struct Files {
+    id: Option<String>,
+}
+
+impl Files {
+    fn write(id: &str, spec: &Spec) -> Result<Self> {
+        let files = Self {
+            id: Some(id.to_owned()),
+        };
+        let directory = container_dir(id);
+        let attempt = || format!("write the specification of container {id:?}");
+        fs::create_dir_all(&directory).attempt(attempt)?;
+        fs::create_dir_all(CONTAINERS_STATE_DIR).attempt(attempt)?;
+        let text = serde_json::to_vec(spec).map_err(|source| Error::Json {
+            attempt: attempt(),
+            source,
+        })?;
+        fs::write(directory.join("config.json"), text).attempt(attempt)?;
+        Ok(files)
+    }
+
+    fn keep(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            super::remove::remove_files(id);
+        }
+    }
+}

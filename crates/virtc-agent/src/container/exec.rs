@@ -1,0 +1,124 @@
+//! StartContainer and ExecProcess.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use agent_protocol::agent::ExecProcessRequest;
+use agent_protocol::oci_convert::process_from_message;
+
+use super::create::launch_with_io;
+use super::specification::prepare_exec;
+use super::table::check_id;
+use super::{Container, container_dir};
+use crate::error::{Attempt as _, Error, Result};
+use crate::launch::{Request, start_container};
+use crate::process::{Process, Role, follow};
+use crate::sandbox::Sandbox;
+
+static NEXT_EXEC: AtomicU64 = AtomicU64::new(0);
+
+impl Container {
+    /// Lets the first process go on, and returns when its program runs or could not be executed.
+    /// The latter is the process's exit code 126 or 127, and no error here.
+    pub(crate) async fn start(&self) -> Result<()> {
+        if self.init.has_ended() {
+            return Err(Error::NotRunning(self.id.clone()));
+        }
+        if !self.init.request_start() {
+            return Err(Error::State {
+                object: format!("container {:?}", self.id),
+                state: "started already",
+            });
+        }
+        start_container(&self.id)?;
+        self.init.started().await
+    }
+
+    /// Adds a process and starts it.
+    pub(crate) async fn exec(&self, sandbox: &Sandbox, request: ExecProcessRequest) -> Result<()> {
+        check_id("exec id", &request.exec_id)?;
+        if self.init.has_ended() || !self.init.start_requested() {
+            return Err(Error::NotRunning(self.id.clone()));
+        }
+        if self.is_paused() {
+            return Err(Error::State {
+                object: format!("container {:?}", self.id),
+                state: "paused",
+            });
+        }
+        if self
+            .process(&request.exec_id)
+            .is_ok_and(|process| !process.has_ended())
+        {
+            return Err(Error::Exists(format!(
+                "process {:?} of container {:?}",
+                request.exec_id, self.id
+            )));
+        }
+        let message = request.process.as_ref().ok_or(Error::Invalid {
+            field: "process",
+            value: String::new(),
+            reason: "is missing in the request",
+        })?;
+        let mut process_spec = process_from_message(message)?;
+        prepare_exec(&mut process_spec, &self.spec)?;
+
+        let file = ProcessFile::write(&self.id, &process_spec)?;
+        let launch_request = Request {
+            container_id: self.id.clone(),
+            bundle: container_dir(&self.id),
+            exec_process: Some(file.path.clone()),
+            cwd: Some(process_spec.cwd().clone()),
+            ..Request::default()
+        };
+        let (launched, io) = launch_with_io(sandbox, launch_request, &process_spec).await?;
+        drop(file);
+        let process = Process::new(&self.id, &request.exec_id, launched.pid, io, launched.exit);
+        process.request_start();
+        let started = Some(launched.reported_uptime_us);
+        let cgroup = Arc::clone(&self.cgroup);
+        tokio::spawn(follow(
+            Arc::clone(&process),
+            launched.start,
+            started,
+            cgroup,
+            Role::Added,
+        ));
+        self.add_exec(Arc::clone(&process));
+        sandbox.containers.announce();
+        sandbox
+            .passfd
+            .attach(
+                &process,
+                [request.stdin_port, request.stdout_port, request.stderr_port],
+            )
+            .await
+    }
+}
+
+/// A process's description for the container library, gone when it was read.
+struct ProcessFile {
+    path: std::path::PathBuf,
+}
+
+impl ProcessFile {
+    fn write(container_id: &str, process: &oci_spec::runtime::Process) -> Result<Self> {
+        let attempt = || format!("describe a process of container {container_id:?}");
+        let number = NEXT_EXEC.fetch_add(1, Ordering::Relaxed);
+        let path = container_dir(container_id).join(format!("exec-{number}.json"));
+        let text = serde_json::to_vec(process).map_err(|source| Error::Json {
+            attempt: attempt(),
+            source,
+        })?;
+        fs::write(&path, text).attempt(attempt)?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for ProcessFile {
+    fn drop(&mut self) {
+        // Its directory goes with the container.
+        let _ = fs::remove_file(&self.path);
+    }
+}

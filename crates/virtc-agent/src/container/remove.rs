@@ -1,0 +1,64 @@
+//! RemoveContainer.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use super::{Container, container_dir};
+use crate::error::Result;
+use crate::launch::CONTAINERS_STATE_DIR;
+use crate::sandbox::Sandbox;
+
+impl Container {
+    /// Kills what is left of a container and removes everything of it. When that fails the
+    /// container is still there, to be removed again.
+    pub(crate) async fn remove(sandbox: &Sandbox, id: &str) -> Result<()> {
+        let (container, reservation) = sandbox.containers.withdraw(id)?;
+        if let Err(error) = container.end().await {
+            reservation.fill(container);
+            return Err(error);
+        }
+        drop(std::mem::take(
+            &mut *container
+                .storages
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        ));
+        remove_files(id);
+        Ok(())
+    }
+
+    async fn end(&self) -> Result<()> {
+        // Frozen processes cannot be killed on every kernel.
+        if self.is_paused() {
+            self.cgroup.set_frozen(false).await?;
+        }
+        self.cgroup.kill().await?;
+        self.cgroup.remove()
+    }
+}
+
+/// Removes a container's files in the guest, never more than one level of them: what is below may
+/// be mounted. What cannot be removed is logged and costs some memory.
+pub(super) fn remove_files(id: &str) {
+    for directory in [container_dir(id), Path::new(CONTAINERS_STATE_DIR).join(id)] {
+        match remove_flat(&directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(?directory, %error, "cannot remove"),
+        }
+    }
+}
+
+fn remove_flat(directory: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_dir(directory)
+}

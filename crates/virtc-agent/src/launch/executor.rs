@@ -1,0 +1,98 @@
+//! The last step in a container's process: the exec itself.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use rustix::io::Errno;
+
+use super::lookup::execute_first;
+use super::report::StartFailure;
+
+/// Executes the program, or says by the start pipe why it cannot and ends with 126 or 127.
+#[derive(Clone)]
+pub(super) struct StartExecutor {
+    /// Closes by itself when `execve` succeeds.
+    pub(super) start: Rc<OwnedFd>,
+    /// The filter of an exec, which `libcontainer` applies to a container's first process only.
+    pub(super) seccomp: Option<LinuxSeccomp>,
+    pub(super) home: RefCell<Option<String>>,
+}
+
+impl StartExecutor {
+    fn execute(&self, spec: &Spec) -> StartFailure {
+        let Some(process) = spec.process() else {
+            return StartFailure {
+                code: 126,
+                text: "no process to execute".into(),
+            };
+        };
+        let args = process.args().as_deref().unwrap_or_default();
+        let mut environment = process.env().clone().unwrap_or_default();
+        if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
+            environment.extend(
+                self.home
+                    .borrow()
+                    .as_ref()
+                    .map(|home| format!("HOME={home}")),
+            );
+        }
+        let (Some(arguments), Some(entries)) = (c_strings(args), c_strings(&environment)) else {
+            return StartFailure {
+                code: 126,
+                text: "a NUL byte in an argument".into(),
+            };
+        };
+        if let Some(seccomp) = &self.seccomp
+            && let Err(error) = libcontainer::seccomp::initialize_seccomp(seccomp)
+        {
+            let text = format!("cannot apply the filter of system calls: {error}");
+            return StartFailure { code: 126, text };
+        }
+        let name = args.first().map_or("", String::as_str);
+        execute_first(name, &environment, |path| {
+            let error = crate::sys::execve(path, &arguments, &entries);
+            Errno::from_io_error(&error).unwrap_or(Errno::IO)
+        })
+    }
+}
+
+impl Executor for StartExecutor {
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let failure = match crate::sys::reset_signals() {
+            Ok(()) => self.execute(spec),
+            Err(error) => StartFailure {
+                code: 126,
+                text: format!("cannot reset signals: {error}"),
+            },
+        };
+        // Nobody reads: then nobody wants to know.
+        let _ = rustix::io::write(&*self.start, failure.to_message().as_bytes());
+        std::process::exit(failure.code)
+    }
+
+    /// Nothing is decided before the start: a program may come with a mount or a hook.
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        Ok(())
+    }
+
+    /// The environment is passed to `execve` as it stands in the specification, in its order; only
+    /// the home directory, which was looked up in the container, is new.
+    fn setup_envs(&self, envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        *self.home.borrow_mut() = envs.get("HOME").cloned();
+        Ok(())
+    }
+}
+
+fn c_strings(texts: &[String]) -> Option<Vec<CString>> {
+    texts
+        .iter()
+        .map(|text| CString::new(text.as_bytes()).ok())
+        .collect()
+}

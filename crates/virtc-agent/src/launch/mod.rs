@@ -1,0 +1,169 @@
+//! Makes a container's processes in a fresh, single-threaded process: the agent is threaded and
+//! never forks without an exec.
+//!
+//! The agent starts itself again ([`child`]) with the container's standard streams, a pipe for the
+//! report and a pipe for the start. The child builds the container with `libcontainer`, which
+//! clones its first process as the agent's child (so the agent waits for it), reports the pid and
+//! ends. The start pipe is held by the container's process alone then, and closes when its
+//! `execve` succeeds, or carries why it did not.
+
+mod child;
+mod executor;
+mod lookup;
+mod report;
+mod request;
+
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::io::FdFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+use tokio::time::timeout;
+
+use crate::error::{Attempt as _, Error, Result};
+use crate::process::{Pipe, TerminalSocket, pipe_of, read_pipe};
+use crate::reaper::{ExitReceiver, Reaper};
+
+pub(crate) use child::run as run_child;
+pub(crate) use report::StartFailure;
+pub(crate) use request::{CONTAINERS_STATE_DIR, Request};
+
+/// The first argument of a child.
+pub(crate) const CHILD_ARGUMENT: &str = "launch";
+
+/// How long a launch may take: it includes the specification's hooks and mounts over shares.
+const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
+
+/// Bytes of a child's report.
+const REPORT_BYTES_MAX: usize = 64 << 10;
+
+/// The container's ends of a process's standard streams. With a terminal there are none: the
+/// container makes its terminal itself.
+#[derive(Debug, Default)]
+pub(crate) struct ChildStdio {
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+}
+
+/// A process that exists.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) pid: Pid,
+    pub(crate) exit: ExitReceiver,
+    /// When the report was made. An exec's `execve` has returned then.
+    pub(crate) reported_uptime_us: u64,
+    /// Ends when `execve` succeeds.
+    pub(crate) start: Pipe,
+    /// The agent's end of the terminal, when there is one.
+    pub(crate) terminal: Option<OwnedFd>,
+}
+
+/// Makes the process that `request` describes.
+pub(crate) async fn launch(
+    reaper: &Reaper,
+    mut request: Request,
+    stdio: ChildStdio,
+    terminal: Option<TerminalSocket>,
+) -> Result<Launched> {
+    let name = request.process_name();
+    let (report, report_writer) = new_pipe()?;
+    let (start, start_writer) = new_pipe()?;
+    request.report_fd = report_writer.as_raw_fd();
+    request.start_fd = start_writer.as_raw_fd();
+    request.terminal_socket = terminal.as_ref().map(|socket| socket.path().to_owned());
+
+    let expectation = reaper.expect();
+    let helper = spawn(&request, stdio)?;
+    let helper_exit = expectation.claim(helper);
+    drop((report_writer, start_writer));
+
+    let report = pipe_of(report)?;
+    let text = match timeout(LAUNCH_LIMIT, read_report(&report)).await {
+        Ok(text) => text?,
+        Err(_) => {
+            if helper_exit.borrow().is_none() {
+                // It ends by itself otherwise, so a failure says nothing.
+                let _ = crate::sys::kill(helper, libc::SIGKILL);
+            }
+            let what = format!("making process {name}");
+            return Err(Error::Timeout {
+                what,
+                limit: LAUNCH_LIMIT,
+            });
+        }
+    };
+    let made = report::parse(&text, request.cwd.as_deref()).map_err(|cause| Error::Launch {
+        process: name,
+        cause,
+    })?;
+    Ok(Launched {
+        pid: made.pid,
+        exit: expectation.claim(made.pid),
+        reported_uptime_us: made.uptime_us,
+        start: pipe_of(start)?,
+        terminal: terminal.map(TerminalSocket::receive).transpose()?,
+    })
+}
+
+/// Starts the child. Nothing else of the agent starts processes, so the two descriptors that are
+/// inheritable for this moment go to no other.
+fn spawn(request: &Request, stdio: ChildStdio) -> Result<Pid> {
+    let attempt = || "start the process that makes containers".to_owned();
+    let argument = request.to_argument()?;
+    let stream = |fd: Option<OwnedFd>| fd.map_or_else(Stdio::null, Stdio::from);
+    let child = Command::new("/proc/self/exe")
+        .arg0("virtc-agent")
+        .args([CHILD_ARGUMENT, &argument])
+        .env_clear()
+        .current_dir("/")
+        .stdin(stream(stdio.stdin))
+        .stdout(stream(stdio.stdout))
+        .stderr(stream(stdio.stderr))
+        .spawn()
+        .attempt(attempt)?;
+    i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(rustix::io::Errno::RANGE)
+        .attempt(attempt)
+}
+
+/// A pipe whose reader is ours and whose writer is the child's.
+fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let attempt = || "make a pipe".to_owned();
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).attempt(attempt)?;
+    rustix::io::fcntl_setfd(&writer, FdFlags::empty()).attempt(attempt)?;
+    Ok((reader, writer))
+}
+
+/// Reads until the report is complete. The pipe does not end then: the container's process holds
+/// it until its `execve`.
+async fn read_report(pipe: &Pipe) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let bytes = read_pipe(pipe, &mut buffer)
+            .await
+            .attempt(|| "read the report of a launch".into())?;
+        text.extend_from_slice(&buffer[..bytes]);
+        if bytes == 0 || report::is_complete(&text) || text.len() > REPORT_BYTES_MAX {
+            return Ok(text);
+        }
+    }
+}
+
+/// Tells the waiting first process of a container to go on.
+pub(crate) fn start_container(container_id: &str) -> Result<()> {
+    use std::io::Write as _;
+    let attempt = || format!("start container {container_id:?}");
+    let directory = File::open(request::state_dir(container_id)).attempt(attempt)?;
+    // The directory's own path may be too long for a socket's address.
+    let path = format!("/proc/self/fd/{}/notify.sock", directory.as_raw_fd());
+    let mut socket = std::os::unix::net::UnixStream::connect(path).attempt(attempt)?;
+    socket.write_all(b"start container").attempt(attempt)
+}

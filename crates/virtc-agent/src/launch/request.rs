@@ -1,0 +1,55 @@
+//! What the agent tells the process that makes a container process.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Where `libcontainer` keeps its state.
+pub(crate) const CONTAINERS_STATE_DIR: &str = "/run/virtc/libcontainer";
+
+/// The directory of one container's state.
+pub(crate) fn state_dir(container_id: &str) -> PathBuf {
+    Path::new(CONTAINERS_STATE_DIR).join(container_id)
+}
+
+/// One process to make.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) container_id: String,
+    /// Where the container's `config.json` is.
+    pub(crate) bundle: PathBuf,
+    /// The file with the process of an exec; without one, the container itself is made.
+    pub(crate) exec_process: Option<PathBuf>,
+    /// Where `libcontainer` sends the terminal.
+    pub(crate) terminal_socket: Option<PathBuf>,
+    /// For the error text: the working directory that was asked for.
+    pub(crate) cwd: Option<PathBuf>,
+    pub(crate) report_fd: i32,
+    pub(crate) start_fd: i32,
+}
+
+impl Request {
+    /// The process, for an error text.
+    pub(crate) fn process_name(&self) -> String {
+        match &self.exec_process {
+            None => format!("{:?}", self.container_id),
+            Some(_) => format!("of an exec in {:?}", self.container_id),
+        }
+    }
+
+    pub(super) fn to_argument(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|source| Error::Json {
+            attempt: "write a launch request".into(),
+            source,
+        })
+    }
+
+    pub(super) fn from_argument(argument: &str) -> Result<Self> {
+        serde_json::from_str(argument).map_err(|source| Error::Json {
+            attempt: "read a launch request".into(),
+            source,
+        })
+    }
+}

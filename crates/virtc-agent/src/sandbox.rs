@@ -1,0 +1,144 @@
+//! What the agent's services share: the one sandbox of this guest.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use agent_protocol::agent::Storage;
+
+use crate::cgroup::OomEvents;
+use crate::container::{Container, Containers};
+use crate::error::{Error, Result};
+use crate::init::BootTimeline;
+use crate::modules::Modules;
+use crate::pid_namespace::PidNamespace;
+use crate::reaper::Reaper;
+use crate::storage::Mounted;
+use crate::streams::PassfdStreams;
+
+/// The sandbox.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(crate) containers: Containers,
+    pub(crate) oom_events: Arc<OomEvents>,
+    pub(crate) passfd: Arc<PassfdStreams>,
+    pub(crate) reaper: Reaper,
+    modules: Modules,
+    storages: Mutex<Mounted>,
+    pid_namespace: Mutex<Option<PidNamespace>>,
+    timeline: Mutex<BootTimeline>,
+}
+
+impl Sandbox {
+    /// An empty sandbox.
+    pub(crate) fn new(
+        modules: Modules,
+        timeline: BootTimeline,
+        reaper: Reaper,
+        oom_events: Arc<OomEvents>,
+    ) -> Self {
+        Self {
+            containers: Containers::default(),
+            oom_events,
+            passfd: Arc::default(),
+            reaper,
+            modules,
+            storages: Mutex::default(),
+            pid_namespace: Mutex::default(),
+            timeline: Mutex::new(timeline),
+        }
+    }
+
+    /// Mounts storages on a thread that may block.
+    pub(crate) async fn mount(&self, storages: Vec<Storage>) -> Result<Mounted> {
+        if storages.is_empty() {
+            return Ok(Mounted::default());
+        }
+        let modules = self.modules.clone();
+        blocking(move || Mounted::mount_all(&storages, &modules)).await
+    }
+
+    /// Loads a module, on a thread that may block.
+    pub(crate) async fn require_module(&self, name: &str) -> Result<()> {
+        let (modules, name) = (self.modules.clone(), name.to_owned());
+        blocking(move || modules.require(&name)).await
+    }
+
+    /// Makes the pid namespace that its containers can share.
+    pub(crate) async fn share_pids(&self) -> Result<()> {
+        let making = PidNamespace::begin()?;
+        let made = blocking(move || making.finish()).await?;
+        *self
+            .pid_namespace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(made);
+        Ok(())
+    }
+
+    /// The pid namespace that the containers share, when there is one.
+    pub(crate) fn pid_namespace(&self) -> Option<PidNamespace> {
+        self.pid_namespace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Mounts storages that stay until the sandbox ends.
+    pub(crate) async fn add_storages(&self, storages: Vec<Storage>) -> Result<()> {
+        let mounted = self.mount(storages).await?;
+        self.storages().append(mounted);
+        Ok(())
+    }
+
+    /// Removes all containers and storages.
+    pub(crate) async fn destroy(&self) -> Result<()> {
+        for container in self.containers.all() {
+            Container::remove(self, &container.id).await?;
+        }
+        let storages = std::mem::take(&mut *self.storages());
+        blocking(move || {
+            drop(storages);
+            rustix::fs::sync();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes a point of the guest's start.
+    pub(crate) fn step(&self, name: &'static str) {
+        self.timeline().step(name);
+    }
+
+    /// The points of the guest's start.
+    pub(crate) fn timeline(&self) -> MutexGuard<'_, BootTimeline> {
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn storages(&self) -> MutexGuard<'_, Mounted> {
+        self.storages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs something that blocks.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(interrupted()))
+}
+
+/// Runs something to its end, also when the call that asked for it is given up half-way.
+pub(crate) async fn uninterrupted<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|_| Err(interrupted()))
+}
+
+fn interrupted() -> Error {
+    Error::State {
+        object: "the agent".into(),
+        state: "ending",
+    }
+}

@@ -1,0 +1,109 @@
+//! `virtc.v1.GuestService`: what Kata's protocol lacks.
+
+use std::sync::Arc;
+
+use agent_protocol::Empty;
+use agent_protocol::virtc::{
+    HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, SetClockRequest,
+    TimelineStep, WaitRequest, WaitResponse,
+};
+use agent_protocol::virtc_ttrpc::GuestService;
+use async_trait::async_trait;
+use ttrpc::r#async::TtrpcContext;
+
+use super::details::{add_randomness, set_hostname};
+use crate::cgroup::memory_total_bytes;
+use crate::clock::set_realtime_ns;
+use crate::error::{Error, Result};
+use crate::process::list_processes;
+use crate::sandbox::Sandbox;
+
+pub(super) struct GuestCalls {
+    pub(super) sandbox: Arc<Sandbox>,
+}
+
+#[async_trait]
+impl GuestService for GuestCalls {
+    async fn hello(&self, _: &TtrpcContext, request: HelloRequest) -> ttrpc::Result<HelloResponse> {
+        Ok(self.greet(&request)?)
+    }
+
+    async fn wait_process(
+        &self,
+        _: &TtrpcContext,
+        request: WaitRequest,
+    ) -> ttrpc::Result<WaitResponse> {
+        let process = self
+            .sandbox
+            .containers
+            .process(&request.container_id, &request.exec_id)?;
+        let ended = process.wait().await?;
+        Ok(WaitResponse {
+            code: ended.code,
+            signal: ended.signal,
+            oom_killed: ended.oom_killed,
+            started_uptime_us: ended.started_uptime_us,
+            ended_uptime_us: ended.ended_uptime_us,
+            start_error: ended.start_error,
+            ..WaitResponse::default()
+        })
+    }
+
+    async fn list_processes(
+        &self,
+        _: &TtrpcContext,
+        request: ListProcessesRequest,
+    ) -> ttrpc::Result<ListProcessesResponse> {
+        let container = self.sandbox.containers.get(&request.container_id)?;
+        let mut processes = list_processes(&container.cgroup.pids()?);
+        for known in container.exec_processes().iter().chain([&container.init]) {
+            let pid = known.pid.as_raw_nonzero().get().unsigned_abs();
+            if let Some(entry) = processes.iter_mut().find(|entry| entry.pid == pid) {
+                entry.exec_id = known.exec_id.clone();
+            }
+        }
+        Ok(ListProcessesResponse {
+            processes,
+            ..ListProcessesResponse::default()
+        })
+    }
+
+    async fn set_clock(&self, _: &TtrpcContext, request: SetClockRequest) -> ttrpc::Result<Empty> {
+        set_realtime_ns(request.realtime_ns)?;
+        Ok(Empty::new())
+    }
+}
+
+impl GuestCalls {
+    fn greet(&self, request: &HelloRequest) -> Result<HelloResponse> {
+        if request.host_realtime_ns != 0 {
+            let time = i64::try_from(request.host_realtime_ns).map_err(|_| Error::Invalid {
+                field: "host_realtime_ns",
+                value: request.host_realtime_ns.to_string(),
+                reason: "is no time",
+            })?;
+            set_realtime_ns(time)?;
+        }
+        add_randomness(&request.seed)?;
+        if !request.hostname.is_empty() {
+            set_hostname(&request.hostname)?;
+        }
+        let timeline = self.sandbox.timeline();
+        let boot = timeline.steps().map(|(name, uptime_us)| TimelineStep {
+            name: name.to_owned(),
+            uptime_us,
+            ..TimelineStep::default()
+        });
+        Ok(HelloResponse {
+            agent_version: super::VERSION.to_owned(),
+            features: super::FEATURES.map(str::to_owned).to_vec(),
+            kernel_release: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
+            mem_total_bytes: memory_total_bytes(),
+            boot: boot.collect(),
+            ..HelloResponse::default()
+        })
+    }
+}

@@ -1,0 +1,48 @@
+//! The ttrpc services: each call is checked here and done elsewhere.
+
+mod agent;
+mod details;
+mod files;
+mod guest;
+mod health;
+mod hotplug;
+mod streams;
+
+use std::sync::Arc;
+
+use agent_protocol::agent_ttrpc::create_agent_service;
+use agent_protocol::health_ttrpc::create_health;
+use agent_protocol::virtc_ttrpc::create_guest_service;
+use ttrpc::r#async::Server;
+
+use crate::error::Result;
+use crate::sandbox::Sandbox;
+
+/// This agent's version.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What this agent has beyond Kata's, by name.
+const FEATURES: [&str; 5] = [
+    "virtc.v1.GuestService",
+    "framed-streams",
+    "passfd-streams",
+    "spec-extensions",
+    "wait-detail",
+];
+
+/// Serves on `port` until the server is dropped. Returns when the socket is there.
+pub(crate) async fn serve(sandbox: &Arc<Sandbox>, port: u32) -> Result<Server> {
+    let agent = agent::AgentCalls {
+        sandbox: Arc::clone(sandbox),
+    };
+    let guest = guest::GuestCalls {
+        sandbox: Arc::clone(sandbox),
+    };
+    let mut server = Server::new()
+        .bind(&format!("vsock://-1:{port}"))?
+        .register_service(create_agent_service(Arc::new(agent)))
+        .register_service(create_guest_service(Arc::new(guest)))
+        .register_service(create_health(Arc::new(health::HealthCalls)));
+    server.start().await?;
+    Ok(server)
+}

@@ -1,0 +1,120 @@
+//! Mounts what the host asks for: shares, disks, scratch space, overlays.
+//!
+//! All of it may block, and runs on a thread that may.
+
+mod bind;
+mod block;
+mod options;
+mod overlay;
+mod tmpfs;
+mod virtio_fs;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use agent_protocol::agent::Storage;
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::error::{Attempt as _, Error, Result};
+use crate::modules::Modules;
+
+/// The drivers, as `GetGuestDetails` names them.
+pub(crate) const DRIVERS: [&str; 5] = ["virtio-fs", "blk", "ephemeral", "overlayfs", "bind"];
+
+/// A driver option: make the directories that the mount needs.
+const CREATE_DIRS: &str = "create-dirs";
+
+/// A driver option: make the file that is mounted over.
+const CREATE_FILE: &str = "create-file";
+
+/// Storages that are mounted, unmounted from the last to the first when dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Mounted {
+    mount_points: Vec<PathBuf>,
+}
+
+impl Mounted {
+    /// Mounts `storages` in order. When one fails, those before it are unmounted again.
+    pub(crate) fn mount_all(storages: &[Storage], modules: &Modules) -> Result<Self> {
+        let mut mounted = Self::default();
+        for storage in storages {
+            mounted.mount(storage, modules)?;
+        }
+        Ok(mounted)
+    }
+
+    /// Takes over the others, which were mounted later.
+    pub(crate) fn append(&mut self, mut later: Self) {
+        self.mount_points.append(&mut later.mount_points);
+    }
+
+    /// Mounts one more.
+    pub(crate) fn mount(&mut self, storage: &Storage, modules: &Modules) -> Result<()> {
+        let mount_point = checked_path("mount point", &storage.mount_point)?;
+        if storage.fs_group.is_some() {
+            return Err(Error::Unsupported(
+                "a storage's fs_group is not supported".into(),
+            ));
+        }
+        match storage.driver.as_str() {
+            "virtio-fs" => virtio_fs::mount_share(storage, mount_point, modules)?,
+            "blk" => block::mount_disk(storage, mount_point, modules)?,
+            "ephemeral" => tmpfs::mount_scratch(storage, mount_point, modules)?,
+            "overlayfs" => overlay::mount_overlay(storage, mount_point, modules)?,
+            "bind" => bind::mount_bind(storage, mount_point)?,
+            driver => {
+                return Err(Error::Invalid {
+                    field: "storage driver",
+                    value: driver.to_owned(),
+                    reason: "is not one of this agent's",
+                });
+            }
+        }
+        self.mount_points.push(mount_point.to_owned());
+        Ok(())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for mount_point in self.mount_points.drain(..).rev() {
+            if let Err(error) = unmount(&mount_point, UnmountFlags::DETACH) {
+                tracing::warn!(?mount_point, %error, "cannot unmount");
+            }
+        }
+    }
+}
+
+pub(crate) use tmpfs::resize_scratch;
+
+/// An absolute path without steps upwards.
+pub(crate) fn checked_path<'a>(field: &'static str, path: &'a str) -> Result<&'a Path> {
+    let checked = Path::new(path);
+    let upwards = checked
+        .components()
+        .any(|part| part == std::path::Component::ParentDir);
+    if !checked.is_absolute() || upwards {
+        return Err(Error::Invalid {
+            field,
+            value: path.to_owned(),
+            reason: "is not an absolute path without \"..\"",
+        });
+    }
+    Ok(checked)
+}
+
+fn has_option(storage: &Storage, option: &str) -> bool {
+    storage.driver_options.iter().any(|given| given == option)
+}
+
+fn create_dir_all(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).attempt(|| format!("create {}", path.display()))
+}
+
+/// What an error calls a mount.
+fn describe(storage: &Storage) -> String {
+    format!(
+        "mount {} {:?} on {}",
+        storage.driver, storage.source, storage.mount_point
+    )
+}

@@ -1,0 +1,49 @@
+//! Frames over an asynchronous connection.
+
+use std::io;
+
+use agent_protocol::frame::{Decoder, Frame, encode};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// Reads frames.
+pub(super) struct FrameReader<R> {
+    reader: R,
+    decoder: Decoder,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub(super) fn new(reader: R) -> Self {
+        Self {
+            reader,
+            decoder: Decoder::new(),
+        }
+    }
+
+    /// The next frame; `None` at the end of the connection. Nothing is lost when the future is
+    /// dropped before it is done.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Frame<'_>>> {
+        while !self.decoder.is_ready().map_err(invalid)? {
+            let bytes = self.reader.read(self.decoder.space()).await?;
+            if bytes == 0 {
+                self.decoder.finish().map_err(invalid)?;
+                return Ok(None);
+            }
+            self.decoder.filled(bytes);
+        }
+        self.decoder.next_frame().map_err(invalid)
+    }
+}
+
+/// Sends one frame.
+pub(super) async fn send<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    frame: &Frame<'_>,
+) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    encode(frame, &mut bytes).map_err(invalid)?;
+    writer.write_all(&bytes).await
+}
+
+fn invalid(error: agent_protocol::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

@@ -1,0 +1,145 @@
+//! The few system calls that no crate wraps safely.
+
+#![allow(unsafe_code, reason = "this is the one place for it")]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+
+use rustix::process::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Bytes of randomness that one call adds.
+pub(crate) const SEED_BYTES_MAX: usize = 512;
+
+/// `RNDADDENTROPY`, from linux/random.h: `_IOW('R', 0x03, int[2])`.
+const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+
+#[repr(C)]
+struct PoolInfo {
+    entropy_bits: libc::c_int,
+    bytes: libc::c_int,
+    seed: [u8; SEED_BYTES_MAX],
+}
+
+/// Mixes `seed` into the kernel's pool and credits it in full. Bytes over
+/// [`SEED_BYTES_MAX`] are left out.
+pub(crate) fn add_entropy(random: impl AsFd, seed: &[u8]) -> io::Result<()> {
+    let bytes = seed.len().min(SEED_BYTES_MAX);
+    let mut pool = PoolInfo {
+        entropy_bits: bytes as i32 * 8,
+        bytes: bytes as i32,
+        seed: [0; SEED_BYTES_MAX],
+    };
+    pool.seed[..bytes].copy_from_slice(&seed[..bytes]);
+    // SAFETY: the request reads the two counts and then `bytes` bytes, which are in `pool`.
+    let result = unsafe { libc::ioctl(random.as_fd().as_raw_fd(), RNDADDENTROPY, &raw const pool) };
+    check(result)
+}
+
+/// Sends any signal, the real-time ones included, to one process.
+pub(crate) fn kill(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: no memory is passed, and a `Pid` is positive: one process, never a group or all.
+    check(unsafe { libc::kill(pid.as_raw_pid(), signal) })
+}
+
+/// Gives this process the handling and the mask of signals that a program expects to start with.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    // SAFETY: the set is initialised by sigemptyset before it is read, and the default action is
+    // no function of ours.
+    unsafe {
+        let mut empty = std::mem::zeroed();
+        libc::sigemptyset(&raw mut empty);
+        check(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            &raw const empty,
+            std::ptr::null_mut(),
+        ))?;
+        match libc::signal(libc::SIGPIPE, libc::SIG_DFL) {
+            libc::SIG_ERR => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Replaces this process by a program. Returns only when that failed.
+pub(crate) fn execve(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
+        texts
+            .iter()
+            .map(|text| text.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
+    };
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: both lists end with a null pointer, and they and the texts that they point to live
+    // until the call returns.
+    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Lets the runtime watch a descriptor.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open until it is dropped, and is the same number all the time.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+/// Takes over a descriptor that the parent left open for us.
+pub(crate) fn inherited_fd(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: asking for the flags of a number touches no memory.
+    check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
+    // SAFETY: it is open, it was passed for this purpose, and nothing else in this process knows
+    // the number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The next child of this process is the first one of a new pid namespace.
+pub(crate) fn unshare_pid_namespace() -> io::Result<()> {
+    // SAFETY: no memory is passed, and this process itself stays where it is.
+    check(unsafe { libc::unshare(libc::CLONE_NEWPID) })
+}
+
+/// This process gets a copy of its mounts.
+pub(crate) fn unshare_mount_namespace() -> io::Result<()> {
+    // SAFETY: no memory is passed, and this process has one thread.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })
+}
+
+/// The kernel collects the children of this process.
+pub(crate) fn ignore_children() -> io::Result<()> {
+    // SAFETY: ignoring a signal runs no function of ours.
+    match unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Sleeps until a signal was handled.
+pub(crate) fn pause() {
+    // SAFETY: it only sleeps.
+    unsafe { libc::pause() };
+}
+
+/// Empties the effective, permitted and inheritable sets of capabilities.
+pub(crate) fn drop_all_capabilities() -> io::Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    // Three sets of 32 bits, twice.
+    let none = [0u32; 6];
+    // SAFETY: both have the size and layout that version 3 has, and are only read.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+//! `virtc check` and the other commands without a machine.
+
+use super::host;
+
+#[test]
+fn this_host_can_run_machines_and_check_says_how() {
+    let host = host();
+    let outcome = host.virtc(["check"]).expect_code(0);
+    for what in [
+        "accelerator",
+        "transport",
+        "qemu",
+        "guest kernel",
+        "virtiofsd",
+        "cgroups",
+        "memory",
+    ] {
+        assert!(outcome.out().contains(what), "{what} in {}", outcome.out());
+    }
+    let json = host.virtc(["check", "-f", "json"]).expect_code(0).out();
+    assert!(json.contains("\"status\": \"ok\""), "{json}");
+}
+
+#[test]
+fn what_is_missing_is_named_with_the_command_that_mends_it() {
+    let mut host = host();
+    host.env("VIRTC_GUEST_ASSETS", "/nonexistent");
+    let outcome = host.virtc(["check"]).expect_code(1);
+    assert!(outcome.out().contains("missing") && outcome.out().contains("make guest"));
+}
+
+#[test]
+fn the_configuration_says_where_each_value_comes_from() {
+    let host = host();
+    let outcome = host.virtc(["config"]).expect_code(0);
+    let root = outcome
+        .out()
+        .lines()
+        .find(|l| l.starts_with("runtime.root "))
+        .unwrap()
+        .to_owned();
+    assert!(root.contains("VIRTC_RUNTIME_ROOT"), "{root}");
+}
+
+#[test]
+fn an_empty_list_is_empty_in_every_form() {
+    let host = host();
+    assert_eq!(host.virtc(["list", "-q"]).expect_code(0).out(), "");
+    assert_eq!(
+        host.virtc(["list", "-f", "json"]).expect_code(0).out(),
+        "[]\n"
+    );
+}
+
+#[test]
+fn completions_and_man_pages_come_from_the_same_definition() {
+    let host = host();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            host.virtc(["completions", shell])
+                .expect_code(0)
+                .out()
+                .contains("--rootfs")
+        );
+    }
+    assert!(
+        host.virtc(["man"])
+            .expect_code(0)
+            .out()
+            .contains(".TH virtc")
+    );
+    let pages = host.dir("man");
+    host.virtc(["man", "--dir", pages.to_str().unwrap()])
+        .expect_code(0);
+    assert!(pages.join("virtc-run.1").exists());
+}
+
+#[test]
+fn a_help_whose_reader_leaves_is_no_fault() {
+    host().virtc(["run", "--help"]).expect_code(0);
+}

@@ -1,0 +1,221 @@
+//! What the command finds in its file system, and what becomes of changes.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use super::{busybox_root, host};
+
+#[test]
+fn a_directory_is_a_root_whose_changes_vanish() {
+    let host = host();
+    let root = busybox_root(&host);
+    let script = "cat /etc/marker; echo new > /etc/new; rm /etc/marker; ls /etc";
+    let flags = ["--rootfs", root.to_str().unwrap()];
+    let outcome = host.run(&flags, &["sh", "-c", script]).expect_code(0);
+    assert!(
+        outcome.out().starts_with("made by the test\n"),
+        "{}",
+        outcome.out()
+    );
+    assert!(outcome.out().contains("new\n") && !outcome.out().contains("marker\n"));
+    assert!(root.join("etc/marker").exists() && !root.join("etc/new").exists());
+}
+
+#[test]
+fn a_writable_root_is_written_through() {
+    let host = host();
+    let root = busybox_root(&host);
+    let flags = ["--rootfs", root.to_str().unwrap(), "--writable"];
+    host.run(&flags, &["sh", "-c", "echo new > /etc/new; rm /etc/marker"])
+        .expect_code(0);
+    assert_eq!(fs::read_to_string(root.join("etc/new")).unwrap(), "new\n");
+    assert!(!root.join("etc/marker").exists());
+}
+
+#[test]
+fn a_read_only_root_refuses_writes() {
+    let host = host();
+    let root = busybox_root(&host);
+    let flags = [
+        "--rootfs",
+        root.to_str().unwrap(),
+        "--read-only",
+        "--tmpfs",
+        "/tmp:1m",
+    ];
+    let script = "echo x > /tmp/x && cat /tmp/x; echo x > /etc/x || echo refused";
+    let outcome = host.run(&flags, &["sh", "-c", script]).expect_code(0);
+    assert_eq!(outcome.out(), "x\nrefused\n");
+}
+
+#[test]
+fn the_current_directory_is_there_and_its_changes_vanish() {
+    let host = host();
+    fs::write(host.cwd().join("file"), "mine\n").unwrap();
+    let outcome = host
+        .run(&[], &["sh", "-c", "pwd; cat file; echo x > new; rm file"])
+        .expect_code(0);
+    assert_eq!(outcome.out(), format!("{}\nmine\n", host.cwd().display()));
+    assert!(host.cwd().join("file").exists() && !host.cwd().join("new").exists());
+}
+
+#[test]
+fn a_writable_current_directory_keeps_its_changes() {
+    let host = host();
+    host.run(
+        &["--writable-cwd"],
+        &["sh", "-c", "echo x > new; mkdir d; echo y > d/z"],
+    )
+    .expect_code(0);
+    assert_eq!(fs::read_to_string(host.cwd().join("new")).unwrap(), "x\n");
+    assert_eq!(fs::read_to_string(host.cwd().join("d/z")).unwrap(), "y\n");
+}
+
+#[test]
+fn volumes_are_directories_and_files_and_ro_is_the_hosts_word() {
+    let host = host();
+    let data = host.dir("data");
+    fs::write(data.join("file"), "data\n").unwrap();
+    symlink(&data, host.dir("links").join("link")).unwrap();
+    let link = host.dir("links").join("link");
+    let data = data.to_str().unwrap();
+    let volumes = [
+        format!("{data}:/mnt/rw"),
+        format!("{data}:/mnt/ro:ro"),
+        format!("{data}/file:/mnt/one"),
+        format!("{}:/mnt/link", link.display()),
+    ];
+    let flags: Vec<&str> = volumes.iter().flat_map(|v| ["-v", v]).collect();
+    let script = "cat /mnt/ro/file /mnt/one /mnt/link/file; echo x > /mnt/rw/new; \
+                  echo y > /mnt/ro/new2 || echo refused; cat /mnt/link/new";
+    let outcome = host.run(&flags, &["sh", "-c", script]).expect_code(0);
+    assert_eq!(outcome.out(), "data\ndata\ndata\nrefused\nx\n");
+    assert_eq!(fs::read_to_string(format!("{data}/new")).unwrap(), "x\n");
+    assert!(!std::path::Path::new(&format!("{data}/new2")).exists());
+}
+
+#[test]
+fn a_link_inside_a_volume_does_not_lead_out_of_it() {
+    let host = host();
+    let data = host.dir("data");
+    let secret = host.dir("secret").join("file");
+    fs::write(&secret, "secret\n").unwrap();
+    symlink(&secret, data.join("out")).unwrap();
+    let volume = format!("{}:/mnt/v", data.display());
+    let outcome = host
+        .run(&["-v", &volume], &["cat", "/mnt/v/out"])
+        .expect_code(1);
+    assert!(!outcome.out().contains("secret"));
+}
+
+#[test]
+fn the_environment_is_small_and_what_was_asked_for() {
+    let mut host = host();
+    host.env("HIDDEN", "hidden");
+    host.env("PASSED", "passed");
+    let file = host.dir("files").join("env");
+    fs::write(&file, "# comment\nFROM_FILE=1\n").unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    let flags = ["-e", "GIVEN=a b", "-e", "PASSED", "--env-file", &file];
+    let outcome = host.run(&flags, &["env"]).expect_code(0);
+    for line in [
+        "GIVEN=a b",
+        "PASSED=passed",
+        "FROM_FILE=1",
+        "HOME=/root",
+        "USER=root",
+    ] {
+        assert!(
+            outcome.out().lines().any(|l| l == line),
+            "{line} in {}",
+            outcome.out()
+        );
+    }
+    assert!(!outcome.out().contains("HIDDEN") && !outcome.out().contains("VIRTC"));
+}
+
+#[test]
+fn home_is_empty_and_writable_and_the_files_of_the_guest_are_its_own() {
+    let host = host();
+    let script = "ls -A ~; echo x > ~/x && cat ~/x; cat /etc/hostname; grep -c box.example /etc/hosts; \
+                  wc -c < /etc/resolv.conf; hostname";
+    let outcome = host
+        .run(&["--hostname", "box.example"], &["sh", "-c", script])
+        .expect_code(0);
+    assert_eq!(outcome.out(), "x\nbox.example\n1\n0\nbox.example\n");
+}
+
+#[test]
+fn a_user_by_number_and_by_name() {
+    let host = host();
+    let outcome = host.run(&["-u", "1234:56"], &["id"]).expect_code(0);
+    assert!(
+        outcome.out().contains("uid=1234 gid=56"),
+        "{}",
+        outcome.out()
+    );
+    let outcome = host
+        .run(&["-u", "nobody"], &["sh", "-c", "id -un; echo $HOME"])
+        .expect_code(0);
+    assert!(outcome.out().starts_with("nobody\n"), "{}", outcome.out());
+}
+
+#[test]
+fn a_full_scratch_disk_is_no_space_for_the_command_and_no_dead_machine() {
+    let host = host();
+    let script = "dd if=/dev/zero of=/big bs=1M count=64 2>&1 | tail -1; rm /big; echo alive";
+    let outcome = host
+        .run(&["--scratch", "32m"], &["sh", "-c", script])
+        .expect_code(0);
+    assert!(outcome.out().ends_with("alive\n"), "{}", outcome.out());
+    let script = "dd if=/dev/zero of=/big bs=1M count=64; echo $?";
+    let outcome = host
+        .run(&["--scratch", "tmpfs:16m"], &["sh", "-c", script])
+        .expect_code(0);
+    assert!(outcome.err().contains("No space left"), "{}", outcome.err());
+}
+
+#[test]
+fn capabilities_are_taken_and_given() {
+    let host = host();
+    let capabilities = ["sh", "-c", "grep CapEff /proc/self/status | cut -f2"];
+    let none = host
+        .run(&["--cap-drop", "ALL"], &capabilities)
+        .expect_code(0)
+        .out();
+    assert_eq!(u64::from_str_radix(none.trim(), 16).unwrap(), 0);
+    let flags = ["--cap-drop", "ALL", "--cap-add", "net_admin"];
+    let one = host.run(&flags, &capabilities).expect_code(0).out();
+    assert_eq!(u64::from_str_radix(one.trim(), 16).unwrap(), 1 << 12);
+}
+
+#[test]
+fn where_the_current_directory_is_a_home_it_is_not_shared_and_virtc_says_so() {
+    let host = host();
+    let mut command = host.command(["run", "--", "sh", "-c", "pwd; ls -A | wc -l"]);
+    let output = command.current_dir("/root").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "/root\n0\n");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("home directory"));
+}
+
+#[test]
+fn a_workdir_of_ones_own() {
+    let outcome = host().run(&["-w", "/usr/share"], &["pwd"]).expect_code(0);
+    assert_eq!(outcome.out(), "/usr/share\n");
+}
+
+#[test]
+fn files_that_only_root_may_read_are_read_from_what_the_user_named() {
+    let host = host();
+    let data = host.dir("data");
+    fs::write(data.join("private"), "private\n").unwrap();
+    fs::set_permissions(data.join("private"), fs::Permissions::from_mode(0o600)).unwrap();
+    let show = data.to_str().unwrap();
+    let file = format!("{show}/private");
+    assert_eq!(
+        host.run(&["--show", show], &["cat", &file])
+            .expect_code(0)
+            .out(),
+        "private\n"
+    );
+}

@@ -1,0 +1,45 @@
+//! `virtc run` on real virtual machines: what a user does, and what is left afterwards.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test speaks by failing"
+)]
+
+mod check;
+mod ends;
+mod faults;
+mod files;
+mod host_system;
+mod kills;
+mod machine;
+mod signals;
+mod streams;
+mod terminal;
+mod wrong_input;
+
+use test_vm::Host;
+
+/// The program under test.
+fn host() -> Host {
+    Host::new(env!("CARGO_BIN_EXE_virtc"))
+}
+
+/// A root directory with one static program under many names.
+fn busybox_root(host: &Host) -> std::path::PathBuf {
+    let root = host.dir("root");
+    let bin = root.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::create_dir_all(root.join("etc")).unwrap();
+    std::fs::write(root.join("etc/marker"), "made by the test\n").unwrap();
+    std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+    for name in [
+        "sh", "true", "echo", "cat", "ls", "id", "touch", "dd", "rm", "sleep", "stat",
+    ] {
+        std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
+    }
+    root
+}
