@@ -15,7 +15,7 @@ BUILT := target/$(TARGET)/release
 TOOLS := $(VIRTCONTAINERS_CACHE)/tools
 VIRTIOFSD := $(TOOLS)/virtiofsd-$(VIRTIOFSD_VERSION)/bin/virtiofsd
 # Features that tests need and that a plain build leaves out.
-TEST_FEATURES := guest-image/build
+TEST_FEATURES := guest-image/build,virtc/fault-points
 
 export VIRTCONTAINERS_CACHE VIRTIOFSD_VERSION
 export PATH := $(PATH):$(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin:$(TOOLS)/cargo-nextest-$(CARGO_NEXTEST_VERSION)/bin
@@ -61,16 +61,19 @@ check: setup
 soak: build guest
 	@scripts/setup-tool.sh cargo-nextest $(CARGO_NEXTEST_VERSION)
 	@cargo nextest run --release --workspace --features $(TEST_FEATURES) \
-		--run-ignored all -E 'test(vm::)' --stress-count $(SOAK_ROUNDS)
+		--run-ignored all -E 'binary(real)' --stress-count $(SOAK_ROUNDS)
 
+# A cold start beside its floors. BENCH_FLAGS='--gate --runs 3', see `xtask bench --help`.
 bench: build guest
-	@bench/floor/run.sh
+	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
+		cargo run --quiet --release -p xtask -- bench --virtc $(BUILT)/virtc $(BENCH_FLAGS)
 
 conformance:
 	@echo 'conformance: there is no OCI command line to test yet'; exit 1
 
-# Programs, device process and guest. Nothing is built here, so that it can run as root alone.
-install:
+# Programs, device process and guest. The programs are built again without the points at which
+# tests make them fail.
+install: build guest
 	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/virtcontainers
 	@install -m 755 $(BUILT)/virtc $(DESTDIR)$(PREFIX)/bin/virtc
 	@install -m 755 $(VIRTIOFSD) $(DESTDIR)$(PREFIX)/libexec/virtcontainers/virtiofsd

@@ -1,31 +1,42 @@
 /* The floor that `virtc run` is measured against: what a VM costs when nothing of virtc is in it.
  *
- *   floor ready                    loads the modules, says so on the serial line
- *   floor run TAG PROGRAM ARG...   then mounts share TAG with a tmpfs over it, runs PROGRAM in it
+ *   floor ready                          loads the modules of the start, says so on the serial line
+ *   floor run TAG DIR PROGRAM ARG...     loads all, mounts DIR of share TAG with the scratch disk
+ *                                        over it, and runs PROGRAM in that root
+ *   floor stream PORT BYTES              sends BYTES to the host's vsock port; in a second
+ *                                        connection reads to the end, then answers with a byte
  */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <linux/vm_sockets.h>
 
-static void check(int result, const char *what) {
+static void check(long result, const char *what) {
     if (result < 0) {
         fprintf(stderr, "floor: %s: %m\n", what);
         exit(1); /* of init: the kernel panics, and the VM ends */
     }
 }
 
-/* All paths of the list up to the modules that are loaded on demand only. */
-static void load_modules(void) {
+/* The modules of one section of the initrd's list, which is {"section":["/path",...],...}. */
+static void load_modules(const char *wanted) {
     static char list[65536];
-    int fd = open("/etc/virtc/modules.json", O_RDONLY);
-    check(read(fd, list, sizeof list - 1), "modules.json");
-    for (char *s = strtok(list, "\""); s && strcmp(s, "on_demand"); s = strtok(NULL, "\"")) {
-        if (*s != '/')
+    const char *section = "";
+    int fd = open("/etc/virtc/modules.json", O_RDONLY | O_CLOEXEC);
+    ssize_t size = read(fd, list, sizeof list - 1);
+    check(size, "modules.json");
+    close(fd);
+    list[size] = 0;
+    for (char *s = strtok(list, "\""); s; s = strtok(NULL, "\"")) {
+        if (*s >= 'a' && *s <= 'z')
+            section = s;
+        if (*s != '/' || strcmp(section, wanted))
             continue;
         int module = open(s, O_RDONLY | O_CLOEXEC);
         check(syscall(SYS_finit_module, module, "", 0), s);
@@ -33,33 +44,65 @@ static void load_modules(void) {
     }
 }
 
-static void mount_at(const char *source, const char *at, const char *type, const char *options) {
+static void mount_at(const char *source, const char *at, const char *type, unsigned long flags,
+                     const char *options) {
     mkdir(at, 0755);
-    check(mount(source, at, type, 0, options), at);
+    check(mount(source, at, type, flags, options), at);
+}
+
+static void run(char **argv) {
+    char options[512];
+    load_modules("background");
+    mount_at(argv[0], "/run/share", "virtiofs", MS_NODEV, NULL);
+    mount_at("/dev/vda", "/run/scratch", "ext4", MS_NODEV | MS_NOATIME, NULL);
+    mkdir("/run/scratch/upper", 0755);
+    mkdir("/run/scratch/work", 0755);
+    snprintf(options, sizeof options,
+             "lowerdir=/run/share/%s,upperdir=/run/scratch/upper,workdir=/run/scratch/work", argv[1]);
+    mount_at("overlay", "/run/root", "overlay", 0, options);
+    if (fork() == 0) { /* the kernel would panic at the end of init itself */
+        check(chroot("/run/root"), "chroot");
+        check(chdir("/"), "chdir");
+        execv(argv[2], argv + 2);
+        check(-1, argv[2]);
+    }
+}
+
+static int dial(const char *port) {
+    struct sockaddr_vm host = {
+        .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = atoi(port)};
+    int s = socket(AF_VSOCK, SOCK_STREAM, 0);
+    check(connect(s, (struct sockaddr *)&host, sizeof host), "connect");
+    return s;
+}
+
+static void stream(const char *port, long bytes) {
+    static char buffer[65536];
+    int s = dial(port);
+    while (bytes > 0) {
+        ssize_t n = write(s, buffer, bytes < (long)sizeof buffer ? bytes : (long)sizeof buffer);
+        check(n, "send");
+        bytes -= n;
+    }
+    close(s);
+    s = dial(port);
+    for (ssize_t n = 1; n > 0;)
+        check(n = read(s, buffer, sizeof buffer), "receive");
+    check(write(s, "\n", 1), "answer");
 }
 
 int main(int argc, char **argv) {
-    mount_at("dev", "/dev", "devtmpfs", NULL);
+    mount_at("dev", "/dev", "devtmpfs", 0, NULL);
     int serial = open("/dev/ttyS0", O_RDWR | O_NOCTTY);
     for (int fd = 0; fd < 3; fd++)
         dup2(serial, fd);
-    load_modules();
-    if (argc > 3 && !strcmp(argv[1], "run")) {
-        mount_at(argv[2], "/run/share", "virtiofs", NULL);
-        mount_at("scratch", "/run/scratch", "tmpfs", NULL);
-        mkdir("/run/scratch/upper", 0755);
-        mkdir("/run/scratch/work", 0755);
-        mount_at("overlay", "/run/root", "overlay",
-                 "lowerdir=/run/share,upperdir=/run/scratch/upper,workdir=/run/scratch/work");
-        if (fork() == 0) { /* the kernel would panic at the end of init itself */
-            check(chroot("/run/root"), "chroot");
-            check(chdir("/"), "chdir");
-            execv(argv[3], argv + 3);
-            check(-1, argv[3]);
-        }
-    } else {
+    load_modules("boot");
+    if (argc > 4 && !strcmp(argv[1], "run"))
+        run(argv + 2);
+    else if (argc > 3 && !strcmp(argv[1], "stream"))
+        stream(argv[2], atol(argv[3]));
+    else
         check(write(1, "ready\n", 6), "serial line");
-    }
     for (;;)
         pause();
 }

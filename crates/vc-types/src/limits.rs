@@ -26,6 +26,3 @@ pub const STATE_FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Bytes of an error text that a guest sent.
 pub const GUEST_TEXT_BYTES_MAX: usize = 4 << 10;
-
-/// Steps that one roll-back stack holds.
-pub const ROLLBACK_STEPS_MAX: usize = 256;

@@ -28,6 +28,8 @@ pub(crate) struct Failure {
     causes: Vec<String>,
     notes: Vec<String>,
     hint: Option<String>,
+    /// The reader of what was printed has left, which is its right.
+    reader_left: bool,
 }
 
 impl Failure {
@@ -39,6 +41,7 @@ impl Failure {
             causes: Vec::new(),
             notes: Vec::new(),
             hint: None,
+            reader_left: false,
         }
     }
 
@@ -75,6 +78,7 @@ impl Failure {
             causes,
             notes: Vec::new(),
             hint: None,
+            reader_left: false,
         }
     }
 
@@ -103,6 +107,9 @@ impl Failure {
 
     /// Tells it on stderr, one cause a line.
     pub(crate) fn report(self) -> ExitCode {
+        if self.reader_left {
+            return ExitCode::SUCCESS;
+        }
         output::error(&self.message);
         for cause in &self.causes {
             output::stderr_line(&format!("  cause: {cause}"));
@@ -131,6 +138,10 @@ impl From<vc_config::Error> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::plain(FAILED, &error)
+        let reader_left = error.kind() == std::io::ErrorKind::BrokenPipe;
+        Self {
+            reader_left,
+            ..Self::plain(FAILED, &error)
+        }
     }
 }

@@ -12,6 +12,7 @@ use vc_hypervisor::{Accelerator, HostDevices};
 use vc_types::{ByteSize, Hint};
 
 use crate::runtime::{Runtime, accelerator_choice};
+use crate::sandbox::MKFS;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -213,10 +214,7 @@ fn transport() -> CheckItem {
 }
 
 fn mkfs() -> CheckItem {
-    let found = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"]
-        .into_iter()
-        .find(|p| Path::new(p).exists());
-    match found {
+    match MKFS.into_iter().find(|path| Path::new(path).exists()) {
         Some(path) => ok("mkfs.ext4", path.into()),
         None => missing(
             "mkfs.ext4",

@@ -53,6 +53,30 @@ pub enum Error {
         /// What there is.
         available: ByteSize,
     },
+    /// A guest does not boot with so little memory.
+    #[error("the machine is to have {wanted} of memory, and it does not boot with less than {min}")]
+    MemoryMin {
+        /// What was asked for.
+        wanted: ByteSize,
+        /// What is needed.
+        min: ByteSize,
+    },
+    /// The host has fewer processors than the machine is to have.
+    #[error("the machine is to have {wanted} processors, and the host has {available}")]
+    Processors {
+        /// What was asked for.
+        wanted: u32,
+        /// What there is.
+        available: u32,
+    },
+    /// The sandbox's sockets would have paths that are too long.
+    #[error("the name {sandbox} is too long for a socket below {}", root.display())]
+    LongName {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The state root.
+        root: PathBuf,
+    },
     /// Only root can do this for now.
     #[error("root's rights are needed to make a sandbox")]
     NotRoot,
@@ -190,6 +214,11 @@ impl Hint for Error {
             Self::Memory { .. } => {
                 Some("give the machine less memory, for example `-m 512m`".into())
             }
+            Self::MemoryMin { min, .. } => {
+                Some(format!("give it more, for example `-m {}m`", min.mib()))
+            }
+            Self::Processors { available, .. } => Some(format!("use at most `--cpus {available}`")),
+            Self::LongName { .. } => Some("use a shorter name, or a shorter --root".into()),
             Self::Missing { .. } => {
                 Some("`virtc check` shows all that is needed, and what installs it".into())
             }

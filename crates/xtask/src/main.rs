@@ -1,10 +1,13 @@
 //! Work on the tree itself.
 //!
-//! - `xtask floor`: what a VM costs when nothing of virtc is in it
+//! - `xtask bench`: what a start of `virtc run` costs, beside a VM with nothing of virtc in it
 #![forbid(unsafe_code)]
 
+mod bench;
 mod floor;
 mod median;
+mod process;
+mod stream;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -20,20 +23,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure F1 (a bare VM to ready) and F2 (F1, a root and a static program to its first byte)
-    Floor(floor::Options),
+    /// Measure `virtc run` and, in turn with it, the floors that its targets are ratios to
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Floor(options) => floor::run(&options),
+        Command::Bench(options) => bench::run(&options),
     };
-    match result.and_then(|text| Ok(io::stdout().write_all(text.as_bytes())?)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody is left to tell when standard error is gone.
-            let _ = writeln!(io::stderr(), "xtask: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let printed = result.and_then(|(text, code)| {
+        io::stdout().write_all(text.as_bytes())?;
+        Ok(code)
+    });
+    printed.unwrap_or_else(|error| {
+        // Nobody is left to tell when standard error is gone.
+        let _ = writeln!(io::stderr(), "xtask: {error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -60,8 +60,6 @@ section! {
         pub qmp_command_ms: Millis = Millis(10_000), in 100..=HOUR;
         /// The start of one process of ours, until it serves.
         pub launch_ms: Millis = Millis(10_000), in 100..=HOUR;
-        /// From a stop's polite signal until the process is killed.
-        pub stop_signal_ms: Millis = Millis(10_000), in 0..=HOUR;
         /// From the VMM's order to end until it is killed.
         pub stop_vmm_ms: Millis = Millis(2_000), in 0..=HOUR;
         /// From a process's end until the ends of its streams, while their readers take what

@@ -11,7 +11,7 @@ mod vm;
 pub use guest::Guest;
 pub use limits::{Limits, Millis};
 pub use qemu::Qemu;
-pub use runtime::{Accelerator, LogLevel, Runtime};
+pub use runtime::{Accelerator, Runtime};
 pub use scratch::{Scratch, ScratchKind};
 pub use share::{Share, ShareCache};
 pub use vm::{Vm, VmSize};

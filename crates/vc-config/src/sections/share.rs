@@ -9,10 +9,6 @@ choice! {
         Auto = "auto",
         /// For ever: right where the host does not change what is shared.
         Always = "always",
-        /// Names and attributes only.
-        Metadata = "metadata",
-        /// Not at all.
-        Never = "never",
     }
 }
 

@@ -114,7 +114,7 @@ pub(crate) struct DeleteArgs {
     /// End it first if it runs, and clean up whatever can be found by its name
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Their names
+    /// The names of what is to be deleted
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
 }
@@ -124,7 +124,7 @@ pub(crate) struct LogsArgs {
     /// The sandbox
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// The form of the output: text, or one object a line
+    /// The form of the output: lines of text (table), or an object for each line (json)
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub(crate) format: OutputFormat,
 }

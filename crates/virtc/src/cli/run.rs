@@ -52,7 +52,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DST[:SIZE]", help_heading = "Files")]
     pub(crate) tmpfs: Vec<String>,
 
-    /// Whether the current directory is shared: unless it is / or a home, always, or never
+    /// When the current directory is shared; otherwise the command starts in an empty one
     #[arg(
         long,
         value_name = "MODE",

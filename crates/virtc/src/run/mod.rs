@@ -16,11 +16,12 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use vc_config::HostFacts;
+use vc_config::syntax::KernelParam;
 use virtcontainers::{Runtime, RuntimeOptions};
 
 use crate::cli::{GlobalArgs, RunArgs};
 use crate::commands::{Done, load, own_program};
-use crate::error::{Failure, RUN_FAILED};
+use crate::error::{Failure, RUN_FAILED, USAGE};
 use crate::output;
 use plan::Caller;
 
@@ -49,11 +50,12 @@ fn run_in_machine(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
         flags.push(("vm.vcpus", "--cpus", cpus.to_string()));
     }
     let mut loaded = load(global, &flags)?;
-    loaded
-        .config
-        .guest
-        .kernel_params
-        .extend(args.kernel_param.iter().cloned());
+    for text in &args.kernel_param {
+        let param = text
+            .parse::<KernelParam>()
+            .map_err(|error| Failure::from_error(USAGE, &error))?;
+        loaded.config.guest.kernel_params.push(param.to_string());
+    }
     let caller = caller()?;
     let plan = plan::plan(args, &loaded.config, &caller)?;
     if !args.quiet {

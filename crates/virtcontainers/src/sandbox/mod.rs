@@ -22,7 +22,7 @@ use vc_types::{
 };
 
 pub use config::{SandboxConfig, Scratch, VmConfig};
-pub(crate) use create::create;
+pub(crate) use create::{MKFS, create};
 pub(crate) use delete::delete;
 pub(crate) use gc::gc;
 pub use gc::{GcReport, Removed};

@@ -50,6 +50,13 @@ pub(crate) struct VsockSockets {
 }
 
 impl VsockSockets {
+    /// The longest path of a socket that [`Self::create`] makes.
+    pub(crate) fn longest_path(sandbox: &Path) -> PathBuf {
+        sandbox
+            .join(DIRECTORY)
+            .join(format!("{SOCKET}_{}", guest::READY_PORT))
+    }
+
     /// Makes the sockets below `sandbox`, a directory of root's alone.
     ///
     /// # Errors

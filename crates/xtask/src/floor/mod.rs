@@ -1,107 +1,94 @@
-//! The floors: F1, a bare VM with our kernel and initrd until its modules are loaded; F2, the same
-//! and then a root of a share and an overlay, and the first byte of a static program in it.
+//! The floors: F1, the bare VM until the modules of its start are loaded; F2, the same, then the
+//! root of a share and an overlay, and the first byte of a static program in it; and what one
+//! connection carries when nothing but a loop is at its end.
 //!
 //! In place of the agent runs `bench/floor/init.c`, which is added to the same initrd. What it
 //! writes comes over the serial line.
 
+mod machine;
 mod vm;
 
-use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
-use guest_image::GuestAssets;
 use guest_image::build::cpio::{Archive, Entry};
 
-use crate::median::median;
-use vm::{Share, Vm};
+use crate::stream::{Rates, receive, send};
+pub(crate) use machine::Machine;
+use vm::Vm;
 
 /// The floor's init in the initrd.
 const INIT: &str = "floor";
 
-#[derive(Debug, Args)]
-pub(crate) struct Options {
-    /// How often each floor is measured; the two take turns
-    #[arg(long, default_value_t = 10)]
-    runs: usize,
-    /// The guest assets
-    #[arg(long, value_name = "DIR")]
-    guest: PathBuf,
-    /// The virtiofsd
-    #[arg(long, value_name = "FILE")]
-    virtiofsd: PathBuf,
-    /// The floor's init, in C
-    #[arg(long, value_name = "FILE", default_value = "bench/floor/init.c")]
-    init: PathBuf,
-    /// A static program that is run with the arguments behind it
-    #[arg(last = true, default_values = ["/bin/busybox", "echo", "hello"])]
-    program: Vec<String>,
+/// The host's port that the guest streams to.
+const PORT: u32 = 1;
+
+/// Everything that the floors have in common.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    machine: Machine,
+    initrd: PathBuf,
+    /// What is shared, and the root in it.
+    shared: PathBuf,
+    root: String,
 }
 
-/// Measures both floors; returns the table.
-pub(crate) fn run(options: &Options) -> Result<String> {
-    ensure!(options.runs > 0, "--runs 0 measures nothing");
-    let assets = GuestAssets::open(&options.guest)?;
-    let work = tempfile::tempdir()?;
-    let initrd = add_init(&assets, &options.init, work.path())?;
-    let root = work.path().join("root");
-    make_root(&root, Path::new(&options.program[0]))?;
-
-    let ready = Vm {
-        assets: &assets,
-        initrd: &initrd,
-        arguments: "ready".into(),
-        share: None,
-    };
-    let share = Share {
-        virtiofsd: &options.virtiofsd,
-        root: &root,
-        work: work.path(),
-    };
-    let arguments = format!("run {} {}", vm::TAG, options.program.join(" "));
-    let program = Vm {
-        assets: &assets,
-        initrd: &initrd,
-        arguments,
-        share: Some(share),
-    };
-    let (mut f1, mut f2) = (Vec::new(), Vec::new());
-    for _ in 0..options.runs {
-        f1.push(ready.time_to_first_byte().context("F1")?);
-        f2.push(program.time_to_first_byte().context("F2")?);
+impl Floor {
+    /// Makes the floor of `machine`: init from its `source` in C, the root `shared`/`root`.
+    pub(crate) fn make(
+        machine: Machine,
+        source: &Path,
+        shared: &Path,
+        root: &str,
+        work: &Path,
+    ) -> Result<Self> {
+        let initrd = add_init(&machine.initrd, source, work)?;
+        Ok(Self {
+            machine,
+            initrd,
+            shared: shared.into(),
+            root: root.into(),
+        })
     }
-    Ok(table(&f1, &f2))
-}
 
-fn table(f1: &[Duration], f2: &[Duration]) -> String {
-    let mut text = format!(
-        "{:<34} {:>8} {:>8} {:>8}\n",
-        "floor (seconds)", "median", "min", "max"
-    );
-    for (name, times) in [
-        ("F1: a bare VM to ready", f1),
-        ("F2: F1, root, program's first byte", f2),
-    ] {
-        let seconds = |t: Option<&Duration>| t.map_or(0.0, Duration::as_secs_f64);
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{name:<34} {:>8.3} {:>8.3} {:>8.3}",
-            median(times).as_secs_f64(),
-            seconds(times.iter().min()),
-            seconds(times.iter().max()),
-        );
+    /// F1.
+    pub(crate) fn ready(&self) -> Result<Duration> {
+        self.start("ready")?.first_byte().context("F1")
     }
-    text
+
+    /// F2.
+    pub(crate) fn program(&self, program: &[&str]) -> Result<Duration> {
+        let tag = self.machine.share_tag()?;
+        let arguments = format!("run {tag} {} {}", self.root, program.join(" "));
+        self.start(&arguments)?.first_byte().context("F2")
+    }
+
+    /// How fast `bytes` go each way.
+    pub(crate) fn stream(&self, bytes: u64) -> Result<Rates> {
+        let mut vm = self.start(&format!("stream {PORT} {bytes}"))?;
+        let listener = vm.listen(PORT)?;
+        let mut from_guest = vm.accept(&listener)?;
+        let out = receive(&mut from_guest, bytes).context("out of the bare VM")?;
+        let mut to_guest = vm.accept(&listener)?;
+        let begin = std::time::Instant::now();
+        send(&mut to_guest, bytes).context("into the bare VM")?;
+        to_guest.shutdown(std::net::Shutdown::Write)?;
+        to_guest.read_exact(&mut [0])?;
+        Ok(Rates::new(bytes, out, begin.elapsed()))
+    }
+
+    fn start(&self, arguments: &str) -> Result<Vm> {
+        let parameters = format!("rdinit=/{INIT} -- {arguments}");
+        Vm::start(&self.machine, &self.initrd, &self.shared, &parameters)
+    }
 }
 
-/// The assets' initrd with the floor's init behind it: the kernel unpacks both archives.
-fn add_init(assets: &GuestAssets, source: &Path, work: &Path) -> Result<PathBuf> {
+/// The initrd with the floor's init behind it: the kernel unpacks both archives.
+fn add_init(initrd: &Path, source: &Path, work: &Path) -> Result<PathBuf> {
     let program = work.join("init");
     let status = Command::new("gcc")
         .args(["-O2", "-Wall", "-static", "-s", "-o"])
@@ -122,22 +109,7 @@ fn add_init(assets: &GuestAssets, source: &Path, work: &Path) -> Result<PathBuf>
         },
     );
     let path = work.join("initrd");
-    fs::write(
-        &path,
-        [fs::read(assets.initrd())?, archive.finish()].concat(),
-    )?;
+    let own = fs::read(initrd).with_context(|| initrd.display().to_string())?;
+    fs::write(&path, [own, archive.finish()].concat())?;
     Ok(path)
-}
-
-/// A root with one program in it, at the program's own path.
-fn make_root(root: &Path, program: &Path) -> Result<()> {
-    let inside = root.join(
-        program
-            .strip_prefix("/")
-            .context("the program's path is relative")?,
-    );
-    fs::create_dir_all(inside.parent().unwrap_or(root))?;
-    fs::copy(program, &inside).with_context(|| format!("cannot copy {}", program.display()))?;
-    fs::set_permissions(&inside, fs::Permissions::from_mode(0o755))?;
-    Ok(())
 }

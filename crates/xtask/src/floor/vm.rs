@@ -1,193 +1,206 @@
-//! One VM of a floor, from its start to the first byte on its serial line.
+//! One VM of a floor, from its start to what it writes on its serial line.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use guest_image::GuestAssets;
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
 
-/// The share's tag.
-pub(super) const TAG: &str = "virtc-system";
+use super::machine::{Machine, Replacement};
 
 /// How long a start may take before the measurement is given up.
-const START_MAX: Duration = Duration::from_secs(60);
+pub(super) const START_MAX: Duration = Duration::from_secs(60);
 
 /// How long the VM may pause within a complaint.
 const COMPLAINT_MAX: Duration = Duration::from_millis(500);
 
-/// How long virtiofsd may take to listen.
-const LISTEN_MAX: Duration = Duration::from_secs(5);
+/// The guest's context id; each VM has a device of its own.
+const GUEST_CID: u64 = 3;
 
-/// The kernel's parameters, as virtc gives them under emulation.
-const KERNEL_PARAMETERS: &str = "console=ttyS0 quiet loglevel=1 panic=-1 cryptomgr.notests \
-    no_timer_check nowatchdog tsc=reliable lpj=10000000 8250.nr_uarts=1 lsm=landlock,yama audit=0 \
-    initcall_blacklist=cubictcp_register,init_blk_tracer,crypto_kdf108_init,crc_t10dif_mod_init,\
-crc64_rocksoft_mod_init,load_system_certificate_list";
+/// The size of the scratch disk, sparse.
+const SCRATCH_BYTES: u64 = 10 << 30;
 
-/// A VM to start.
+/// How virtc formats its scratch disk (`vc-storage`, `format_spec`).
+const FORMAT: &str = "-q -F -b 4096 -m 0 -i 16384 -G 256 \
+    -O ^has_journal,^metadata_csum,^resize_inode \
+    -E lazy_itable_init=1,assume_storage_prezeroed=1,nodiscard";
+
+/// A VM that runs, with the processes and the thread of its devices.
 #[derive(Debug)]
-pub(super) struct Vm<'a> {
-    pub(super) assets: &'a GuestAssets,
-    pub(super) initrd: &'a Path,
-    /// What the floor's init is to do.
-    pub(super) arguments: String,
-    pub(super) share: Option<Share<'a>>,
+pub(super) struct Vm {
+    vmm: Child,
+    share: Child,
+    vsock: Option<JoinHandle<vc_vsock_device::Result<()>>>,
+    serial: UnixStream,
+    /// When the first process was started.
+    pub(super) begin: Instant,
+    directory: TempDir,
 }
 
-/// A directory that is served to the guest.
-#[derive(Debug)]
-pub(super) struct Share<'a> {
-    pub(super) virtiofsd: &'a Path,
-    pub(super) root: &'a Path,
-    pub(super) work: &'a Path,
-}
+impl Vm {
+    /// Starts everything at once, as virtc does. The scratch disk is there before.
+    pub(super) fn start(
+        machine: &Machine,
+        initrd: &Path,
+        shared: &Path,
+        parameters: &str,
+    ) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let at = |name: &str| directory.path().join(name);
+        let (vsock_socket, share_socket, scratch) = (at("vhost"), at("share"), at("scratch"));
+        format(&scratch)?;
+        let vsock = start_vsock(directory.path(), &vsock_socket)?;
+        let share_listener = UnixListener::bind(&share_socket)?;
+        let (serial, theirs) = UnixStream::pair()?;
+        serial.set_read_timeout(Some(START_MAX))?;
+        let args = machine.vmm_args(&Replacement {
+            initrd,
+            vsock: &vsock_socket,
+            share: &share_socket,
+            scratch: &scratch,
+            parameters,
+        })?;
 
-/// A child that does not outlive the measurement.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let begin = Instant::now();
+        let mut share = Command::new(&machine.virtiofsd)
+            .args(machine.share_args(shared))
+            .stdin(Stdio::from(OwnedFd::from(share_listener)))
+            .spawn()
+            .with_context(|| machine.virtiofsd.display().to_string())?;
+        let vmm = Command::new(&machine.vmm)
+            .args(args)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn();
+        let vmm = match vmm {
+            Ok(vmm) => vmm,
+            Err(error) => {
+                end(&mut share);
+                return Err(error).context(machine.vmm.display().to_string());
+            }
+        };
+        Ok(Self {
+            vmm,
+            share,
+            vsock: Some(vsock),
+            serial,
+            begin,
+            directory,
+        })
     }
-}
 
-impl Vm<'_> {
-    /// Starts the VM, and the share at the same moment; ends both at the first byte.
-    pub(super) fn time_to_first_byte(&self) -> Result<Duration> {
-        let (mut ours, theirs) = UnixStream::pair()?;
-        ours.set_read_timeout(Some(START_MAX))?;
-        let start = Instant::now();
-        let _share = self.share.as_ref().map(Share::start).transpose()?;
-        let _vm = Running(self.command(theirs).spawn().context("qemu-system-x86_64")?);
+    /// How long the VM took to its first byte on the serial line.
+    pub(super) fn first_byte(&mut self) -> Result<Duration> {
         let mut text = vec![0; 4096];
-        match ours.read(&mut text) {
+        match self.serial.read(&mut text) {
             Ok(0) => bail!("the VM ended before it wrote anything"),
             Ok(n) => {
-                let time = start.elapsed();
+                let time = self.begin.elapsed();
                 text.truncate(n);
-                if !is_expected(&text) {
-                    bail!("the VM wrote {:?}", complaint(text, ours));
-                }
+                let complaint = is_complaint(&text);
+                ensure!(!complaint, "the VM wrote {:?}", self.complaint(text));
                 Ok(time)
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Err(e) if is_timeout(&e) => {
                 bail!("the VM wrote nothing within {} s", START_MAX.as_secs())
             }
             Err(e) => Err(e.into()),
         }
     }
 
-    fn command(&self, serial: UnixStream) -> Command {
-        let parameters = format!(
-            "{KERNEL_PARAMETERS} rdinit=/{} -- {}",
-            super::INIT,
-            self.arguments
-        );
-        let mut command = Command::new("qemu-system-x86_64");
-        command
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-no-reboot",
-                "-display",
-                "none",
-            ])
-            .args([
-                "-accel",
-                "tcg,thread=multi,tb-size=128",
-                "-cpu",
-                "max,-erms",
-                "-smp",
-                "2",
-            ])
-            .args([
-                "-m",
-                "1024M",
-                "-object",
-                "memory-backend-memfd,id=memory,size=1024M,share=on",
-            ])
-            .arg("-machine")
-            .arg(
-                "q35,memory-backend=memory,usb=off,smbus=off,sata=off,smm=off,graphics=off,\
-                 i8042=off,hpet=off,dump-guest-core=off",
-            )
-            .args(["-bios", "qboot.rom", "-device", "virtio-rng-pci"])
-            .arg("-kernel")
-            .arg(self.assets.vmlinux())
-            .arg("-initrd")
-            .arg(self.initrd)
-            .args(["-append", &parameters])
-            .args([
-                "-chardev",
-                "socket,id=serial,fd=0",
-                "-serial",
-                "chardev:serial",
-            ])
-            .stdin(Stdio::from(OwnedFd::from(serial)));
-        if let Some(share) = &self.share {
-            let device = format!("vhost-user-fs-pci,chardev=share,tag={TAG}");
-            let socket = format!("socket,id=share,path={}", share.socket().display());
-            command.args(["-chardev", &socket, "-device", &device]);
+    /// The socket at which a call of the guest to the host's `port` arrives.
+    pub(super) fn listen(&self, port: u32) -> Result<UnixListener> {
+        let listener =
+            UnixListener::bind(self.directory.path().join(format!("vsock.sock_{port}")))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
+    /// Waits for a call of the guest.
+    pub(super) fn accept(&mut self, listener: &UnixListener) -> Result<UnixStream> {
+        let deadline = Instant::now() + START_MAX;
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false)?;
+                    stream.set_read_timeout(Some(START_MAX))?;
+                    stream.set_write_timeout(Some(START_MAX))?;
+                    return Ok(stream);
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    let ended = self.vmm.try_wait()?.is_some();
+                    ensure!(!ended, "the VM wrote {:?}", self.complaint(Vec::new()));
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(e) => return Err(e).context("the VM did not call"),
+            }
         }
-        command
+    }
+
+    /// The text and what follows it within a moment.
+    fn complaint(&mut self, mut text: Vec<u8>) -> String {
+        let _ = self.serial.set_read_timeout(Some(COMPLAINT_MAX));
+        let mut more = vec![0; 4096];
+        while let Ok(n @ 1..) = self.serial.read(&mut more)
+            && text.len() < more.len()
+        {
+            text.extend_from_slice(&more[..n]);
+        }
+        String::from_utf8_lossy(&text).trim().to_owned()
     }
 }
 
-impl Share<'_> {
-    fn socket(&self) -> std::path::PathBuf {
-        self.work.join("share.sock")
+impl Drop for Vm {
+    fn drop(&mut self) {
+        end(&mut self.vmm);
+        end(&mut self.share);
+        // The device ends with its VMM.
+        let _ = self.vsock.take().map(JoinHandle::join);
     }
+}
 
-    fn start(&self) -> Result<Running> {
-        let socket = self.socket();
-        let _ = std::fs::remove_file(&socket);
-        let child = Command::new(self.virtiofsd)
-            .args([
-                "--sandbox",
-                "none",
-                "--log-level",
-                "error",
-                "--cache",
-                "auto",
-            ])
-            .arg("--socket-path")
-            .arg(&socket)
-            .arg("--shared-dir")
-            .arg(self.root)
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| self.virtiofsd.display().to_string())?;
-        let running = Running(child);
-        let begin = Instant::now();
-        while !socket.exists() {
-            if begin.elapsed() > LISTEN_MAX {
-                bail!("virtiofsd does not listen after {} s", LISTEN_MAX.as_secs());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(running)
-    }
+fn end(child: &mut Child) {
+    // It may have ended by itself.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// The vsock device of virtc, in a thread.
+fn start_vsock(
+    directory: &Path,
+    vhost_socket: &Path,
+) -> Result<JoinHandle<vc_vsock_device::Result<()>>> {
+    let options = vc_vsock_device::Options {
+        vhost_socket: UnixListener::bind(vhost_socket)?.into(),
+        host_socket: UnixListener::bind(directory.join("vsock.sock"))?.into(),
+        upcall_dir: File::open(directory)?.into(),
+        guest_cid: GUEST_CID,
+    };
+    let thread = std::thread::Builder::new().name("vsock".into());
+    Ok(thread.spawn(move || vc_vsock_device::run(options))?)
+}
+
+fn format(image: &Path) -> Result<()> {
+    File::create(image)?.set_len(SCRATCH_BYTES)?;
+    let status = Command::new("mkfs.ext4")
+        .args(FORMAT.split_whitespace())
+        .arg(image)
+        .status()
+        .context("mkfs.ext4")?;
+    ensure!(status.success(), "mkfs.ext4 failed: {status}");
+    Ok(())
 }
 
 /// Init names itself before what failed, and the kernel writes nothing but what ends it.
-fn is_expected(text: &[u8]) -> bool {
-    !text.starts_with(b"floor: ") && !text.starts_with(b"[")
+fn is_complaint(text: &[u8]) -> bool {
+    text.starts_with(b"floor: ") || text.starts_with(b"[")
 }
 
-/// The text and what follows it within a moment.
-fn complaint(mut text: Vec<u8>, mut serial: UnixStream) -> String {
-    let _ = serial.set_read_timeout(Some(COMPLAINT_MAX));
-    let mut more = vec![0; 4096];
-    while let Ok(n @ 1..) = serial.read(&mut more)
-        && text.len() < more.len()
-    {
-        text.extend_from_slice(&more[..n]);
-    }
-    String::from_utf8_lossy(&text).trim().to_owned()
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

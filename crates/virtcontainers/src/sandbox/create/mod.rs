@@ -14,6 +14,8 @@ mod prepare;
 
 use std::sync::Arc;
 
+pub(crate) use prepare::MKFS;
+
 use vc_store::{SandboxRecord, Verb};
 use vc_types::Timeline;
 

@@ -5,22 +5,29 @@ use std::sync::Arc;
 use guest_image::GuestAssets;
 use rustix::process::geteuid;
 use vc_config::HostFacts;
+use vc_hypervisor::qemu::CAPABILITIES;
 use vc_hypervisor::{Accelerator, HostDevices};
 use vc_launch::User;
-use vc_storage::{Access as ShareAccess, Rights, SharePlan, Source, Virtiofsd, host_system};
+use vc_storage::{
+    Access as ShareAccess, CachePolicy, Rights, SharePlan, Source, Virtiofsd, host_system,
+};
 use vc_store::{ContainerRecord, SandboxRecord};
-use vc_types::ContainerId;
+use vc_types::{ByteSize, ContainerId};
 
 use super::super::config::{SandboxConfig, Scratch};
+use super::super::vsock::VsockSockets;
 use crate::container::placement::Placement;
 use crate::error::{Error, Result};
 use crate::runtime::Shared;
+
+/// Bytes of a Unix socket's path, see unix(7).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Host memory that a VMM and its device processes need besides the guest's.
 const OVERHEAD_MIB: u64 = 64;
 
 /// Where distributions put the program that formats the scratch disk.
-const MKFS: [&str; 3] = [
+pub(crate) const MKFS: [&str; 3] = [
     "/usr/sbin/mkfs.ext4",
     "/sbin/mkfs.ext4",
     "/usr/bin/mkfs.ext4",
@@ -45,7 +52,8 @@ impl Prepared {
         if !geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        check_memory(&config)?;
+        check_size(&config)?;
+        check_socket_path(runtime.store.root(), &config)?;
         let host = &runtime.config;
         let choice = config.vm.accelerator;
         let accelerator = HostDevices::default().accelerator(choice)?.accelerator;
@@ -60,7 +68,7 @@ impl Prepared {
             let placement = Placement::of(container)?;
             host_system_wanted |= placement.host_system;
             if !placement.entries.is_empty() {
-                add_entries(user.get_or_insert_with(invokers_share), &placement)?;
+                add_entries(user.get_or_insert_with(|| invokers_share(host)), &placement)?;
             }
             containers.push((container.id.clone(), placement));
         }
@@ -111,15 +119,39 @@ impl Prepared {
     }
 }
 
-fn check_memory(config: &SandboxConfig) -> Result<()> {
-    let available = HostFacts::read()?.memory_available;
-    if config.vm.memory.mib() + OVERHEAD_MIB > available.mib() {
+/// What is short on the host is said before anything boots.
+fn check_size(config: &SandboxConfig) -> Result<()> {
+    let (host, vm) = (HostFacts::read()?, &config.vm);
+    let min = ByteSize::from_mib(CAPABILITIES.memory_mib_min);
+    if vm.memory < min {
+        let wanted = vm.memory;
+        return Err(Error::MemoryMin { wanted, min });
+    }
+    if vm.memory.mib() + OVERHEAD_MIB > host.memory_available.mib() {
         return Err(Error::Memory {
-            wanted: config.vm.memory,
-            available,
+            wanted: vm.memory,
+            available: host.memory_available,
+        });
+    }
+    if vm.vcpus > host.cpus {
+        return Err(Error::Processors {
+            wanted: vm.vcpus,
+            available: host.cpus,
         });
     }
     Ok(())
+}
+
+/// The address of a Unix socket holds 107 bytes.
+fn check_socket_path(root: &Path, config: &SandboxConfig) -> Result<()> {
+    let longest = VsockSockets::longest_path(&root.join(&config.id));
+    match longest.as_os_str().len() {
+        0..=SOCKET_PATH_BYTES_MAX => Ok(()),
+        _ => Err(Error::LongName {
+            sandbox: config.id.clone(),
+            root: root.to_owned(),
+        }),
+    }
 }
 
 fn open_assets(config: &vc_config::Config) -> Result<GuestAssets> {
@@ -159,13 +191,18 @@ fn find_mkfs() -> Result<PathBuf> {
 }
 
 /// The share of what the invoker names, which is root for now.
-fn invokers_share() -> SharePlan {
+fn invokers_share(config: &vc_config::Config) -> SharePlan {
     let user = User {
         uid: 0,
         gid: 0,
         groups: Vec::new(),
     };
-    SharePlan::new("the share of the invoker's files", Rights::Invoker(user))
+    let mut plan = SharePlan::new("the share of the invoker's files", Rights::Invoker(user));
+    plan.cache = match config.share.cache {
+        vc_config::ShareCache::Auto => CachePolicy::Auto,
+        vc_config::ShareCache::Always => CachePolicy::Always,
+    };
+    plan
 }
 
 fn add_entries(share: &mut SharePlan, placement: &Placement) -> Result<()> {

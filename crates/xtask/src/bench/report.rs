@@ -1,0 +1,164 @@
+//! What is printed.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+
+use super::measure::{Measured, megabytes, milliseconds};
+use super::record::Record;
+use super::table::Table;
+use super::target::{Limit, Target};
+use super::timeline;
+use crate::median::median;
+use crate::stream::Rates;
+
+/// Times, steps, streams, memory and targets, for a terminal or for a page.
+pub(super) fn text(
+    measured: &Measured,
+    targets: &[Target],
+    record: &Record,
+    markdown: bool,
+) -> Result<String> {
+    let mut text = String::new();
+    let (starts, streams) = (measured.starts.len(), measured.virtc_rates.len());
+    let cpus = std::thread::available_parallelism()?;
+    let accelerator = &measured.accelerator;
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "{}: a host of {cpus} processors, {accelerator}; a machine of {}. Medians of {starts} starts \
+         and floors in turns, and of {streams} streams in turns; the program is a static `echo`.",
+        record.day, measured.machine,
+    );
+    let sections = [
+        times(measured),
+        steps(measured),
+        streams_table(measured),
+        memory(measured),
+        verdicts(targets),
+    ];
+    for table in sections {
+        text.push('\n');
+        text.push_str(&if markdown {
+            table.markdown()
+        } else {
+            table.text()
+        });
+    }
+    if !markdown {
+        let _ = writeln!(text, "\neach measurement: {}", record.path.display());
+    }
+    Ok(text)
+}
+
+fn times(measured: &Measured) -> Table {
+    let ms = |times: &mut dyn Iterator<Item = std::time::Duration>| {
+        times.map(milliseconds).collect::<Vec<_>>()
+    };
+    let mut table = Table::new(&[
+        "from before the first process, ms",
+        "median",
+        "least",
+        "most",
+    ]);
+    for (name, times) in [
+        (
+            "F1: the bare VM to ready",
+            ms(&mut measured.f1.iter().copied()),
+        ),
+        (
+            "F2: F1, root, program's first byte",
+            ms(&mut measured.f2.iter().copied()),
+        ),
+        (
+            "virtc run: first byte",
+            ms(&mut measured.starts.iter().map(|s| s.output)),
+        ),
+        (
+            "virtc run: ended",
+            ms(&mut measured.starts.iter().map(|s| s.exit)),
+        ),
+    ] {
+        table.row(spread(name, &times));
+    }
+    table
+}
+
+fn steps(measured: &Measured) -> Table {
+    let timelines: Vec<_> = measured.starts.iter().map(|s| s.rows.as_slice()).collect();
+    let mut table = Table::new(&["clock points and steps, ms", "since exec", "took"]);
+    for row in timeline::medians(&timelines) {
+        let indent = if row.is_point { "" } else { "  " };
+        table.row(vec![
+            format!("{indent}{}", row.name),
+            figure(row.at),
+            figure(row.took),
+        ]);
+    }
+    table
+}
+
+fn streams_table(measured: &Measured) -> Table {
+    let mut table = Table::new(&["streams, MB/s", "median", "least", "most"]);
+    let of = |rates: &[Rates], get: fn(&Rates) -> f64| rates.iter().map(get).collect::<Vec<_>>();
+    for (name, rates) in [
+        ("out: virtc run", of(&measured.virtc_rates, |r| r.out)),
+        (
+            "out: bare VM, one connection",
+            of(&measured.bare_rates, |r| r.out),
+        ),
+        ("in: virtc run", of(&measured.virtc_rates, |r| r.into)),
+        (
+            "in: bare VM, one connection",
+            of(&measured.bare_rates, |r| r.into),
+        ),
+    ] {
+        table.row(spread(name, &rates));
+    }
+    table
+}
+
+fn memory(measured: &Measured) -> Table {
+    let mut table = Table::new(&["memory besides the VMM, PSS", "MB"]);
+    for process in &measured.processes {
+        let mb = megabytes(process.pss_kib << 10);
+        table.row(vec![process.title(), figure(mb)]);
+    }
+    table
+}
+
+fn verdicts(targets: &[Target]) -> Table {
+    let mut table = Table::new(&["target", "figure", "limit", "verdict"]);
+    for target in targets {
+        let side = match target.limit {
+            Limit::AtMost(_) => "≤",
+            Limit::AtLeast(_) => "≥",
+        };
+        let value = |figure: f64| match target.unit {
+            "×" => format!("{figure:.2}"),
+            unit => format!("{figure:.1} {unit}"),
+        };
+        table.row(vec![
+            target.name.clone(),
+            value(target.figure),
+            format!("{side} {}", value(target.limit.value())),
+            target.verdict().to_owned(),
+        ]);
+    }
+    table
+}
+
+fn spread(name: &str, figures: &[f64]) -> Vec<String> {
+    let least = figures.iter().copied().min_by(f64::total_cmp);
+    let most = figures.iter().copied().max_by(f64::total_cmp);
+    vec![
+        name.to_owned(),
+        figure(median(figures)),
+        figure(least.unwrap_or_default()),
+        figure(most.unwrap_or_default()),
+    ]
+}
+
+fn figure(value: f64) -> String {
+    format!("{value:.1}")
+}

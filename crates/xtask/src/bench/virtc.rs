@@ -1,0 +1,139 @@
+//! `virtc run`, as its caller sees it.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::timeline::{self, Row};
+use crate::process::Process;
+use crate::stream::{Rates, receive, send};
+
+/// The one program of the root.
+pub(super) const BUSYBOX: &str = "/bin/busybox";
+
+/// What a start runs: a static program that prints a line and ends.
+pub(super) const PROGRAM: [&str; 3] = [BUSYBOX, "echo", "hello"];
+
+/// Where the virtc and the root are.
+#[derive(Debug)]
+pub(super) struct Virtc {
+    pub(super) program: PathBuf,
+    pub(super) root: PathBuf,
+}
+
+/// One start, from before its process to after it.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) rows: Vec<Row>,
+    pub(super) output: Duration,
+    pub(super) exit: Duration,
+}
+
+impl Virtc {
+    /// A cold start of a program that ends at once.
+    pub(super) fn start(&self) -> Result<Start> {
+        let mut command = self.command(&["--timeline"], &PROGRAM);
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        let begin = Instant::now();
+        let mut child = Running::spawn(&mut command)?;
+        let mut stdout = child.0.stdout.take().context("no stdout")?;
+        stdout
+            .read_exact(&mut [0])
+            .context("virtc printed nothing")?;
+        let output = begin.elapsed();
+        let status = child.0.wait()?;
+        let exit = begin.elapsed();
+        let mut text = String::new();
+        if let Some(mut stderr) = child.0.stderr.take() {
+            stderr.read_to_string(&mut text)?;
+        }
+        ensure!(status.success(), "virtc: {status}: {text}");
+        Ok(Start {
+            rows: timeline::parse(&text),
+            output,
+            exit,
+        })
+    }
+
+    /// Calls `look` with the processes of a sandbox whose job waits for input.
+    pub(super) fn waiting<T>(&self, look: impl FnOnce(&[Process]) -> Result<T>) -> Result<T> {
+        let mut command = self.command(&[], &[BUSYBOX, "cat"]);
+        command.stdin(Stdio::piped());
+        let mut child = Running::spawn(&mut command)?;
+        let mut stdin = child.0.stdin.take().context("no stdin")?;
+        let mut stdout = child.0.stdout.take().context("no stdout")?;
+        stdin.write_all(b"\n")?;
+        stdout
+            .read_exact(&mut [0])
+            .context("the job answered nothing")?;
+        let seen = look(&Process::tree(child.0.id())?)?;
+        drop(stdin);
+        child.finish()?;
+        Ok(seen)
+    }
+
+    /// How fast `bytes` go each way through the standard streams.
+    pub(super) fn stream(&self, bytes: u64) -> Result<Rates> {
+        let script = format!(
+            "{BUSYBOX} dd if=/dev/zero bs=64k count={} 2>/dev/null; {BUSYBOX} cat >/dev/null; echo",
+            bytes >> 16,
+        );
+        let mut command = self.command(&[], &[BUSYBOX, "sh", "-c", &script]);
+        command.stdin(Stdio::piped());
+        let mut child = Running::spawn(&mut command)?;
+        let mut stdin = child.0.stdin.take().context("no stdin")?;
+        let mut stdout = child.0.stdout.take().context("no stdout")?;
+        let out = receive(&mut stdout, bytes).context("out of the sandbox")?;
+        let begin = Instant::now();
+        send(&mut stdin, bytes).context("into the sandbox")?;
+        drop(stdin);
+        stdout.read_exact(&mut [0])?;
+        let rates = Rates::new(bytes, out, begin.elapsed());
+        child.finish()?;
+        Ok(rates)
+    }
+
+    /// It begins in `/`, which is not shared, so that the root is all that the guest gets.
+    fn command(&self, flags: &[&str], program: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .current_dir(Path::new("/"))
+            .args(["run", "--timeout", "120"])
+            .args(flags)
+            .arg("--rootfs")
+            .arg(&self.root)
+            .arg("--")
+            .args(program)
+            .stdout(Stdio::piped());
+        command
+    }
+}
+
+/// A virtc that does not outlive the measurement.
+struct Running(Child);
+
+impl Running {
+    fn spawn(command: &mut Command) -> Result<Self> {
+        let child = command.spawn();
+        Ok(Self(child.with_context(|| {
+            format!("{}", command.get_program().display())
+        })?))
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let status = self.0.wait()?;
+        ensure!(status.success(), "virtc: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has mostly ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
