@@ -60,15 +60,16 @@ else
 fi
 
 target=$(host_target)
-cargo build --quiet --release --target "$target" -p virtc-agent -p guest-image \
-    --features guest-image/build
+cargo build --quiet --release --target "$target" -p guest-image --features guest-image/build
+cargo build --quiet --profile guest --target "$target" -p virtc-agent
 built=${CARGO_TARGET_DIR:-target}/$target/release
+agent=${CARGO_TARGET_DIR:-target}/$target/guest/virtc-agent
 step "guest agent" "built"
 
 mkdir -p "$guest"
 inputs=$({
     printf '%s\n' "$source"
-    sha256sum <"$built/virtc-agent"
+    sha256sum <"$agent"
     sha256sum <"$built/guest-image"
     sha256sum <"$list"
 } | sha256sum | cut -c 1-64)
@@ -77,10 +78,6 @@ if [ "$(cat "$guest/inputs" 2>/dev/null)" = "$inputs" ] && [ -e "$guest/current/
     exit 0
 fi
 
-agent=$(mktemp "$guest/.agent-XXXXXX")
-trap 'rm -f "$agent"' EXIT
-# Symbols are for the agent's developers, and every start would carry them.
-strip --strip-all -o "$agent" "$built/virtc-agent"
 "$built/guest-image" build "$@" --agent "$agent" --list "$list" --out "$guest" >/dev/null
 printf '%s\n' "$inputs" >"$guest/inputs"
 

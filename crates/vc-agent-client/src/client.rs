@@ -243,7 +243,7 @@ impl AgentClient {
             .wait_process(Context::default(), &request)
             .await
             .map_err(Error::from_ttrpc(call, "", Duration::ZERO))?;
-        response.start_error = crate::text::clean(&response.start_error);
+        response.start_error = vc_types::one_line(&response.start_error);
         Ok(response)
     }
 

@@ -127,7 +127,7 @@ impl Error {
                 Self::Agent {
                     call,
                     code,
-                    message: crate::text::clean(status.message()),
+                    message: vc_types::one_line(status.message()),
                 }
             }
             source => Self::Broken { call, source },

@@ -13,11 +13,9 @@ mod client;
 mod error;
 mod ready;
 pub mod stream;
-mod text;
 mod transport;
 
 pub use client::{AgentClient, CallLimits};
 pub use error::{Error, Result};
 pub use ready::{Ready, ReadyListener};
-pub use text::clean;
 pub use transport::Transport;

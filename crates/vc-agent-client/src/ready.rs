@@ -119,7 +119,7 @@ async fn read_report(stream: UnixStream) -> Result<Ready> {
         }
     }
     let mut ready: Ready = serde_json::from_slice(&line).map_err(|error| bad(error.to_string()))?;
-    ready.version = crate::text::clean(&ready.version);
+    ready.version = vc_types::one_line(&ready.version);
     Ok(ready)
 }
 

@@ -108,7 +108,7 @@ async fn attach(
                 .map_err(|error| bad(error.to_string()))?
             {
                 Some(Frame::HelloOk) => return Ok(()),
-                Some(Frame::Error(text)) => return Err(bad(crate::text::clean(text))),
+                Some(Frame::Error(text)) => return Err(bad(vc_types::one_line(text))),
                 Some(_) => return Err(bad("the first frame is not an answer".into())),
                 None => {}
             }
@@ -233,7 +233,7 @@ impl Incoming {
                     }
                     return Ok(end);
                 }
-                Some(Frame::Error(text)) => return Err(bad(crate::text::clean(text))),
+                Some(Frame::Error(text)) => return Err(bad(vc_types::one_line(text))),
                 Some(_) => return Err(bad("a frame that only a reader sends".into())),
                 None => match self.fill(wait) {
                     Ok(true) => {}

@@ -100,19 +100,11 @@ pub fn last_lines(file: &File, lines_max: usize) -> io::Result<Vec<String>> {
 
 /// One line of a stranger's as it may be shown: no control characters, not too long.
 pub fn escape(line: &str) -> String {
-    let mut shown = String::new();
-    for (count, c) in line.trim_end().chars().enumerate() {
-        if count == LINE_CHARS_MAX {
-            shown.push('…');
-            break;
-        }
-        match c {
-            '\t' => shown.push(' '),
-            c if c.is_control() => shown.extend(c.escape_default()),
-            c => shown.push(c),
-        }
+    let shown = vc_types::one_line(line);
+    match shown.char_indices().nth(LINE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown,
     }
-    shown
 }
 
 /// Reads a pipe to its end into `log`, and reports each line to this process's own log as

@@ -48,7 +48,7 @@ impl SandboxDir {
         };
         loop {
             let begun = self.try_update(|record| match &record.operation {
-                Some(operation) if operation.owner.is_alive() => Err(busy(self, operation)),
+                Some(operation) if !operation.owner.has_ended() => Err(busy(self, operation)),
                 _ => begin(record, verb),
             });
             match begun {

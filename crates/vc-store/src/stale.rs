@@ -1,22 +1,27 @@
 //! What nobody looks after any more.
 
+use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
 use rustix::fs::FlockOperation;
 use rustix::fs::{AtFlags, Mode, OFlags, flock, openat, statat};
-use vc_types::BootId;
+use rustix::io::Errno;
+use vc_types::{BootId, ProcessIdentity};
 
 use crate::error::Result;
 use crate::limits::CREATING_WITHOUT_LOCK;
 use crate::lock::LOCK_FILE;
+use crate::operation::{OperationGuard, begin};
 use crate::record::{SandboxRecord, Verb};
+use crate::sandbox_dir::SandboxDir;
 use crate::store::{CREATING, Listed, REMOVING, Store};
 
 /// Something that `gc` removes.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
 pub enum Stale {
-    /// A sandbox; its processes and what else it has go before its directory.
+    /// A sandbox; its processes and what else it has go before its directory. It may be another
+    /// one's by now: [`SandboxDir::begin_gc`] asks again.
     Sandbox {
         /// Its state.
         record: SandboxRecord,
@@ -70,54 +75,90 @@ impl Store {
             found.push(Stale::Leftover { name });
         }
         for name in self.hidden(CREATING)? {
-            if self.is_abandoned(&name)? {
+            if self.abandoned(&name)?.is_some() {
                 found.push(Stale::Leftover { name });
             }
         }
         Ok(found)
     }
 
-    /// Removes a directory that [`Store::stale`] called a leftover. Other names do nothing.
+    /// Removes a directory that [`Store::stale`] called a leftover, unless somebody is at it
+    /// again. Other names do nothing.
     ///
     /// # Errors
     ///
     /// Those of [`Store::remove`].
     pub fn remove_leftover(&self, name: &str) -> Result<()> {
-        let hidden = name.starts_with(REMOVING) || name.starts_with(CREATING);
-        if hidden && !name.contains('/') {
-            self.remove_hidden(name)
-        } else {
-            Ok(())
+        if name.contains('/') {
+            return Ok(());
         }
+        if name.starts_with(REMOVING) {
+            return self.remove_hidden(name);
+        }
+        if name.starts_with(CREATING)
+            && let Some(_lock) = self.abandoned(name)?
+        {
+            return self.remove_hidden(name);
+        }
+        Ok(())
     }
 
-    /// Whether the maker of a directory has ended: it holds the lock until it is done.
-    fn is_abandoned(&self, name: &str) -> Result<bool> {
+    /// The lock of a directory whose maker has ended: it holds the lock until it is done.
+    ///
+    /// A young one is not asked: its maker may be about to take the lock, and would not get it.
+    fn abandoned(&self, name: &str) -> Result<Option<Abandoned>> {
         let Some(root) = self.root_fd()? else {
-            return Ok(false);
+            return Ok(None);
         };
-        let lock = format!("{name}/{LOCK_FILE}");
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        if let Ok(file) = openat(&root, lock, flags, Mode::empty()) {
-            return Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
-        }
         let Ok(stat) = statat(&root, name, AtFlags::SYMLINK_NOFOLLOW) else {
-            return Ok(false);
+            return Ok(None);
         };
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         let age = i128::from(now.as_secs()) - i128::from(stat.st_mtime);
-        Ok(age > i128::from(CREATING_WITHOUT_LOCK.as_secs()))
+        if age <= i128::from(CREATING_WITHOUT_LOCK.as_secs()) {
+            return Ok(None);
+        }
+        let lock = format!("{name}/{LOCK_FILE}");
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(match openat(&root, lock, flags, Mode::empty()) {
+            Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive)
+                .is_ok()
+                .then(|| Abandoned(Some(file))),
+            Err(Errno::NOENT) => Some(Abandoned(None)),
+            Err(_) => None,
+        })
+    }
+}
+
+/// The lock of a directory that nobody makes any more, as far as it came to have one.
+struct Abandoned(#[expect(dead_code, reason = "held, not read")] Option<OwnedFd>);
+
+impl SandboxDir {
+    /// Begins the removal of a sandbox that nobody looks after, and says why nobody does.
+    ///
+    /// Whether that is so is asked with the lock held. Where somebody looks after it, the state
+    /// is left as it is, and nothing is returned.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::NotFound`] when somebody else removed it, and those of
+    /// [`SandboxDir::update`].
+    pub fn begin_gc(&self) -> Result<Option<(OperationGuard, StaleReason)>> {
+        let begun = self.try_update(|record| match reason(record) {
+            Some(reason) => begin(record, Verb::Gc).map(|begun| Some((begun, reason))),
+            None => Ok(None),
+        })?;
+        Ok(begun.map(|(begun, reason)| (OperationGuard::new(self, Verb::Gc, begun), reason)))
     }
 }
 
 fn reason(record: &SandboxRecord) -> Option<StaleReason> {
-    let lives = |process: Option<&vc_types::ProcessIdentity>| {
-        process.is_some_and(vc_types::ProcessIdentity::is_alive)
-    };
+    // One of which nothing is known may live.
+    let may_live = |process: Option<&ProcessIdentity>| process.is_some_and(|one| !one.has_ended());
     let owner = record.operation().map(|operation| &operation.owner);
-    if record.keep || lives(owner) || lives(record.keeper.as_ref()) {
+    if record.keep || may_live(owner) || may_live(record.keeper.as_ref()) {
         return None;
     }
     if BootId::current().is_ok_and(|current| current != record.boot_id) {

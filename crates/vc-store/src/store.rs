@@ -137,7 +137,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] when there is none.
+    /// [`Error::NotFound`] when there is none, [`Error::UnsafeRoot`] when others could change the
+    /// states.
     pub fn get(&self, id: &SandboxId) -> Result<SandboxDir> {
         match self.root_fd()? {
             Some(root) => SandboxDir::open(root, &self.root, id.as_str(), id, self.limits),
@@ -149,7 +150,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when the root cannot be read. A root that is not there has no sandboxes.
+    /// [`Error::Io`] when the root cannot be read, [`Error::UnsafeRoot`] when others could change
+    /// the states. A root that is not there has no sandboxes.
     pub fn list(&self) -> Result<Vec<Listed>> {
         let mut listed = Vec::new();
         let Some(root) = self.root_fd()? else {
@@ -184,25 +186,67 @@ impl Store {
     ///
     /// [`Error::Mounted`] or [`Error::Io`] when something could not be removed; the rest is.
     pub fn remove(&self, id: &SandboxId) -> Result<bool> {
-        let dir = match self.get(id) {
-            Ok(dir) => Some(dir),
-            Err(Error::NotFound { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        if let Some(dir) = &dir {
-            // A change that is being written ends first. One that does not end stops nobody.
-            let lock = dir.lock();
-            match &lock {
-                // Somebody else was faster.
-                Err(Error::NotFound { .. }) => {}
-                Err(error) => {
-                    tracing::warn!(sandbox = %id, %error, "removed without its lock");
-                    self.hide(dir)?;
-                }
-                Ok(_) => self.hide(dir)?,
+        match self.get(id) {
+            Ok(dir) => self.remove_dir(&dir),
+            Err(Error::NotFound { .. }) => self.remove_remains(id).map(|()| false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the directory that is held open as [`Store::remove`] does, but nothing when it is
+    /// gone, even when another sandbox has its name by now.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::remove`].
+    pub fn remove_dir(&self, dir: &SandboxDir) -> Result<bool> {
+        // A change that is being written ends first. One that does not end stops nobody.
+        let hidden = match &dir.lock() {
+            // Somebody else was faster.
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => {
+                tracing::warn!(sandbox = %dir.id(), %error, "removed without its lock");
+                self.hide(dir)
+            }
+            Ok(_) => self.hide(dir),
+        }?;
+        self.remove_remains(dir.id()).map(|()| hidden)
+    }
+
+    /// Removes a sandbox's directory as the end of an operation on it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TakenOver`] when somebody else took the operation over, [`Error::NotFound`] when
+    /// somebody else removed the directory, and those of [`Store::remove`].
+    pub fn remove_by(&self, operation: OperationGuard) -> Result<()> {
+        operation.check()?;
+        // The guard goes after the directory: until then others see who removes it.
+        self.remove_dir(operation.sandbox()).map(drop)
+    }
+
+    /// Gives the directory a hidden name, unless its name is not its own any more.
+    fn hide(&self, dir: &SandboxDir) -> Result<bool> {
+        let id = dir.id();
+        for attempt in 0..HIDDEN_NAME_TRIES {
+            if !dir.is_current() {
+                return Ok(false);
+            }
+            let name = hidden_name(REMOVING, id, attempt);
+            let flags = RenameFlags::NOREPLACE;
+            match renameat_with(dir.root(), id.as_str(), dir.root(), &name, flags) {
+                Ok(()) => return Ok(true),
+                Err(Errno::NOENT) => return Ok(false),
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(io_error("rename", dir.path())(errno)),
             }
         }
-        let mut result = Ok(dir.is_some());
+        Err(io_error("rename", dir.path())(Errno::EXIST))
+    }
+
+    /// Removes what removals of a sandbox have left under hidden names.
+    fn remove_remains(&self, id: &SandboxId) -> Result<()> {
+        let mut result = Ok(());
         for name in self.hidden(REMOVING)? {
             let of_it = |rest: &str| {
                 rest.split_once(':')
@@ -213,33 +257,6 @@ impl Store {
             }
         }
         result
-    }
-
-    /// Removes a sandbox's directory as the end of an operation on it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TakenOver`] when somebody else took the operation over, and those of
-    /// [`Store::remove`].
-    pub fn remove_by(&self, operation: OperationGuard) -> Result<()> {
-        operation.check()?;
-        let id = operation.sandbox().id().clone();
-        // The guard goes after the directory: until then others see who removes it.
-        self.remove(&id).map(drop)
-    }
-
-    fn hide(&self, dir: &SandboxDir) -> Result<()> {
-        let id = dir.id();
-        for attempt in 0..HIDDEN_NAME_TRIES {
-            let name = hidden_name(REMOVING, id, attempt);
-            let flags = RenameFlags::NOREPLACE;
-            match renameat_with(dir.root(), id.as_str(), dir.root(), &name, flags) {
-                Ok(()) | Err(Errno::NOENT) => return Ok(()),
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(io_error("rename", dir.path())(errno)),
-            }
-        }
-        Err(io_error("rename", dir.path())(Errno::EXIST))
     }
 
     /// Removes a hidden directory by its name.
@@ -286,29 +303,15 @@ impl Store {
         Ok(names)
     }
 
-    /// The root, where it is there.
+    /// The root, where it is there. Whoever may write to it may have made up every state in it,
+    /// so nothing is read from one that is not safe from others.
     pub(crate) fn root_fd(&self) -> Result<Option<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match openat(CWD, &self.root, flags, Mode::empty()) {
-            Ok(root) => Ok(Some(root)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(io_error("open", &self.root)(errno)),
-        }
-    }
-
-    /// The root, made where it is missing, and safe from others.
-    fn make_root(&self) -> Result<OwnedFd> {
-        use std::os::unix::fs::DirBuilderExt;
-        if self.root_fd()?.is_none() {
-            let mut builder = std::fs::DirBuilder::new();
-            builder.recursive(true).mode(0o700);
-            builder
-                .create(&self.root)
-                .map_err(io_error::<io::Error>("make", &self.root))?;
-        }
-        let root = self
-            .root_fd()?
-            .ok_or_else(|| io_error("open", &self.root)(Errno::NOENT))?;
+        let root = match openat(CWD, &self.root, flags, Mode::empty()) {
+            Ok(root) => root,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(io_error("open", &self.root)(errno)),
+        };
         let stat = fstat(&root).map_err(io_error("read", &self.root))?;
         let unsafe_root = |reason| Error::UnsafeRoot {
             path: self.root.clone(),
@@ -320,7 +323,22 @@ impl Store {
         if stat.st_mode & 0o022 != 0 {
             return Err(unsafe_root("others may write to it"));
         }
-        Ok(root)
+        Ok(Some(root))
+    }
+
+    /// The root, made where it is missing.
+    fn make_root(&self) -> Result<OwnedFd> {
+        use std::os::unix::fs::DirBuilderExt;
+        if let Some(root) = self.root_fd()? {
+            return Ok(root);
+        }
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder
+            .create(&self.root)
+            .map_err(io_error::<io::Error>("make", &self.root))?;
+        self.root_fd()?
+            .ok_or_else(|| io_error("open", &self.root)(Errno::NOENT))
     }
 }
 

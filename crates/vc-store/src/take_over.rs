@@ -1,6 +1,6 @@
 //! Taking an operation away from its owner: for `kill` and `delete --force`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -38,7 +38,7 @@ impl SandboxDir {
             let generation = record.generation;
             match &mut record.operation {
                 Some(operation) if operation.owner == me => Err(busy(self, operation)),
-                Some(operation) if operation.owner.is_alive() => {
+                Some(operation) if !operation.owner.has_ended() => {
                     operation.cancelled = true;
                     let owner = operation.owner.clone();
                     Ok(Err(Victim { owner, generation }))
@@ -56,9 +56,17 @@ impl SandboxDir {
     }
 
     fn end_owner(&self, victim: &Victim) -> Result<()> {
-        let failed = io("signal the owner of the operation on", self.path());
-        let Some(pidfd) = victim.owner.open().map_err(failed)? else {
-            return Ok(());
+        let pidfd = match victim.owner.open() {
+            Ok(Some(pidfd)) => pidfd,
+            Ok(None) => return Ok(()),
+            // One that cannot be signalled still sees that its operation is cancelled.
+            Err(error) => {
+                tracing::warn!(sandbox = %self.id(), owner = %victim.owner, %error, "not signalled");
+                return self.wait_for(victim, || {
+                    std::thread::sleep(OPERATION_RETRY);
+                    false
+                });
+            }
         };
         match pidfd_send_signal(&pidfd, Signal::TERM) {
             Ok(()) | Err(Errno::SRCH) => {}
@@ -68,14 +76,14 @@ impl SandboxDir {
                 ));
             }
         }
-        self.wait_for(victim, &pidfd)
+        self.wait_for(victim, || has_ended(&pidfd, OPERATION_RETRY))
     }
 
     /// Waits until the owner has ended, or has ended the operation, or the limit has passed.
-    fn wait_for(&self, victim: &Victim, pidfd: &OwnedFd) -> Result<()> {
+    fn wait_for(&self, victim: &Victim, owner_ended: impl Fn() -> bool) -> Result<()> {
         let end = Instant::now() + self.limits().take_over;
         while Instant::now() < end {
-            if has_ended(pidfd, OPERATION_RETRY) {
+            if owner_ended() {
                 return Ok(());
             }
             let record = self.read()?;
@@ -90,7 +98,7 @@ impl SandboxDir {
     fn replace_operation(&self, victim: &Victim, verb: Verb) -> Result<OperationGuard> {
         let begun = self.try_update(|record| match &record.operation {
             Some(operation)
-                if record.generation != victim.generation && operation.owner.is_alive() =>
+                if record.generation != victim.generation && !operation.owner.has_ended() =>
             {
                 Err(busy(self, operation))
             }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use vc_types::{BootId, ContainerId, ContainerState, EndReason, ExitStatus, SandboxState};
+use vc_types::{
+    BootId, ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxState,
+};
 
 use crate::record::{ContainerRecord, Operation, SandboxRecord, Verb};
 
@@ -120,14 +122,14 @@ fn end_reason(record: &SandboxRecord) -> Option<EndReason> {
     if record
         .keeper
         .as_ref()
-        .is_some_and(|keeper| !keeper.is_alive())
+        .is_some_and(ProcessIdentity::has_ended)
     {
         return Some(EndReason::KeeperEnded);
     }
     if record
         .vmm_process
         .as_ref()
-        .is_some_and(|vmm| !vmm.is_alive())
+        .is_some_and(ProcessIdentity::has_ended)
     {
         let detail = "its VMM's process has ended".to_owned();
         return Some(EndReason::VmCrashed { detail });
@@ -135,7 +137,7 @@ fn end_reason(record: &SandboxRecord) -> Option<EndReason> {
     let ended = record
         .processes
         .iter()
-        .find(|process| !process.identity.is_alive());
+        .find(|process| process.identity.has_ended());
     ended.map(|process| EndReason::DeviceProcessEnded {
         name: process.name.clone(),
     })
@@ -158,13 +160,13 @@ fn ended_container(container: &ContainerRecord, reason: Option<&EndReason>) -> C
 
 fn activity(operation: &Operation) -> Activity {
     let (verb, step) = (operation.verb, operation.step.clone());
-    if operation.owner.is_alive() {
+    if operation.owner.has_ended() {
+        Activity::Interrupted { verb, step }
+    } else {
         Activity::Running {
             verb,
             step,
             pid: operation.owner.pid(),
         }
-    } else {
-        Activity::Interrupted { verb, step }
     }
 }

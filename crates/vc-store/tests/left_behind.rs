@@ -3,9 +3,13 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use common::{Process, edit, operation_of, record, sandbox, store};
-use vc_store::{Activity, ContainerRecord, DeviceProcess, Stale, StaleReason, Verb, View};
+use common::{Process, edit, operation_of, record, sandbox, snapshot, store};
+use vc_store::{
+    Activity, ContainerRecord, DeviceProcess, Error, Stale, StaleReason, Verb, View, WhenBusy,
+};
 use vc_types::{ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxState};
 
 fn me() -> Option<ProcessIdentity> {
@@ -177,6 +181,58 @@ fn a_throw_away_vm_without_a_keeper_is_stale_unless_it_is_kept() {
 }
 
 #[test]
+fn who_cannot_be_judged_is_taken_for_alive() {
+    let (_root, store) = store();
+    let dir = sandbox(&store, "a");
+    dir.update(|record| {
+        record.state = SandboxState::Running;
+        record.keeper = Some(Process::ended());
+        record.vmm_process = Some(Process::ended());
+    })
+    .unwrap();
+    edit(&dir, |value| {
+        for process in ["keeper", "vmm_process"] {
+            value[process]["pid_namespace"] = 1.into();
+        }
+    });
+    assert_eq!(View::of(&dir.read().unwrap()).status(), "running");
+    assert!(store.stale().unwrap().is_empty());
+    assert!(dir.begin_gc().unwrap().is_none());
+
+    operation_of(&dir, &Process::ended());
+    edit(&dir, |value| {
+        value["operation"]["owner"]["pid_namespace"] = 1.into()
+    });
+    let view = View::of(&dir.read().unwrap());
+    assert!(matches!(view.activity, Some(Activity::Running { .. })));
+    let refused = dir.begin_operation(Verb::Delete, WhenBusy::Refuse);
+    assert!(matches!(refused, Err(Error::Busy { .. })));
+    // It can be told that its operation is over, though not by a signal.
+    let operation = dir.take_over(Verb::Delete).unwrap();
+    assert!(operation.interrupted().unwrap().cancelled);
+}
+
+#[test]
+fn gc_begins_only_where_nobody_looks_after_the_sandbox() {
+    let (_root, store) = store();
+    let dir = sandbox(&store, "a");
+    dir.update(|record| record.keeper = me()).unwrap();
+    let before = snapshot(dir.path());
+    assert!(dir.begin_gc().unwrap().is_none());
+    assert_eq!(snapshot(dir.path()), before);
+
+    dir.update(|record| record.keeper = Some(Process::ended()))
+        .unwrap();
+    let (operation, reason) = dir.begin_gc().unwrap().unwrap();
+    assert_eq!(reason, StaleReason::KeeperEnded);
+    assert!(dir.begin_gc().unwrap().is_none());
+    store.remove_by(operation).unwrap();
+    sandbox(&store, "a");
+    assert!(matches!(dir.begin_gc(), Err(Error::NotFound { .. })));
+    assert_eq!(store.list().unwrap().len(), 1);
+}
+
+#[test]
 fn what_was_half_made_or_half_removed_is_found_unless_somebody_is_at_it() {
     let (_root, store) = store();
     sandbox(&store, "a");
@@ -186,13 +242,29 @@ fn what_was_half_made_or_half_removed_is_found_unless_somebody_is_at_it() {
         path
     };
     dir(".removing:x:1");
+    let with_lock = |name: &str| {
+        let path = dir(name);
+        fs::write(path.join("lock"), "").unwrap();
+        path
+    };
+    let old = |path: &Path| {
+        let time = SystemTime::now() - Duration::from_secs(60);
+        fs::File::open(path).unwrap().set_modified(time).unwrap();
+    };
     dir(".creating:just-now:1");
-    fs::write(dir(".creating:crashed:1").join("lock"), "").unwrap();
-    let busy = dir(".creating:busy:1").join("lock");
-    fs::write(&busy, "").unwrap();
-    let lock = fs::File::open(&busy).unwrap();
+    // Its maker has opened the lock, and does not hold it yet.
+    with_lock(".creating:not-yet-locked:1");
+    old(&with_lock(".creating:crashed:1"));
+    old(&dir(".creating:crashed-early:1"));
+    let busy = with_lock(".creating:busy:1");
+    let lock = fs::File::open(busy.join("lock")).unwrap();
     lock.lock().unwrap();
+    old(&busy);
 
+    for name in [".creating:not-yet-locked:1", ".creating:busy:1"] {
+        store.remove_leftover(name).unwrap();
+        assert!(store.root().join(name).exists());
+    }
     let mut names = Vec::new();
     for stale in store.stale().unwrap() {
         let Stale::Leftover { name } = stale else {
@@ -201,7 +273,15 @@ fn what_was_half_made_or_half_removed_is_found_unless_somebody_is_at_it() {
         store.remove_leftover(&name).unwrap();
         names.push(name);
     }
-    assert_eq!(names, [".removing:x:1", ".creating:crashed:1"]);
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            ".creating:crashed-early:1",
+            ".creating:crashed:1",
+            ".removing:x:1"
+        ]
+    );
     store.remove_leftover("a").unwrap();
     store.remove_leftover(".removing:/../a").unwrap();
     assert_eq!(store.list().unwrap().len(), 1);

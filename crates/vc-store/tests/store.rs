@@ -69,8 +69,30 @@ fn a_root_that_others_write_to_is_refused() {
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
     let store = Store::open(&open, StoreLimits::default());
-    let error = store.create(record("a"), Verb::Create).unwrap_err();
-    assert!(matches!(error, Error::UnsafeRoot { .. }), "{error}");
+    refuses_its_root(&store);
+}
+
+#[test]
+fn a_root_of_another_user_is_not_believed() {
+    let (_root, store) = store();
+    sandbox(&store, "a");
+    if std::os::unix::fs::chown(store.root(), Some(65_534), None).is_ok() {
+        refuses_its_root(&store);
+    }
+}
+
+fn refuses_its_root(store: &Store) {
+    let a = id("a");
+    for error in [
+        store.create(record("a"), Verb::Create).map(drop),
+        store.get(&a).map(drop),
+        store.list().map(drop),
+        store.stale().map(drop),
+        store.remove(&a).map(drop),
+        store.remove_leftover(".removing:a:1"),
+    ] {
+        assert!(matches!(error, Err(Error::UnsafeRoot { .. })), "{error:?}");
+    }
 }
 
 #[test]
@@ -190,8 +212,13 @@ fn a_removed_sandbox_is_gone_for_its_old_handles_too() {
         old.update(|record| record.keep = true),
         Err(Error::NotFound { .. })
     ));
+    assert!(!store.remove_dir(&old).unwrap());
     assert!(!store.get(&id("a")).unwrap().read().unwrap().keep);
     assert_eq!(fs::read_dir(store.root()).unwrap().count(), 1);
+    let new = store.get(&id("a")).unwrap();
+    assert!(store.remove_dir(&new).unwrap());
+    assert!(!store.remove_dir(&new).unwrap());
+    assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
 }
 
 #[test]

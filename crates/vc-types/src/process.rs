@@ -2,9 +2,11 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -51,6 +53,20 @@ pub struct ProcessIdentity {
     /// In clock ticks since boot, as `/proc/<pid>/stat` has it.
     start_time: u64,
     boot_id: BootId,
+    /// The inode of the pid namespace in which it has this pid.
+    pid_namespace: u64,
+}
+
+/// What can be said of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// It lives.
+    Alive,
+    /// It has ended, or is a zombie.
+    Ended,
+    /// It is of another pid namespace, or the system does not say. Who removes things takes it
+    /// for alive.
+    Unknown,
 }
 
 impl ProcessIdentity {
@@ -77,6 +93,7 @@ impl ProcessIdentity {
             pid,
             start_time: start_time(pid)?,
             boot_id: BootId::current()?,
+            pid_namespace: pid_namespace()?,
         })
     }
 
@@ -85,9 +102,34 @@ impl ProcessIdentity {
         self.pid
     }
 
-    /// Whether it lives; a zombie does not.
+    /// Whether it lives.
+    ///
+    /// ```
+    /// use vc_types::{Liveness, ProcessIdentity};
+    ///
+    /// assert_eq!(ProcessIdentity::current()?.liveness(), Liveness::Alive);
+    /// # Ok::<(), vc_types::Error>(())
+    /// ```
+    pub fn liveness(&self) -> Liveness {
+        match BootId::current() {
+            Ok(current) if current != self.boot_id => return Liveness::Ended,
+            Ok(_) => {}
+            Err(_) => return Liveness::Unknown,
+        }
+        match pid_namespace() {
+            Ok(own) if own == self.pid_namespace => self.judge(stat(self.pid)),
+            _ => Liveness::Unknown,
+        }
+    }
+
+    /// Whether it is known to live; a zombie does not.
     pub fn is_alive(&self) -> bool {
-        self.boot_id_is_current() && matches!(stat(self.pid), Ok(stat) if self.matches(&stat))
+        self.liveness() == Liveness::Alive
+    }
+
+    /// Whether it is known to have ended.
+    pub fn has_ended(&self) -> bool {
+        self.liveness() == Liveness::Ended
     }
 
     /// A pidfd of it, or nothing when it has ended.
@@ -97,23 +139,52 @@ impl ProcessIdentity {
     ///
     /// # Errors
     ///
-    /// Any error of `pidfd_open` but "no such process".
+    /// When it is not known whether it lives, and any error of `pidfd_open` but "no such
+    /// process".
     pub fn open(&self) -> io::Result<Option<OwnedFd>> {
-        if !self.boot_id_is_current() {
-            return Ok(None);
-        }
-        let Some(pid) = Pid::from_raw(self.pid) else {
-            return Ok(None);
+        let unknown = || {
+            let text = "it is of another pid namespace, or /proc cannot be read";
+            io::Error::new(io::ErrorKind::Unsupported, text)
         };
-        match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(fd) => Ok(self.is_alive().then_some(fd)),
-            Err(rustix::io::Errno::SRCH) => Ok(None),
-            Err(errno) => Err(errno.into()),
+        // Asked first too: the pid may be another process's.
+        let pid = match (self.liveness(), self.raw_pid()) {
+            (Liveness::Alive, Some(pid)) => pid,
+            (Liveness::Unknown, _) => return Err(unknown()),
+            (Liveness::Ended, _) | (_, None) => return Ok(None),
+        };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        match self.liveness() {
+            Liveness::Alive => Ok(Some(pidfd)),
+            Liveness::Ended => Ok(None),
+            Liveness::Unknown => Err(unknown()),
         }
     }
 
-    fn boot_id_is_current(&self) -> bool {
-        BootId::current().is_ok_and(|current| current == self.boot_id)
+    /// What `/proc` said of its pid, as a judgement of it.
+    fn judge(&self, stat: Result<Stat>) -> Liveness {
+        match stat {
+            Ok(stat) if self.matches(&stat) => Liveness::Alive,
+            Ok(_) => Liveness::Ended,
+            Err(Error::Proc { source, .. }) if says_gone(&source) && !self.has_hidden_process() => {
+                Liveness::Ended
+            }
+            Err(_) => Liveness::Unknown,
+        }
+    }
+
+    /// Whether there is a process of its pid, which `/proc` may hide (`hidepid`).
+    fn has_hidden_process(&self) -> bool {
+        self.raw_pid()
+            .is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
+    }
+
+    /// The pid, unless it stands for many.
+    fn raw_pid(&self) -> Option<Pid> {
+        Pid::from_raw(self.pid.max(0))
     }
 
     fn matches(&self, stat: &Stat) -> bool {
@@ -125,6 +196,23 @@ impl fmt::Display for ProcessIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.pid)
     }
+}
+
+/// The inode of the pid namespace of this process.
+fn pid_namespace() -> Result<u64> {
+    let path = "/proc/self/ns/pid";
+    fs::metadata(path)
+        .map(|namespace| namespace.ino())
+        .map_err(|source| Error::Proc {
+            path: path.into(),
+            source,
+        })
+}
+
+/// Whether reading a file of a process failed because there is no such process.
+fn says_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
 struct Stat {
@@ -197,6 +285,42 @@ mod tests {
         assert!(me.open().unwrap().is_some());
         assert!(!earlier.is_alive() && earlier.open().unwrap().is_none());
         assert!(!rebooted.is_alive() && rebooted.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_established_is_unknown_and_no_end() {
+        let me = ProcessIdentity::current().unwrap();
+        let elsewhere = ProcessIdentity {
+            pid_namespace: me.pid_namespace + 1,
+            ..me.clone()
+        };
+        assert_eq!(elsewhere.liveness(), Liveness::Unknown);
+        assert!(elsewhere.open().is_err());
+        // Of another boot it has ended, in whichever namespace it was.
+        let rebooted = ProcessIdentity {
+            boot_id: BootId("other".into()),
+            ..elsewhere
+        };
+        assert_eq!(rebooted.liveness(), Liveness::Ended);
+
+        let failed = |errno: Errno| {
+            Err(Error::Proc {
+                path: "/proc/1/stat".into(),
+                source: errno.into(),
+            })
+        };
+        let gone = ProcessIdentity {
+            pid: i32::MAX,
+            ..me.clone()
+        };
+        for errno in [Errno::NOENT, Errno::SRCH] {
+            assert_eq!(gone.judge(failed(errno)), Liveness::Ended);
+            // It is there, and only /proc hides it.
+            assert_eq!(me.judge(failed(errno)), Liveness::Unknown);
+        }
+        for errno in [Errno::ACCESS, Errno::MFILE, Errno::NOMEM] {
+            assert_eq!(gone.judge(failed(errno)), Liveness::Unknown);
+        }
     }
 
     #[test]

@@ -73,25 +73,3 @@ pub(crate) fn notice(message: &str) {
 pub(crate) fn progress_is_wanted(quiet: bool) -> bool {
     !quiet && io::stderr().is_terminal()
 }
-
-/// Text of a guest without what a terminal would obey.
-pub(crate) fn printable(text: &str) -> String {
-    text.trim_end_matches('\r')
-        .chars()
-        .flat_map(|c| {
-            let hidden = c.is_control() && c != '\t';
-            let escaped = hidden.then(|| c.escape_default());
-            escaped.into_iter().flatten().chain((!hidden).then_some(c))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_guests_text_cannot_speak_to_a_terminal() {
-        assert_eq!(printable("a\u{1b}[2Jb\tc\r"), "a\\u{1b}[2Jb\tc");
-    }
-}

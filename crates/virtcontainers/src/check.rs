@@ -1,14 +1,16 @@
 //! Whether this host can run sandboxes, and how well.
 
+use std::error::Error as _;
 use std::path::Path;
 use std::time::Duration;
 
 use guest_image::GuestAssets;
 use rustix::process::geteuid;
 use serde::Serialize;
-use vc_config::HostFacts;
+use vc_config::{HostFacts, ScratchKind};
 use vc_hypervisor::qemu::QemuVersion;
 use vc_hypervisor::{Accelerator, HostDevices};
+use vc_storage::Virtiofsd;
 use vc_types::{ByteSize, Hint};
 
 use crate::runtime::{Runtime, accelerator_choice};
@@ -91,8 +93,9 @@ impl Runtime {
         let mut items = vec![rights(), self.accelerator(), transport()];
         items.extend(self.qemu());
         items.push(self.assets());
-        items.push(self.virtiofsd());
-        items.push(mkfs());
+        items.push(virtiofsd(self.config().share.find_virtiofsd().as_deref()));
+        let mkfs_path = MKFS.into_iter().find(|path| Path::new(path).is_file());
+        items.push(mkfs(mkfs_path, self.config().scratch.kind));
         items.push(cgroups());
         items.extend(host());
         items
@@ -162,13 +165,6 @@ impl Runtime {
             Err(error) => missing(name, error.to_string(), mend()),
         }
     }
-
-    fn virtiofsd(&self) -> CheckItem {
-        match self.config().share.find_virtiofsd() {
-            Some(path) => ok("virtiofsd", path.display().to_string()),
-            None => missing("virtiofsd", "not found".into(), Some("make setup".into())),
-        }
-    }
 }
 
 fn ok(name: &'static str, found: String) -> CheckItem {
@@ -213,14 +209,31 @@ fn transport() -> CheckItem {
     )
 }
 
-fn mkfs() -> CheckItem {
-    match MKFS.into_iter().find(|path| Path::new(path).exists()) {
-        Some(path) => ok("mkfs.ext4", path.into()),
-        None => missing(
-            "mkfs.ext4",
-            "not found".into(),
-            Some("apt-get install e2fsprogs".into()),
-        ),
+/// A start opens it in the same way.
+fn virtiofsd(path: Option<&Path>) -> CheckItem {
+    let mend = || Some("make setup".to_owned());
+    let Some(path) = path else {
+        return missing("virtiofsd", "not found".into(), mend());
+    };
+    match Virtiofsd::open(path) {
+        Ok(_) => ok("virtiofsd", path.display().to_string()),
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}"));
+            let found = format!("{error}{}", cause.unwrap_or_default());
+            missing("virtiofsd", found, mend())
+        }
+    }
+}
+
+/// Only a scratch disk is formatted.
+fn mkfs(path: Option<&str>, kind: ScratchKind) -> CheckItem {
+    let mend = "apt-get install e2fsprogs";
+    match (path, kind) {
+        (Some(path), _) => ok("mkfs.ext4", path.into()),
+        (None, ScratchKind::Disk) => missing("mkfs.ext4", "not found".into(), Some(mend.into())),
+        (None, ScratchKind::Tmpfs) => {
+            degraded("mkfs.ext4", "not found: no scratch disk".into(), mend)
+        }
     }
 }
 
@@ -265,4 +278,34 @@ fn host() -> Vec<CheckItem> {
         ok("processors", facts.cpus.to_string()),
         ok("host kernel", facts.kernel_release),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_virtiofsd_that_no_start_would_take_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("virtiofsd");
+        assert_eq!(virtiofsd(None).status, CheckStatus::Missing);
+        assert_eq!(virtiofsd(Some(&program)).status, CheckStatus::Missing);
+
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).unwrap();
+        let item = virtiofsd(Some(&program));
+        assert_eq!(item.status, CheckStatus::Missing);
+        assert!(item.found.contains("denied"), "{}", item.found);
+    }
+
+    #[test]
+    fn without_mkfs_there_is_no_disk_and_that_may_do() {
+        let found = Some("/sbin/mkfs.ext4");
+        assert_eq!(mkfs(found, ScratchKind::Disk).status, CheckStatus::Ok);
+        assert_eq!(mkfs(None, ScratchKind::Disk).status, CheckStatus::Missing);
+        assert_eq!(mkfs(None, ScratchKind::Tmpfs).status, CheckStatus::Degraded);
+    }
 }

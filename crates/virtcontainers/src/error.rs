@@ -18,7 +18,7 @@ pub enum Error {
         /// How far it had come.
         stage: Stage,
         /// What is known of the machine at that moment.
-        record: Box<StartRecord>,
+        record: Box<FailureReport>,
         /// Why.
         #[source]
         source: Box<Error>,
@@ -194,9 +194,9 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What is known of a machine whose start failed.
+/// What is known of a machine that failed.
 #[derive(Debug, Default)]
-pub struct StartRecord {
+pub struct FailureReport {
     /// The last lines of the guest's console, escaped.
     pub console: Vec<String>,
     /// The last lines of what the VMM printed, escaped.

@@ -39,16 +39,13 @@ pub use check::{CheckItem, CheckStatus, Versions};
 pub use container::{
     Access, ContainerConfig, GeneratedFile, ProcessConfig, Root, RootSource, Volume, default_spec,
 };
-pub use error::{Error, Result, Stage, StartRecord};
+pub use error::{Error, FailureReport, Result, Stage};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
 pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{
     CONSOLE_LOG, GcReport, PROCESS_LOGS, ProcessExit, Removed, Sandbox, SandboxConfig, Scratch,
     VMM_LOG, VmConfig,
 };
-pub use vc_store::{Listed, View};
-
 /// The directories of the host that a root made of the host's own system shows.
-pub const HOST_SYSTEM: [&str; 9] = [
-    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt",
-];
+pub use vc_storage::host_system::DIRECTORIES as HOST_SYSTEM;
+pub use vc_store::{Listed, View};

@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use vc_config::Config;
 use vc_hypervisor::AcceleratorChoice;
-use vc_hypervisor::qemu::{QemuConfig, QemuLimits};
+use vc_hypervisor::qemu::{QemuConfig, QemuLimits, VmmUser};
 use vc_store::{FailureRecords, Listed, Store, StoreLimits};
-use vc_types::SandboxId;
+use vc_types::{SandboxId, SandboxUsers};
 
 use crate::error::{Error, Result};
 use crate::sandbox::{self, GcReport, Sandbox, SandboxConfig};
@@ -57,7 +57,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn qemu_config(&self) -> QemuConfig {
+    pub(crate) fn qemu_config(&self, users: SandboxUsers) -> QemuConfig {
         let qemu = &self.config.hypervisor.qemu;
         QemuConfig {
             binary: qemu.find_path(),
@@ -65,6 +65,10 @@ impl Shared {
             limits: QemuLimits {
                 start: self.config.limits.launch_ms.duration(),
                 command: self.config.limits.qmp_command_ms.duration(),
+            },
+            user: VmmUser::Own {
+                uid: users.vmm(),
+                gid: users.vmm(),
             },
             ..QemuConfig::default()
         }

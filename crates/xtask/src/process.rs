@@ -13,6 +13,8 @@ pub(crate) struct Process {
     pub(crate) args: Vec<String>,
     /// Its share of the memory that it maps, in KiB.
     pub(crate) pss_kib: u64,
+    /// What of it is shared memory: of a device process, pages of the guest.
+    pub(crate) shared_kib: u64,
 }
 
 impl Process {
@@ -43,12 +45,13 @@ impl Process {
 
     fn read(pid: u32) -> Result<Self> {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let pss_kib = rollup
-            .lines()
-            .find_map(|line| line.strip_prefix("Pss:"))
-            .and_then(|rest| rest.trim().strip_suffix(" kB"))
-            .context("smaps_rollup names no Pss")?
-            .parse()?;
+        let of = |name: &str| -> Result<u64> {
+            let line = rollup.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
+            Ok(kib
+                .with_context(|| format!("smaps_rollup has no {name}"))?
+                .parse()?)
+        };
         let args = fs::read(format!("/proc/{pid}/cmdline"))?;
         Ok(Self {
             pid,
@@ -57,7 +60,8 @@ impl Process {
                 .split(|byte| *byte == 0)
                 .map(|arg| String::from_utf8_lossy(arg).into_owned())
                 .collect(),
-            pss_kib,
+            pss_kib: of("Pss:")?,
+            shared_kib: of("Pss_Shmem:")?,
         })
     }
 

@@ -13,10 +13,10 @@ use super::rights::Rights;
 use super::source::Source;
 use crate::error::{Error, Result};
 
-/// Programs, libraries and their configuration. Where one is a link, as `/bin` is to `usr/bin`,
-/// the link is reproduced.
-const SYSTEM: &[&str] = &[
-    "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt",
+/// The directories of the host that are shown whole: programs, libraries and their configuration.
+/// Where one is a link, as `/bin` is to `usr/bin`, the link is reproduced.
+pub const DIRECTORIES: [&str; 9] = [
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt",
 ];
 
 /// What package managers and certificate tools keep outside of them.
@@ -85,7 +85,8 @@ pub fn plan(root: &Path) -> Result<SharePlan> {
             },
         );
     }
-    for at in SYSTEM.iter().chain(DATABASES) {
+    let directories = DIRECTORIES.map(|path| path.trim_start_matches('/'));
+    for at in directories.iter().chain(DATABASES) {
         if let Some(node) = node(&root.join(at))? {
             plan.push(*at, node);
         }

@@ -6,6 +6,9 @@ pub enum Rights {
     /// Nobody's: what is not readable for everyone is refused by the host's kernel, whoever owns
     /// the guest's.
     Nothing,
+    /// The same, as a user and group of this number, so that the processes of two sandboxes are
+    /// strangers to each other.
+    NothingAs(u32),
     /// The invoking user's.
     Invoker(User),
 }
@@ -50,6 +53,11 @@ impl Rights {
     pub(super) fn user(&self) -> User {
         match self {
             Self::Nothing => User::NOBODY,
+            Self::NothingAs(id) => User {
+                uid: *id,
+                gid: *id,
+                groups: Vec::new(),
+            },
             Self::Invoker(user) => user.clone(),
         }
     }
@@ -59,7 +67,7 @@ impl Rights {
         match self {
             Self::Invoker(User { uid: 0, .. }) if writable => WRITING,
             Self::Invoker(User { uid: 0, .. }) => READING,
-            Self::Invoker(_) | Self::Nothing => &[],
+            Self::Invoker(_) | Self::Nothing | Self::NothingAs(_) => &[],
         }
     }
 

@@ -32,7 +32,7 @@ pub(crate) fn logs(global: &GlobalArgs, args: &LogsArgs) -> Done {
         };
         let source = name.trim_end_matches(".log");
         for line in BufReader::new(file.take(2 * CONSOLE_LOG_BYTES_MAX)).split(b'\n') {
-            let line = output::printable(&String::from_utf8_lossy(&line?));
+            let line = vc_types::one_line(&String::from_utf8_lossy(&line?));
             match args.format {
                 OutputFormat::Table => output::line(&format!("{source}: {line}"))?,
                 OutputFormat::Json => {

@@ -1,7 +1,9 @@
 //! Whether the current directory is shared with the machine.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::user::Accounts;
 use crate::cli::CwdMode;
 
 /// What becomes of the current directory.
@@ -13,7 +15,23 @@ pub(crate) enum Cwd {
     Empty(PathBuf, Option<String>),
 }
 
-/// Decides about `cwd` when the invoking user's home is `home`.
+/// The homes, by paths without links: of the host's `people`, what `HOME` is in the caller's
+/// environment, and the home of who called sudo.
+pub(crate) fn homes(people: &Accounts, env: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let sudo = env.get("SUDO_USER").and_then(|name| people.home(name));
+    let own = env.get("HOME").map(PathBuf::from);
+    people
+        .homes()
+        .into_iter()
+        .chain(own)
+        .chain(sudo)
+        .filter(|home| home.is_absolute())
+        .map(|home| home.canonicalize().unwrap_or(home))
+        .filter(|home| home != Path::new("/"))
+        .collect()
+}
+
+/// Decides about `cwd`, a path without links, when `homes` are homes.
 ///
 /// A home or the root holds what no command needs and much that none should see.
 pub(crate) fn decide(mode: CwdMode, cwd: &Path, homes: &[PathBuf]) -> Cwd {
@@ -40,6 +58,27 @@ pub(crate) fn decide(mode: CwdMode, cwd: &Path, homes: &[PathBuf]) -> Cwd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_home_is_one_wherever_links_lead_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().canonicalize().unwrap().join("data");
+        std::fs::create_dir_all(data.join("ann")).unwrap();
+        std::fs::create_dir_all(data.join("daemon")).unwrap();
+        let home = dir.path().join("home");
+        std::os::unix::fs::symlink(&data, &home).unwrap();
+        let people = Accounts::from_passwd(&format!(
+            "ann:x:1000:1000::{home}/ann:/bin/sh\nd:x:2:2::{home}/daemon:/bin/sh\n",
+            home = home.display()
+        ));
+        let env = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
+        assert_eq!(homes(&people, &BTreeMap::new()), [data.join("ann")]);
+        let with_sudo = homes(&people, &env("SUDO_USER", "d"));
+        assert_eq!(with_sudo, [data.join("ann"), data.join("daemon")]);
+        let with_home = homes(&Accounts::default(), &env("HOME", "/no/such/home"));
+        assert_eq!(with_home, [Path::new("/no/such/home")]);
+        assert!(homes(&Accounts::default(), &env("HOME", "/")).is_empty());
+    }
 
     #[test]
     fn the_root_and_homes_are_not_shared_unless_forced() {

@@ -3,6 +3,7 @@
 mod cwd;
 mod environment;
 mod escape;
+mod joined;
 mod not_found;
 mod plan;
 mod progress;
@@ -14,6 +15,7 @@ mod user;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use vc_config::HostFacts;
 use vc_config::syntax::KernelParam;
@@ -24,6 +26,9 @@ use crate::commands::{Done, load, own_program};
 use crate::error::{Failure, RUN_FAILED, USAGE};
 use crate::output;
 use plan::Caller;
+
+/// How long what was begun and given up may take to end.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs it. `entered` is when this process began, on the monotonic clock.
 pub(crate) fn run(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
@@ -41,6 +46,12 @@ fn run_in_machine(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
     }
     if args.terminal && !std::io::stdin().is_terminal() {
         return Err(Failure::usage("-t needs a terminal on stdin"));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::from_error(
+            RUN_FAILED,
+            &virtcontainers::Error::NotRoot,
+        ));
     }
     let mut flags = Vec::new();
     if let Some(memory) = args.memory {
@@ -74,8 +85,9 @@ fn run_in_machine(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
         .build()
         .map_err(|error| Failure::plain(RUN_FAILED, &error))?;
     let code = executor.block_on(session::run(&runtime, args, plan, &caller, entered));
-    // A thread that reads the host's stdin may wait for ever; nothing is lost with it.
-    executor.shutdown_background();
+    // What still writes to the disk is undone or done; a thread that reads the host's stdin may
+    // wait for ever, and is none of the executor's.
+    executor.shutdown_timeout(SHUTDOWN_LIMIT);
     code.map(ExitCode::from)
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn output(
 }
 
 /// Copies the host's stdin to the command on a thread, for as long as both last. The answer is
-/// the escape of a terminal, and nothing else.
+/// the escape of a terminal; none comes when stdin or the command ends.
 ///
 /// # Errors
 ///

@@ -28,14 +28,16 @@ pub(crate) enum Action {
 pub(crate) struct SignalPolicy {
     second_within: Duration,
     hangup_after: Duration,
+    terminal: bool,
     first: Option<Instant>,
 }
 
 impl SignalPolicy {
-    pub(crate) fn new(second_within: Duration, hangup_after: Duration) -> Self {
+    pub(crate) fn new(second_within: Duration, hangup_after: Duration, terminal: bool) -> Self {
         Self {
             second_within,
             hangup_after,
+            terminal,
             first: None,
         }
     }
@@ -50,12 +52,20 @@ impl SignalPolicy {
                 _ => Action::Forward(forwarded),
             },
             Sig::SIGHUP => Action::ForwardAndEndAfter(forwarded, self.hangup_after),
-            Sig::SIGWINCH => Action::Resize,
+            Sig::SIGWINCH if self.terminal => Action::Resize,
             Sig::SIGTSTP => Action::Suspend,
             Sig::SIGCONT => Action::Continue,
             _ => Action::Forward(forwarded),
         }
     }
+}
+
+/// Whether a signal ends programs that do not handle it, of those that virtc takes.
+pub(crate) fn ends_programs(signal: Sig) -> bool {
+    matches!(
+        signal,
+        Sig::SIGINT | Sig::SIGTERM | Sig::SIGHUP | Sig::SIGQUIT
+    )
 }
 
 /// The signals that virtc takes.
@@ -108,7 +118,7 @@ mod tests {
     use super::*;
 
     fn policy() -> SignalPolicy {
-        SignalPolicy::new(Duration::from_secs(2), Duration::from_secs(10))
+        SignalPolicy::new(Duration::from_secs(2), Duration::from_secs(10), false)
     }
 
     #[test]
@@ -144,7 +154,7 @@ mod tests {
             policy.decide(Sig::SIGHUP, now),
             Action::ForwardAndEndAfter(Signal::HUP, Duration::from_secs(10))
         );
-        for sig in [Sig::SIGQUIT, Sig::SIGUSR1, Sig::SIGUSR2] {
+        for sig in [Sig::SIGQUIT, Sig::SIGUSR1, Sig::SIGUSR2, Sig::SIGWINCH] {
             assert!(
                 matches!(policy.decide(sig, now), Action::Forward(s) if i32::from(s.number()) == sig as i32)
             );

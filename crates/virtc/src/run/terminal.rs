@@ -36,10 +36,17 @@ impl RawTerminal {
     }
 }
 
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
+impl RawTerminal {
+    /// Makes it as it was before, for as long as this process is stopped.
+    pub(crate) fn restore(&self) {
         // Nothing more can be done for a terminal that is gone.
         let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.before);
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        self.restore();
     }
 }
 

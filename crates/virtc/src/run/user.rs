@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2};
 use vc_config::syntax::{UserPart, UserSpec};
 
 use super::environment::Identity;
@@ -111,7 +112,7 @@ impl Accounts {
     }
 
     /// The homes of people: of root, and of those whose ids distributions give to people.
-    pub(crate) fn homes(&self) -> Vec<std::path::PathBuf> {
+    pub(crate) fn homes(&self) -> Vec<PathBuf> {
         self.passwd
             .lines()
             .map(|line| line.split(':').collect::<Vec<_>>())
@@ -124,6 +125,20 @@ impl Accounts {
             .filter(|home| home.starts_with('/') && *home != "/")
             .map(Into::into)
             .collect()
+    }
+
+    /// The home of a user of that name.
+    pub(crate) fn home(&self, name: &str) -> Option<PathBuf> {
+        let line = self.passwd_line(|fields| fields[0] == name)?;
+        Some(PathBuf::from(line[5]))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn from_passwd(passwd: &str) -> Self {
+        Self {
+            passwd: passwd.to_owned(),
+            group: String::new(),
+        }
     }
 
     fn passwd_line(&self, wanted: impl Fn(&[&str]) -> bool) -> Option<Vec<&str>> {
@@ -152,9 +167,16 @@ fn read_below(root: &Path, path: &str) -> io::Result<String> {
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    // Not a device or a pipe that would keep the reader waiting.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = openat2(directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+    // Only looked at first: opening a device for reading is a thing in itself, and a pipe's reader
+    // waits.
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let place = openat2(directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+    if !FileType::from_raw_mode(fstat(&place)?.st_mode).is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let by_descriptor = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let file = open(by_descriptor, flags, Mode::empty())?;
     let mut text = Vec::new();
     File::from(file)
         .take(FILE_BYTES_MAX)
@@ -216,5 +238,21 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("etc/passwd")).unwrap();
         // In the root, the link points to itself.
         assert!(Accounts::read(dir.path()).passwd.is_empty());
+    }
+
+    #[test]
+    fn only_a_regular_file_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let passwd = dir.path().join("etc/passwd");
+        std::fs::write(dir.path().join("passwd"), "root:x:0:0::/root:\n").unwrap();
+        std::os::unix::fs::symlink("/passwd", &passwd).unwrap();
+        assert!(read_below(dir.path(), "etc/passwd").is_ok());
+
+        std::fs::remove_file(&passwd).unwrap();
+        rustix::fs::mknodat(CWD, &passwd, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        // Opened for reading, a pipe without a writer would read as an empty file.
+        let refused = read_below(dir.path(), "etc/passwd").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::Other);
     }
 }

@@ -219,3 +219,111 @@ fn files_that_only_root_may_read_are_read_from_what_the_user_named() {
         "private\n"
     );
 }
+
+#[test]
+fn a_current_directory_in_the_system_is_shared_with_the_users_rights() {
+    let host = host();
+    let dir = tempfile::Builder::new()
+        .prefix("virtc-test-")
+        .tempdir_in("/opt")
+        .unwrap();
+    let private = dir.path().join("private");
+    fs::write(&private, "private\n").unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
+    let run = |flags: &[&str], script: &str| {
+        let args = ["run"].iter().chain(flags);
+        let mut command = host.command(args.chain(&["--", "sh", "-c", script]));
+        command.current_dir(dir.path());
+        host.start_command(command).wait().expect_code(0).out()
+    };
+    assert_eq!(run(&[], "cat private; echo x > private"), "private\n");
+    assert_eq!(fs::read_to_string(&private).unwrap(), "private\n");
+    let empty = run(&["--cwd", "empty"], "pwd; ls -A");
+    assert_eq!(empty, format!("{}\n", dir.path().display()));
+}
+
+#[test]
+fn the_home_of_who_calls_is_not_shared_whatever_the_root_says() {
+    let mut host = host();
+    let root = busybox_root(&host);
+    fs::write(host.cwd().join("file"), "mine\n").unwrap();
+    let cwd = host.cwd().to_owned();
+    let link = host.dir("links").join("home");
+    symlink(&cwd, &link).unwrap();
+    host.env("HOME", &link);
+    let flags = ["--rootfs", root.to_str().unwrap()];
+    host.run(&flags, &["cat", "file"])
+        .expect_code(1)
+        .expect_err(&["home directory", "--cwd share"]);
+    let flags = ["--rootfs", root.to_str().unwrap(), "--cwd", "share"];
+    let shared = host.run(&flags, &["cat", "file"]).expect_code(0);
+    assert_eq!(shared.out(), "mine\n");
+}
+
+#[test]
+fn home_and_an_empty_current_directory_are_the_users_own() {
+    let script = "touch ~/x here && stat -c %U ~ . && echo $HOME";
+    let outcome = host()
+        .run(&["-u", "nobody", "--cwd", "empty"], &["sh", "-c", script])
+        .expect_code(0);
+    assert!(
+        outcome.out().starts_with("nobody\nnobody\n/"),
+        "{}",
+        outcome.out()
+    );
+}
+
+#[test]
+fn what_the_user_mounts_goes_before_what_virtc_makes() {
+    let host = host();
+    let data = host.dir("data");
+    fs::write(data.join("file"), "mine\n").unwrap();
+    let file = data.join("file");
+    let mut flags = Vec::new();
+    for destination in ["/etc/resolv.conf", "/etc/hosts", "/etc/hostname"] {
+        flags.push(format!("-v{}:{destination}:ro", file.display()));
+    }
+    flags.push(format!("-v{}:{}", data.display(), host.cwd().display()));
+    flags.push("--tmpfs=/root:1m".to_owned());
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let script = "cat /etc/resolv.conf /etc/hosts /etc/hostname; pwd; echo x > new; \
+                  stat -f -c %T /root";
+    let outcome = host.run(&flags, &["sh", "-c", script]).expect_code(0);
+    let expected = format!("mine\nmine\nmine\n{}\ntmpfs\n", host.cwd().display());
+    assert_eq!(outcome.out(), expected);
+    assert_eq!(fs::read_to_string(data.join("new")).unwrap(), "x\n");
+}
+
+#[test]
+fn a_tmpfs_below_a_volume_or_the_current_directory_is_not_covered() {
+    let host = host();
+    let data = host.dir("data");
+    for dir in [&data, &host.cwd().to_owned()] {
+        fs::create_dir(dir.join("t")).unwrap();
+        fs::write(dir.join("t/file"), "").unwrap();
+    }
+    let volume = format!("{}:/mnt/v", data.display());
+    let below_cwd = format!("{}/t", host.cwd().display());
+    let flags = ["--tmpfs", "/mnt/v/t", "-v", &volume, "--tmpfs", &below_cwd];
+    let script = "ls -A /mnt/v/t t; stat -f -c %T /mnt/v/t t; echo x > /mnt/v/t/new";
+    let outcome = host.run(&flags, &["sh", "-c", script]).expect_code(0);
+    assert_eq!(outcome.out(), "/mnt/v/t:\n\nt:\ntmpfs\ntmpfs\n");
+    assert!(!data.join("t/new").exists());
+
+    let twice = ["-v", &volume, "--tmpfs", "/mnt/v"];
+    host.run(&twice, &["true"])
+        .expect_code(125)
+        .expect_err(&["/mnt/v", "two things"]);
+}
+
+#[test]
+fn a_path_is_shown_at_its_own_name_however_it_is_written() {
+    let host = host();
+    let data = host.dir("data");
+    fs::write(data.join("file"), "data\n").unwrap();
+    let file = format!("{}/file", data.display());
+    let outcome = host
+        .run(&["--show", "../data"], &["cat", &file])
+        .expect_code(0);
+    assert_eq!(outcome.out(), "data\n");
+}

@@ -71,19 +71,13 @@ fn the_processes_of_a_machine_have_no_rights() {
     let mut running = host.start(["run", "-q", "--", "sh", "-c", "echo up; cat"]);
     running.wait_for_process("qemu-system");
     let stdin = running.stdin();
-    // The machine runs its command when all of its processes have settled.
-    let processes = running.wait_until("the processes", |running| {
-        let all = running.processes();
-        let settled = all
-            .iter()
-            .filter(|p| {
-                p.command.contains("--fd=")
-                    || p.command.contains("qemu")
-                    || p.command.contains("vsock-device")
-            })
-            .count();
-        (settled == 4).then_some(all)
+    // All of its processes have settled when the command runs.
+    running.wait_until("a running container", |_| {
+        let listed = host.virtc(["list", "-f", "json"]).out();
+        listed.contains("\"status\": \"running\"").then_some(())
     });
+    let processes = running.processes();
+    assert!(processes.len() >= 4, "{processes:?}");
     for process in processes.iter().filter(|process| process.state != 'Z') {
         let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
         let field = |name: &str| {

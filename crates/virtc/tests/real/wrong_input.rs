@@ -69,11 +69,19 @@ fn an_unknown_key_is_named_with_the_nearest() {
 #[test]
 fn what_is_short_on_the_host_is_said_before_anything_boots() {
     let host = host();
-    host.run(&["-m", "64m"], &["true"]).expect_code(125).expect_err(&["64 MiB", "-m 128m"]);
-    host.run(&["--cpus", "200"], &["true"]).expect_code(125).expect_err(&["200", "--cpus"]);
+    host.run(&["-m", "64m"], &["true"])
+        .expect_code(125)
+        .expect_err(&["64 MiB", "-m 128m"]);
+    host.run(&["--cpus", "200"], &["true"])
+        .expect_code(125)
+        .expect_err(&["200", "--cpus"]);
     let name = "n".repeat(100);
-    host.run(&["--name", &name], &["true"]).expect_code(125).expect_err(&["too long", "shorter"]);
-    host.run(&["--kernel-param", "a b"], &["true"]).expect_code(2).expect_err(&["a b"]);
+    host.run(&["--name", &name], &["true"])
+        .expect_code(125)
+        .expect_err(&["too long", "shorter"]);
+    host.run(&["--kernel-param", "a b"], &["true"])
+        .expect_code(2)
+        .expect_err(&["a b"]);
     host.run(&["-m", "1t"], &["true"])
         .expect_code(125)
         .expect_err(&["memory", "-m"]);

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Mount, Spec};
 use vc_types::ContainerId;
 
 /// A container as it is asked for.
@@ -12,15 +12,17 @@ use vc_types::ContainerId;
 pub struct ContainerConfig {
     /// Its name, unique in the sandbox.
     pub id: ContainerId,
-    /// Its process, namespaces, limits, and mounts that need nothing of the host.
+    /// Its process, namespaces, limits, and the mounts that come before all others, as `/dev`.
     pub spec: Spec,
     /// Its root file system.
     pub root: Root,
     /// What else of the host it sees.
     pub volumes: Vec<Volume>,
+    /// Mounts that need nothing of the host, as a tmpfs. One below a volume is mounted after it.
+    pub mounts: Vec<Mount>,
     /// Files that are made for it.
     pub files: Vec<GeneratedFile>,
-    /// Directories that it finds empty and writable, on the scratch space.
+    /// Directories that it finds empty and its own, on the scratch space.
     pub empty_dirs: Vec<PathBuf>,
 }
 

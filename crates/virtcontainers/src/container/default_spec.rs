@@ -34,8 +34,6 @@ pub struct ProcessConfig {
     pub read_only: bool,
     /// Its host name; the sandbox's where there is none.
     pub hostname: Option<String>,
-    /// Mounts besides the usual ones.
-    pub mounts: Vec<Mount>,
 }
 
 /// The specification of a container with this process: the namespaces, mounts, masked paths and
@@ -72,8 +70,6 @@ pub fn default_spec(process: ProcessConfig) -> Result<Spec, OciSpecError> {
     } else {
         Default::default()
     };
-    let mut mounts = usual_mounts()?;
-    mounts.extend(process.mounts);
     let mut spec = SpecBuilder::default()
         .version("1.1.0")
         .process(
@@ -114,7 +110,7 @@ pub fn default_spec(process: ProcessConfig) -> Result<Spec, OciSpecError> {
                 .readonly(process.read_only)
                 .build()?,
         )
-        .mounts(mounts)
+        .mounts(usual_mounts()?)
         .linux(
             LinuxBuilder::default()
                 .namespaces(namespaces)
@@ -184,7 +180,6 @@ mod tests {
             capabilities: vec![Capability::Chown, Capability::Kill],
             read_only: false,
             hostname: None,
-            mounts: vec![],
         }
     }
 

@@ -4,7 +4,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use agent_protocol::agent::Storage;
-use oci_spec::runtime::{MountBuilder, Spec};
+use oci_spec::runtime::{Mount, MountBuilder, Spec};
 use vc_types::{ContainerId, guest};
 
 use super::config::{Access, ContainerConfig, RootSource};
@@ -86,12 +86,26 @@ impl Placement {
 
     fn place_mounts(&mut self, config: &ContainerConfig) -> Result<()> {
         let id = &config.id;
-        // Destination, source in the guest, read-only.
-        let mut binds: Vec<(PathBuf, String, bool)> = Vec::new();
+        let bind_mount = |destination: &Path, source: &str, read_only: bool| {
+            let access = if read_only { "ro" } else { "rw" };
+            MountBuilder::default()
+                .destination(destination)
+                .typ("bind")
+                .source(source)
+                .options(["rbind", "rprivate", access].map(str::to_owned).to_vec())
+                .build()
+                .map_err(|source| Error::Specification {
+                    container: id.clone(),
+                    source,
+                })
+        };
+        let mut placed = config.mounts.clone();
+        let process = config.spec.process().as_ref();
+        let owner = process.map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
         for (number, directory) in config.empty_dirs.iter().enumerate() {
             let source = format!("{}/{id}/empty-{number}", guest::SCRATCH_DIR);
-            self.storages.push(directory_of(&source));
-            binds.push((directory.clone(), source, false));
+            self.storages.push(directory_of(&source, owner));
+            placed.push(bind_mount(directory, &source, false)?);
         }
         for (number, volume) in config.volumes.iter().enumerate() {
             let name = format!("vol-{id}-{number}");
@@ -109,48 +123,32 @@ impl Placement {
             } else {
                 shared
             };
-            binds.push((
-                volume.destination.clone(),
-                source,
-                volume.access == Access::ReadOnly,
-            ));
+            let read_only = volume.access == Access::ReadOnly;
+            placed.push(bind_mount(&volume.destination, &source, read_only)?);
         }
         for (number, file) in config.files.iter().enumerate() {
             let source = format!("{}/files/{number}", container_dir(id));
             self.files.push((source.clone(), file.contents.clone()));
-            binds.push((file.destination.clone(), source, false));
+            placed.push(bind_mount(&file.destination, &source, false)?);
         }
-        check_destinations(&binds)?;
+        check_destinations(&placed)?;
         // What lies deeper comes later, or it would be covered.
-        binds.sort_by_key(|(destination, ..)| destination.components().count());
+        placed.sort_by_key(|mount| mount.destination().components().count());
         let mut mounts = self.spec.mounts().clone().unwrap_or_default();
-        for (destination, source, read_only) in binds {
-            let access = if read_only { "ro" } else { "rw" };
-            let mount = MountBuilder::default()
-                .destination(destination)
-                .typ("bind")
-                .source(source)
-                .options(["rbind", "rprivate", access].map(str::to_owned).to_vec())
-                .build()
-                .map_err(|source| Error::Specification {
-                    container: id.clone(),
-                    source,
-                })?;
-            mounts.push(mount);
-        }
+        mounts.append(&mut placed);
         self.spec.set_mounts(Some(mounts));
         Ok(())
     }
 }
 
-fn check_destinations(binds: &[(PathBuf, String, bool)]) -> Result<()> {
+fn check_destinations(mounts: &[Mount]) -> Result<()> {
     let invalid = |destination: &Path, reason| {
         Err(Error::Destination {
             destination: destination.to_owned(),
             reason,
         })
     };
-    for (number, (destination, ..)) in binds.iter().enumerate() {
+    for (number, destination) in mounts.iter().map(Mount::destination).enumerate() {
         if !destination.is_absolute() {
             return invalid(destination, "it is not absolute");
         }
@@ -160,10 +158,8 @@ fn check_destinations(binds: &[(PathBuf, String, bool)]) -> Result<()> {
         if destination.components().count() == 1 {
             return invalid(destination, "it is the root itself");
         }
-        if binds[..number]
-            .iter()
-            .any(|(earlier, ..)| earlier == destination)
-        {
+        let mut earlier = mounts[..number].iter().map(Mount::destination);
+        if earlier.any(|earlier| earlier == destination) {
             return invalid(destination, "two things are to be mounted there");
         }
     }
@@ -207,14 +203,17 @@ fn bind(source: &str, mount_point: &str) -> Storage {
     }
 }
 
-/// A directory on the scratch space: bound onto itself, which makes it.
-fn directory_of(path: &str) -> Storage {
-    bind(path, path)
+/// A directory on the scratch space: bound onto itself, which makes it, for its owner.
+fn directory_of(path: &str, (uid, gid): (u32, u32)) -> Storage {
+    let mut storage = bind(path, path);
+    let owner = [format!("uid={uid}"), format!("gid={gid}")];
+    storage.driver_options.extend(owner);
+    storage
 }
 
 #[cfg(test)]
 mod tests {
-    use oci_spec::runtime::Spec;
+    use oci_spec::runtime::{Spec, UserBuilder};
 
     use super::super::config::{GeneratedFile, Root, Volume};
     use super::*;
@@ -225,6 +224,7 @@ mod tests {
             spec: Spec::default(),
             root: Root { source, access },
             volumes: vec![],
+            mounts: vec![],
             files: vec![],
             empty_dirs: vec![],
         }
@@ -264,9 +264,18 @@ mod tests {
         assert_eq!(options[0], "lowerdir=/run/virtc/shares/virtc-system");
     }
 
+    fn tmpfs(destination: &str) -> Mount {
+        let mount = MountBuilder::default()
+            .destination(destination)
+            .typ("tmpfs");
+        mount.build().unwrap()
+    }
+
     #[test]
     fn deeper_destinations_are_mounted_later() {
         let mut config = config(RootSource::HostSystem, Access::Private);
+        config.spec.set_mounts(Some(vec![tmpfs("/dev/usual")]));
+        config.mounts = vec![tmpfs("/x/y"), tmpfs("/t")];
         config
             .volumes
             .push(volume("/a", "/x/y/z", Access::ReadOnly));
@@ -277,18 +286,32 @@ mod tests {
         });
         let placement = Placement::of(&config).unwrap();
         let mounts = placement.spec.mounts().clone().unwrap();
-        let binds: Vec<_> = mounts
+        let destinations: Vec<_> = mounts
             .iter()
-            .filter(|m| m.typ().as_deref() == Some("bind"))
             .map(|m| m.destination().to_str().unwrap())
             .collect();
-        assert_eq!(binds, ["/x", "/etc/hosts", "/x/y/z"]);
+        let expected = ["/dev/usual", "/t", "/x", "/x/y", "/etc/hosts", "/x/y/z"];
+        assert_eq!(destinations, expected);
+    }
+
+    #[test]
+    fn an_empty_directory_is_its_processs_own() {
+        let mut config = config(RootSource::HostSystem, Access::Private);
+        let mut process = config.spec.process().clone().unwrap();
+        let user = UserBuilder::default().uid(1000_u32).gid(100_u32);
+        process.set_user(user.build().unwrap());
+        config.spec.set_process(Some(process));
+        config.empty_dirs.push("/home/ann".into());
+        let placement = Placement::of(&config).unwrap();
+        let made = &placement.storages[1];
+        assert_eq!(made.driver_options, ["create-dirs", "uid=1000", "gid=100"]);
     }
 
     #[test]
     fn destinations_that_cannot_be_are_refused() {
-        for bad in ["relative", "/a/../b", "/", "/twice"] {
+        for bad in ["relative", "/a/../b", "/", "/twice", "/tmpfs"] {
             let mut config = config(RootSource::HostSystem, Access::Private);
+            config.mounts.push(tmpfs("/tmpfs"));
             config
                 .volumes
                 .push(volume("/a", "/twice", Access::ReadOnly));

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use vc_types::{ByteSize, SandboxId};
 
 use crate::container::ContainerConfig;
@@ -17,8 +15,6 @@ pub struct SandboxConfig {
     pub scratch: Scratch,
     /// The containers that are made with it, in this order.
     pub containers: Vec<ContainerConfig>,
-    /// Free text for whoever made it; kept in the state.
-    pub annotations: BTreeMap<String, String>,
     /// Whether its containers share one pid namespace, whose first process is the agent's. A
     /// signal that nobody handles then ends a container's process, as on a host; the first process
     /// of a namespace of its own would ignore it.

@@ -1,11 +1,19 @@
 //! Removing a sandbox by its name, whatever has become of it.
 
+use std::time::{Duration, Instant};
+
 use vc_store::{SandboxRecord, Verb, WhenBusy};
 use vc_types::{ProcessIdentity, SandboxId};
 
 use super::machine::kill;
 use crate::error::{Error, Result};
 use crate::runtime::Shared;
+
+/// How long a keeper may take to end by itself once its machine is gone.
+const KEEPER_END_LIMIT: Duration = Duration::from_secs(2);
+
+/// Between two looks at a keeper that is to end.
+const KEEPER_END_RETRY: Duration = Duration::from_millis(10);
 
 /// Removes the sandbox `id`; with `force`, a running one too.
 ///
@@ -23,12 +31,14 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
         Err(error) => return Err(error.into()),
     };
     let Some(record) = record else {
-        runtime.store.remove(id)?;
+        runtime.store.remove_dir(&directory)?;
         return Ok(());
     };
-    let lives =
-        |process: &Option<ProcessIdentity>| process.as_ref().is_some_and(ProcessIdentity::is_alive);
-    if !force && (lives(&record.keeper) || lives(&record.vmm_process)) {
+    // One of which nothing is known may live.
+    let may_live = |process: &Option<ProcessIdentity>| {
+        process.as_ref().is_some_and(|process| !process.has_ended())
+    };
+    if !force && (may_live(&record.keeper) || may_live(&record.vmm_process)) {
         return Err(Error::Running {
             sandbox: id.clone(),
         });
@@ -37,14 +47,20 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
         true => directory.take_over(Verb::Delete),
         false => directory.begin_operation(Verb::Delete, WhenBusy::Refuse),
     };
-    let guard = match guard {
-        Ok(guard) => guard,
+    let removed = guard.and_then(|guard| {
+        let left = end_processes(&guard.sandbox().read()?);
+        match runtime.store.remove_by(guard) {
+            // Its keeper removed it as its last act.
+            Err(error) if error.is_not_found() => Ok(left),
+            removed => removed.map(|()| left),
+        }
+    });
+    let left = match removed {
+        Ok(left) => left,
         // Its owner rolled back and removed it.
         Err(error) if error.is_not_found() => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let left = end_processes(&guard.sandbox().read()?);
-    runtime.store.remove_by(guard)?;
     if left.is_empty() {
         return Ok(());
     }
@@ -54,20 +70,72 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
     })
 }
 
-/// Kills everything of a sandbox, and says what could not be. The keeper goes last, or it would
-/// take what happens to its machine for an accident.
+/// Ends everything of a sandbox, and says what could not be.
+///
+/// The keeper goes last and may go by itself: it sees that its machine is gone, says so, and gives
+/// back the terminal that it has.
 pub(super) fn end_processes(record: &SandboxRecord) -> Vec<String> {
     let own = ProcessIdentity::current().ok();
+    let foreign = |process: &&ProcessIdentity| own.as_ref() != Some(*process);
     let devices = record.processes.iter().map(|process| &process.identity);
-    let all = record
-        .keeper
-        .iter()
-        .chain(record.vmm_process.iter())
-        .chain(devices);
-    all.filter(|process| own.as_ref() != Some(*process))
-        .filter_map(|process| {
-            let error = kill(process).err()?;
-            Some(format!("process {process}: {error}"))
-        })
-        .collect()
+    let machine = record.vmm_process.iter().chain(devices).filter(foreign);
+    let mut left: Vec<String> = machine.filter_map(kill_or_say).collect();
+    if let Some(keeper) = record.keeper.as_ref().filter(foreign) {
+        let end = Instant::now() + KEEPER_END_LIMIT;
+        while keeper.is_alive() && Instant::now() < end {
+            std::thread::sleep(KEEPER_END_RETRY);
+        }
+        left.extend(kill_or_say(keeper));
+    }
+    left
+}
+
+fn kill_or_say(process: &ProcessIdentity) -> Option<String> {
+    let error = kill(process).err()?;
+    Some(format!("process {process}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// A keeper, and the record of a sandbox whose VMM it has.
+    fn keeper(script: &str) -> (Child, SandboxRecord) {
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("sleep 60 & echo $!; {script}")])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let out = child.stdout.take().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        let mut record = SandboxRecord::new("a".parse().unwrap()).unwrap();
+        let identity = |pid| Some(ProcessIdentity::of(pid).unwrap());
+        record.vmm_process = identity(line.trim().parse().unwrap());
+        record.keeper = identity(child.id().try_into().unwrap());
+        (child, record)
+    }
+
+    #[test]
+    fn a_keeper_ends_by_itself_once_its_machine_is_gone() {
+        let (mut child, record) = keeper("wait; exit 7");
+        let before = Instant::now();
+        assert!(end_processes(&record).is_empty());
+        assert!(before.elapsed() < KEEPER_END_LIMIT);
+        assert_eq!(child.wait().unwrap().code(), Some(7));
+        assert!(record.vmm_process.unwrap().has_ended());
+    }
+
+    #[test]
+    fn a_keeper_that_stays_is_killed() {
+        let (mut child, record) = keeper("exec sleep 60");
+        let before = Instant::now();
+        assert!(end_processes(&record).is_empty());
+        assert!(before.elapsed() >= KEEPER_END_LIMIT);
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
 }

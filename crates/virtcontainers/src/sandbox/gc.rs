@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use vc_store::{Stale, StaleReason};
+use vc_types::SandboxId;
 
 use super::delete::end_processes;
 use crate::error::Result;
@@ -29,44 +30,123 @@ pub struct Removed {
 pub(crate) fn gc(runtime: &Shared, dry_run: bool) -> Result<GcReport> {
     let mut report = GcReport::default();
     for stale in runtime.store.stale()? {
-        let (name, reason) = describe(&stale);
-        let done = if dry_run {
-            Ok(())
+        let name = name(&stale);
+        let removed = if dry_run {
+            Ok(Some(reason(&stale)))
         } else {
             remove(runtime, &stale, &mut report.left)
         };
-        match done {
-            Ok(()) => report.removed.push(Removed { name, reason }),
+        match removed {
+            Ok(Some(reason)) => report.removed.push(Removed { name, reason }),
+            Ok(None) => {}
             Err(error) => report.left.push(format!("{name}: {error}")),
         }
     }
     Ok(report)
 }
 
-fn remove(runtime: &Shared, stale: &Stale, left: &mut Vec<String>) -> Result<()> {
-    match stale {
-        Stale::Sandbox { record, .. } => {
-            left.extend(end_processes(record));
-            runtime.store.remove(record.id())?;
-        }
-        Stale::Leftover { name } => runtime.store.remove_leftover(name)?,
+/// Removes it and says why, unless it is somebody else's by now: that was found without a lock.
+fn remove(runtime: &Shared, stale: &Stale, left: &mut Vec<String>) -> Result<Option<String>> {
+    let removed = match stale {
+        Stale::Sandbox { record, .. } => remove_sandbox(runtime, record.id(), left),
+        Stale::Leftover { name } => runtime
+            .store
+            .remove_leftover(name)
+            .map(|()| Some(reason(stale))),
+    };
+    use vc_store::Error::{Busy, NotFound, TakenOver};
+    match removed {
+        Err(Busy { .. } | NotFound { .. } | TakenOver { .. }) => Ok(None),
+        removed => Ok(removed?),
     }
-    Ok(())
 }
 
-fn describe(stale: &Stale) -> (String, String) {
+fn remove_sandbox(
+    runtime: &Shared,
+    id: &SandboxId,
+    left: &mut Vec<String>,
+) -> vc_store::Result<Option<String>> {
+    let Some((guard, reason)) = runtime.store.get(id)?.begin_gc()? else {
+        return Ok(None);
+    };
+    left.extend(end_processes(&guard.sandbox().read()?));
+    runtime.store.remove_by(guard)?;
+    Ok(Some(reason_text(&reason)))
+}
+
+fn name(stale: &Stale) -> String {
     match stale {
-        Stale::Leftover { name } => (name.clone(), "an interrupted creation or removal".into()),
-        Stale::Sandbox { record, reason } => {
-            let reason = match reason {
-                StaleReason::Rebooted => "the host was booted again".to_owned(),
-                StaleReason::KeeperEnded => "its keeper ended".to_owned(),
-                StaleReason::Ended => "it has ended".to_owned(),
-                StaleReason::Interrupted { verb, step } => {
-                    format!("its {verb} was interrupted in the step {step}")
-                }
-            };
-            (record.id().to_string(), reason)
+        Stale::Leftover { name } => name.clone(),
+        Stale::Sandbox { record, .. } => record.id().to_string(),
+    }
+}
+
+fn reason(stale: &Stale) -> String {
+    match stale {
+        Stale::Leftover { .. } => "an interrupted creation or removal".to_owned(),
+        Stale::Sandbox { reason, .. } => reason_text(reason),
+    }
+}
+
+fn reason_text(reason: &StaleReason) -> String {
+    match reason {
+        StaleReason::Rebooted => "the host was booted again".to_owned(),
+        StaleReason::KeeperEnded => "its keeper ended".to_owned(),
+        StaleReason::Ended => "it has ended".to_owned(),
+        StaleReason::Interrupted { verb, step } => {
+            format!("its {verb} was interrupted in the step {step}")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vc_config::Config;
+    use vc_store::{FailureRecords, SandboxRecord, Store, StoreLimits, Verb};
+    use vc_types::ProcessIdentity;
+
+    use super::*;
+
+    fn create(runtime: &Shared, keeper: ProcessIdentity) {
+        let mut record = SandboxRecord::new("ci".parse().unwrap()).unwrap();
+        record.keeper = Some(keeper);
+        let creation = runtime.store.create(record, Verb::Run).unwrap();
+        creation.commit(|_| ()).unwrap();
+    }
+
+    #[test]
+    fn a_sandbox_that_took_the_name_of_a_stale_one_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let runtime = Shared {
+            config: Config::default(),
+            program: "/nonexistent".into(),
+            store: Store::open(root.path().join("state"), StoreLimits::default()),
+            failures: FailureRecords::new(root.path().join("failures"), 1),
+        };
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ended = ProcessIdentity::of(child.id().try_into().unwrap()).unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        create(&runtime, ended.clone());
+
+        let found = runtime.store.stale().unwrap();
+        // Somebody else is faster: it removes the stale one, and makes its own.
+        runtime.store.remove(&"ci".parse().unwrap()).unwrap();
+        let mut left = Vec::new();
+        assert_eq!(remove(&runtime, &found[0], &mut left).unwrap(), None);
+        create(&runtime, ProcessIdentity::current().unwrap());
+        assert_eq!(remove(&runtime, &found[0], &mut left).unwrap(), None);
+        assert_eq!(runtime.store.list().unwrap().len(), 1);
+        assert!(left.is_empty());
+
+        runtime.store.remove(&"ci".parse().unwrap()).unwrap();
+        create(&runtime, ended);
+        assert_eq!(gc(&runtime, true).unwrap().removed.len(), 1);
+        let report = gc(&runtime, false).unwrap();
+        assert_eq!(report.removed[0].reason, "its keeper ended");
+        assert!(runtime.store.list().unwrap().is_empty());
     }
 }

@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use vc_hypervisor::pidfd::WatchedPidfd;
 use vc_hypervisor::{StopLimits, Vm, VmEnd};
-use vc_launch::{LaunchedProcess, Launcher};
-use vc_types::{EndReason, ProcessIdentity};
+use vc_launch::{LaunchedProcess, Launcher, ProcessEnd};
+use vc_types::{EndReason, ProcessIdentity, SandboxId};
 
 use crate::error::{Error, Result};
 
@@ -19,10 +19,10 @@ use crate::error::{Error, Result};
 const DEVICE_END_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long after a device process its VMM may end for the VMM to be the cause.
-const VMM_END_LIMIT: Duration = Duration::from_millis(200);
+const VMM_END_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long after a broken call the end of the machine may be seen.
-pub(crate) const END_SEEN_LIMIT: Duration = Duration::from_millis(500);
+const END_SEEN_LIMIT: Duration = Duration::from_millis(500);
 
 /// A device process, and what messages call it.
 #[derive(Debug)]
@@ -99,6 +99,49 @@ impl Machine {
         }
     }
 
+    /// Runs `work` for as long as the machine does. What breaks off because the machine ended is
+    /// told as its end.
+    pub(crate) async fn while_it_runs<T>(
+        &self,
+        sandbox: &SandboxId,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        tokio::select! {
+            // The work's own answer says more than the end that follows it.
+            biased;
+            done = work => match done {
+                Err(error) => Err(self.cause_of(sandbox, error).await),
+                done => done,
+            },
+            reason = self.ended() => Err(Error::Ended { sandbox: sandbox.clone(), reason }),
+        }
+    }
+
+    /// The end of the machine where `error` came from it: a call or a stream breaks off a moment
+    /// before the machine is seen to have ended.
+    pub(crate) async fn cause_of(&self, sandbox: &SandboxId, error: Error) -> Error {
+        use vc_agent_client::Error as Agent;
+        let broke_off = matches!(
+            error,
+            Error::Agent(
+                Agent::Broken { .. }
+                    | Agent::Connect { .. }
+                    | Agent::Refused { .. }
+                    | Agent::Stream { .. }
+            )
+        );
+        if !broke_off {
+            return error;
+        }
+        match timeout(END_SEEN_LIMIT, self.ended()).await {
+            Ok(reason) => Error::Ended {
+                sandbox: sandbox.clone(),
+                reason,
+            },
+            Err(_) => error,
+        }
+    }
+
     /// Ends everything without the guest's help, and waits until it is gone.
     ///
     /// # Errors
@@ -160,10 +203,9 @@ impl Watched {
         Ok(Self { device, ended })
     }
 
-    async fn ended(&self) -> &'static str {
+    async fn ended(&self) {
         // An error of the reactor would hide an end, so it counts as one.
         let _ = self.ended.ended().await;
-        self.device.name
     }
 }
 
@@ -176,19 +218,22 @@ async fn watch_over(
 ) {
     let first_device = async {
         let all = devices.iter().map(|device| Box::pin(device.ended()));
-        let (name, ..) = futures_util::future::select_all(all).await;
-        name
+        futures_util::future::select_all(all).await;
     };
     let reason = tokio::select! {
-        // Where both have ended, the VM's own end says more.
-        biased;
-        end = vm.wait() => reason_of(end),
-        name = first_device, if !devices.is_empty() => {
-            // A device process ends when its VMM closes the socket, a moment before the VMM is
-            // seen to have ended.
-            match timeout(VMM_END_LIMIT, vm.wait()).await {
-                Ok(end) => reason_of(end),
-                Err(_) => EndReason::DeviceProcessEnded { name: name.to_owned() },
+        end = vm.wait() => end_of_vmm(end, &mut devices),
+        _ = first_device, if !devices.is_empty() => {
+            match killed(&mut devices) {
+                Some(name) => device_ended(name),
+                // It ended by itself, as it does when its VMM closes the socket: a moment before
+                // the VMM is seen to have ended.
+                None => match timeout(VMM_END_LIMIT, vm.wait()).await {
+                    Ok(end) => reason_of(end),
+                    Err(_) => ended(&mut devices).map_or(
+                        EndReason::VmCrashed { detail: "a device process ended".into() },
+                        device_ended,
+                    ),
+                },
             }
         }
     };
@@ -220,6 +265,37 @@ async fn watch_over(
     drop(launcher);
     // Nobody may be listening any more.
     let _ = say.send(Some(reason));
+}
+
+/// A VMM also ends because somebody killed a device process of it, and that is the cause then.
+fn end_of_vmm(end: VmEnd, devices: &mut [Watched]) -> EndReason {
+    let own_fault = !matches!(end, VmEnd::Failed { .. });
+    match killed(devices) {
+        Some(name) if !own_fault => device_ended(name),
+        _ => reason_of(end),
+    }
+}
+
+fn device_ended(name: &'static str) -> EndReason {
+    EndReason::DeviceProcessEnded {
+        name: name.to_owned(),
+    }
+}
+
+/// A device process that a signal ended.
+fn killed(devices: &mut [Watched]) -> Option<&'static str> {
+    devices.iter_mut().find_map(|watched| {
+        let end = watched.device.process.try_wait().ok()??;
+        matches!(end, ProcessEnd::Signal(_)).then_some(watched.device.name)
+    })
+}
+
+/// A device process that has ended.
+fn ended(devices: &mut [Watched]) -> Option<&'static str> {
+    devices.iter_mut().find_map(|watched| {
+        let end = watched.device.process.try_wait().ok()?;
+        end.map(|_| watched.device.name)
+    })
 }
 
 fn reason_of(end: VmEnd) -> EndReason {

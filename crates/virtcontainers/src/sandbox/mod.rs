@@ -5,17 +5,18 @@ pub(crate) mod vsock;
 
 mod create;
 mod delete;
+mod failure;
 mod gc;
 mod machine;
+mod place;
 mod process;
 mod process_log;
-mod reservation;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vc_agent_client::{AgentClient, Transport};
 use vc_hypervisor::StopLimits;
-use vc_store::{SandboxDir, UnixMillis};
+use vc_store::UnixMillis;
 use vc_types::{
     ClockPoint, ContainerId, ContainerState, EndReason, ExitStatus, SandboxId, SandboxState,
     Timeline,
@@ -28,10 +29,11 @@ pub(crate) use gc::gc;
 pub use gc::{GcReport, Removed};
 pub use process::ProcessExit;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FailureReport, Result};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
 use machine::Machine;
+use place::Place;
 
 /// The guest's console, in the sandbox's directory.
 pub const CONSOLE_LOG: &str = "console.log";
@@ -47,8 +49,9 @@ pub const PROCESS_LOGS: [&str; 3] = ["vsock-device.log", "virtc-system.log", "vi
 /// To leave nothing behind, [`Sandbox::stop`] and [`Sandbox::delete`] it.
 pub struct Sandbox {
     runtime: Arc<Shared>,
-    directory: SandboxDir,
     machine: Machine,
+    /// Goes after the machine: until its processes have ended, the place says what there is.
+    place: Place,
     agent: AgentClient,
     transport: Transport,
     writable: bool,
@@ -59,7 +62,7 @@ pub struct Sandbox {
 /// What a sandbox is made of.
 pub(crate) struct SandboxParts {
     pub(crate) runtime: Arc<Shared>,
-    pub(crate) directory: SandboxDir,
+    pub(crate) place: Place,
     pub(crate) machine: Machine,
     pub(crate) agent: AgentClient,
     pub(crate) transport: Transport,
@@ -72,7 +75,7 @@ impl Sandbox {
     pub(crate) fn new(parts: SandboxParts) -> Self {
         let SandboxParts {
             runtime,
-            directory,
+            place,
             machine,
             agent,
             transport,
@@ -83,7 +86,7 @@ impl Sandbox {
         let timeline = Mutex::new(timeline);
         Self {
             runtime,
-            directory,
+            place,
             machine,
             agent,
             transport,
@@ -95,7 +98,7 @@ impl Sandbox {
 
     /// Its name.
     pub fn id(&self) -> &SandboxId {
-        self.directory.id()
+        self.place.id()
     }
 
     /// When its start came to which point.
@@ -124,7 +127,7 @@ impl Sandbox {
         self.while_it_runs(async { Ok(self.agent.start_container(container).await?) })
             .await?;
         self.times().step("start acknowledged");
-        let (directory, id) = (self.directory.clone(), container.clone());
+        let (directory, id) = (self.place.directory().clone(), container.clone());
         blocking(move || {
             directory.try_update(|record| {
                 record.state = record.state.transition(SandboxState::Running)?;
@@ -199,61 +202,45 @@ impl Sandbox {
     /// [`Error::Store`] when the state cannot be removed.
     pub async fn delete(self) -> Result<Timeline> {
         self.machine.stop(StopLimits::AT_ONCE).await?;
-        let (shared, id) = (Arc::clone(&self.runtime), self.id().clone());
-        blocking(move || Ok(shared.store.remove(&id)?)).await?;
+        let mut timeline = self.timeline();
+        self.place.remove().await?;
         fault::point("delete.state-removed")?;
-        self.times().mark(ClockPoint::Exit);
-        Ok(self.timeline())
+        timeline.mark(ClockPoint::Exit);
+        Ok(timeline)
     }
 
     /// Keeps the stopped sandbox's state and logs until somebody deletes it.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] when the state cannot be written.
+    /// [`Error::Store`] when the state cannot be written; it is removed then.
     pub async fn keep(self, container: &ContainerId, exit: ExitStatus) -> Result<Timeline> {
         let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
-        let (directory, container) = (self.directory.clone(), container.clone());
-        blocking(move || {
-            directory.try_update(|record| {
-                record.keep = true;
-                record.state = record.state.transition(SandboxState::Stopped)?;
-                record.keeper = None;
-                record.vmm_process = None;
-                record.processes.clear();
-                record.end_reason = Some(reason);
-                if let Some(entry) = record.containers.get_mut(&container) {
-                    entry.state = entry.state.transition(ContainerState::Stopped)?;
-                    entry.exit = Some(exit);
-                    entry.ended = Some(UnixMillis::now());
-                }
-                Ok(())
-            })
-        })
-        .await?;
-        self.times().mark(ClockPoint::Exit);
-        Ok(self.timeline())
+        let mut timeline = self.timeline();
+        self.place.keep(reason, container, exit).await?;
+        timeline.mark(ClockPoint::Exit);
+        Ok(timeline)
     }
 
-    /// Runs `work` for as long as the machine does.
+    /// Keeps what is known of a sandbox in which `error` happened, before it is deleted.
+    pub fn keep_failure(&self, error: &Error) -> FailureReport {
+        let timeline = self.timeline();
+        failure::keep(
+            &self.runtime,
+            self.place.directory(),
+            "the run failed",
+            error,
+            &timeline,
+        )
+    }
+
+    /// The end of the machine, where that is what `error` of a stream came from.
+    pub async fn cause_of(&self, error: Error) -> Error {
+        self.machine.cause_of(self.id(), error).await
+    }
+
     async fn while_it_runs<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::select! {
-            // The work's own answer says more than the end that follows it.
-            biased;
-            done = work => match done {
-                // A call breaks off a moment before the machine is seen to have ended.
-                Err(error @ Error::Agent(vc_agent_client::Error::Broken { .. })) => {
-                    match tokio::time::timeout(machine::END_SEEN_LIMIT, self.machine.ended()).await {
-                        Ok(reason) => Err(Error::Ended { sandbox: self.id().clone(), reason }),
-                        Err(_) => Err(error),
-                    }
-                }
-                done => done,
-            },
-            reason = self.machine.ended() => {
-                Err(Error::Ended { sandbox: self.id().clone(), reason })
-            }
-        }
+        self.machine.while_it_runs(self.id(), work).await
     }
 }
 

@@ -25,9 +25,6 @@ const SOCKET: &str = "vsock.sock";
 /// Where the VMM meets the device process, for as long as it takes to connect.
 const VHOST_SOCKET: &str = "vhost.sock";
 
-/// The device process's own user: no file and no other process of the host belongs to it.
-const USER: u32 = 65_533;
-
 /// The numbers at which the device process finds its descriptors.
 pub const VHOST_FD: i32 = 3;
 /// See [`VHOST_FD`].
@@ -41,6 +38,8 @@ pub(crate) struct VsockSockets {
     directory: PathBuf,
     host: UnixListener,
     vhost: UnixListener,
+    /// The device process's user.
+    user: u32,
     /// The VMM's end.
     pub(crate) vmm_end: OwnedFd,
     /// Where the guest will say that it is ready.
@@ -62,7 +61,7 @@ impl VsockSockets {
     /// # Errors
     ///
     /// [`Error::System`] when one of them cannot be made.
-    pub(crate) fn create(sandbox: &Path) -> Result<Self> {
+    pub(crate) fn create(sandbox: &Path, user: u32) -> Result<Self> {
         let directory = sandbox.join(DIRECTORY);
         let failed = |source: io::Error| Error::System {
             attempt: format!(
@@ -72,7 +71,9 @@ impl VsockSockets {
             source,
         };
         DirBuilder::new()
-            .mode(0o700)
+            // Entered by the device process, and written by root alone: what root dials there is
+            // what root made. The directory above is closed to everybody else.
+            .mode(0o711)
             .create(&directory)
             .map_err(failed)?;
         let socket = directory.join(SOCKET);
@@ -84,14 +85,14 @@ impl VsockSockets {
         let vmm_end = connected.map_err(failed)?.into();
         let address = AgentAddress::HybridVsock { socket };
         let ready = ReadyListener::bind(&address)?;
-        // The device process enters the directory and dials this one socket in it. The socket
-        // above stays root's: nobody else talks to the guest.
-        chown(ready.path(), Some(USER), Some(USER)).map_err(failed)?;
-        chown(&directory, Some(USER), Some(USER)).map_err(failed)?;
+        // The one socket that the device process dials. The one above stays root's: nobody else
+        // talks to the guest.
+        chown(ready.path(), Some(user), Some(user)).map_err(failed)?;
         Ok(Self {
             directory,
             host,
             vhost,
+            user,
             vmm_end,
             ready,
             address,
@@ -122,8 +123,8 @@ impl VsockSockets {
         spec.args = ["internal", "vsock-device"].map(str::to_owned).into();
         spec.args.push(guest::GUEST_CID.to_string());
         spec.user = Some(User {
-            uid: USER,
-            gid: USER,
+            uid: self.user,
+            gid: self.user,
             groups: Vec::new(),
         });
         spec.capabilities = Some(Vec::new());

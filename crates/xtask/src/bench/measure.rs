@@ -34,6 +34,8 @@ pub(super) struct Measured {
     pub(super) starts: Vec<Start>,
     pub(super) f1: Vec<Duration>,
     pub(super) f2: Vec<Duration>,
+    /// How long the bare VMM took to end.
+    pub(super) bare_ends: Vec<Duration>,
     pub(super) virtc_rates: Vec<Rates>,
     pub(super) bare_rates: Vec<Rates>,
 }
@@ -62,12 +64,17 @@ pub(super) fn measure(options: &Options, record: &mut Record) -> Result<Measured
         starts: Vec::new(),
         f1: Vec::new(),
         f2: Vec::new(),
+        bare_ends: Vec::new(),
         virtc_rates: Vec::new(),
         bare_rates: Vec::new(),
     };
     for process in &measured.processes {
-        let (name, pss) = (process.title(), process.pss_kib);
-        record.line(&json!({"what": "memory", "process": name, "pss_kib": pss}))?;
+        record.line(&json!({
+            "what": "memory",
+            "process": process.title(),
+            "pss_kib": process.pss_kib,
+            "guest_kib": process.shared_kib,
+        }))?;
     }
     record.line(&json!({"what": "initrd", "bytes": measured.initrd_bytes}))?;
     let floor = Floor::make(machine, &options.init, &shared, ROOT, work.path())?;
@@ -88,9 +95,11 @@ impl Measured {
             let start = virtc.start()?;
             record.start(run, &start)?;
             self.starts.push(start);
-            let f1 = floor.ready()?;
-            record.line(&json!({"what": "F1", "run": run, "ms": milliseconds(f1)}))?;
+            let (f1, end) = floor.ready()?;
+            let (ms, end_ms) = (milliseconds(f1), milliseconds(end));
+            record.line(&json!({"what": "F1", "run": run, "ms": ms, "end_ms": end_ms}))?;
             self.f1.push(f1);
+            self.bare_ends.push(end);
             let f2 = floor.program(&PROGRAM)?;
             record.line(&json!({"what": "F2", "run": run, "ms": milliseconds(f2)}))?;
             self.f2.push(f2);

@@ -9,6 +9,7 @@ use super::record::Record;
 use super::table::Table;
 use super::target::{Limit, Target};
 use super::timeline;
+use super::virtc::Start;
 use crate::median::median;
 use crate::stream::Rates;
 
@@ -26,8 +27,9 @@ pub(super) fn text(
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "{}: a host of {cpus} processors, {accelerator}; a machine of {}. Medians of {starts} starts \
-         and floors in turns, and of {streams} streams in turns; the program is a static `echo`.",
+        "{}, a host with {cpus} processors, {accelerator}; a machine with {}.\n\
+         Starts and floors: {starts} each, in turns; streams: {streams} each, in turns.\n\
+         The root is a directory with a static `busybox`, and the program its `echo`.",
         record.day, measured.machine,
     );
     let sections = [
@@ -52,33 +54,21 @@ pub(super) fn text(
 }
 
 fn times(measured: &Measured) -> Table {
-    let ms = |times: &mut dyn Iterator<Item = std::time::Duration>| {
-        times.map(milliseconds).collect::<Vec<_>>()
-    };
-    let mut table = Table::new(&[
-        "from before the first process, ms",
-        "median",
-        "least",
-        "most",
-    ]);
+    let output = |start: &Start| start.output;
+    let exit = |start: &Start| start.exit;
+    let starts = &measured.starts;
+    let mut table = Table::new(&["as seen from outside, ms", "median", "least", "most"]);
     for (name, times) in [
+        ("F1: the bare VM to ready", measured.f1.clone()),
+        ("F2: F1, root, program's first byte", measured.f2.clone()),
+        ("virtc run: first byte", starts.iter().map(output).collect()),
+        ("virtc run: exit", starts.iter().map(exit).collect()),
         (
-            "F1: the bare VM to ready",
-            ms(&mut measured.f1.iter().copied()),
-        ),
-        (
-            "F2: F1, root, program's first byte",
-            ms(&mut measured.f2.iter().copied()),
-        ),
-        (
-            "virtc run: first byte",
-            ms(&mut measured.starts.iter().map(|s| s.output)),
-        ),
-        (
-            "virtc run: ended",
-            ms(&mut measured.starts.iter().map(|s| s.exit)),
+            "the bare VMM, killed and reaped",
+            measured.bare_ends.clone(),
         ),
     ] {
+        let times: Vec<_> = times.into_iter().map(milliseconds).collect();
         table.row(spread(name, &times));
     }
     table
@@ -88,7 +78,8 @@ fn steps(measured: &Measured) -> Table {
     let timelines: Vec<_> = measured.starts.iter().map(|s| s.rows.as_slice()).collect();
     let mut table = Table::new(&["clock points and steps, ms", "since exec", "took"]);
     for row in timeline::medians(&timelines) {
-        let indent = if row.is_point { "" } else { "  " };
+        // Seen on a page too, where spaces are not.
+        let indent = if row.is_point { "" } else { "· " };
         table.row(vec![
             format!("{indent}{}", row.name),
             figure(row.at),
@@ -119,10 +110,12 @@ fn streams_table(measured: &Measured) -> Table {
 }
 
 fn memory(measured: &Measured) -> Table {
-    let mut table = Table::new(&["memory besides the VMM, PSS", "MB"]);
+    let headings = ["memory besides the VMM, MB", "PSS", "guest's pages in it"];
+    let mut table = Table::new(&headings);
     for process in &measured.processes {
-        let mb = megabytes(process.pss_kib << 10);
-        table.row(vec![process.title(), figure(mb)]);
+        let mb = |kib: u64| figure(megabytes(kib << 10));
+        let (pss, shared) = (mb(process.pss_kib), mb(process.shared_kib));
+        table.row(vec![process.title(), pss, shared]);
     }
     table
 }

@@ -60,7 +60,7 @@ impl Virtc {
 
     /// Calls `look` with the processes of a sandbox whose job waits for input.
     pub(super) fn waiting<T>(&self, look: impl FnOnce(&[Process]) -> Result<T>) -> Result<T> {
-        let mut command = self.command(&[], &[BUSYBOX, "cat"]);
+        let mut command = self.command(&["--quiet"], &[BUSYBOX, "cat"]);
         command.stdin(Stdio::piped());
         let mut child = Running::spawn(&mut command)?;
         let mut stdin = child.0.stdin.take().context("no stdin")?;
@@ -77,11 +77,13 @@ impl Virtc {
 
     /// How fast `bytes` go each way through the standard streams.
     pub(super) fn stream(&self, bytes: u64) -> Result<Rates> {
+        // Not `cat`: busybox's moves 4 KiB at once, and would be measured in place of the stream.
         let script = format!(
-            "{BUSYBOX} dd if=/dev/zero bs=64k count={} 2>/dev/null; {BUSYBOX} cat >/dev/null; echo",
+            "exec 2>/dev/null; {BUSYBOX} dd if=/dev/zero bs=64k count={}; \
+             {BUSYBOX} dd of=/dev/null bs=64k; echo",
             bytes >> 16,
         );
-        let mut command = self.command(&[], &[BUSYBOX, "sh", "-c", &script]);
+        let mut command = self.command(&["--quiet"], &[BUSYBOX, "sh", "-c", &script]);
         command.stdin(Stdio::piped());
         let mut child = Running::spawn(&mut command)?;
         let mut stdin = child.0.stdin.take().context("no stdin")?;

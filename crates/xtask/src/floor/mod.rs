@@ -55,9 +55,11 @@ impl Floor {
         })
     }
 
-    /// F1.
-    pub(crate) fn ready(&self) -> Result<Duration> {
-        self.start("ready")?.first_byte().context("F1")
+    /// F1, and how long the VMM then takes to end.
+    pub(crate) fn ready(&self) -> Result<(Duration, Duration)> {
+        let mut vm = self.start("ready")?;
+        let ready = vm.first_byte().context("F1")?;
+        Ok((ready, vm.end()))
     }
 
     /// F2.

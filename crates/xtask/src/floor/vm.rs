@@ -142,6 +142,13 @@ impl Vm {
         }
     }
 
+    /// Ends the VM as virtc does, by a signal; the time until the VMM is reaped.
+    pub(super) fn end(mut self) -> Duration {
+        let begin = Instant::now();
+        end(&mut self.vmm);
+        begin.elapsed()
+    }
+
     /// The text and what follows it within a moment.
     fn complaint(&mut self, mut text: Vec<u8>) -> String {
         let _ = self.serial.set_read_timeout(Some(COMPLAINT_MAX));

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::sync::Arc;
 
 use agent_protocol::agent::{CreateSandboxRequest, Storage};
@@ -10,10 +11,10 @@ use vc_types::{ClockPoint, ContainerId, Timeline, guest};
 
 use super::super::config::{SandboxConfig, Scratch};
 use super::super::machine::Machine;
-use super::super::reservation::Reservation;
+use super::super::place::Place;
 use super::super::{Sandbox, SandboxParts};
+use super::Staged;
 use super::launch::Launched;
-use super::{Staged, at};
 use crate::container::placement::Placement;
 use crate::error::{Error, Result, Stage};
 use crate::fault;
@@ -51,63 +52,54 @@ pub(super) async fn connect(
         writable,
     } = launched;
     let limits = &runtime.config.limits;
+    let stage = Cell::new(Stage::Boot);
     let prepared = async {
-        let boot = at(Stage::Boot);
-        let report = ready
-            .wait(limits.agent_ready_ms.duration())
-            .await
-            .map_err(at(Stage::Boot))?;
+        let report = ready.wait(limits.agent_ready_ms.duration()).await?;
         let guest_epoch = Timeline::now().saturating_sub(report.uptime_us);
         timeline.step_at("guest kernel began", guest_epoch);
-        fault::point("create.agent-ready").map_err(&boot)?;
+        fault::point("create.agent-ready")?;
         let transport = Transport::new(address, limits.agent_connect_ms.duration());
         let calls = CallLimits {
             call: limits.agent_call_ms.duration(),
             create: limits.agent_create_ms.duration(),
         };
-        let agent = AgentClient::connect(&transport, calls)
-            .await
-            .map_err(at(Stage::Boot))?;
-        let hello = agent
-            .hello(hello(&config).map_err(&boot)?)
-            .await
-            .map_err(at(Stage::Boot))?;
+        let agent = AgentClient::connect(&transport, calls).await?;
+        let hello = agent.hello(hello(&config)?).await?;
         timeline.mark(ClockPoint::Ready);
         for step in &hello.boot {
-            let name = vc_agent_client::clean(&step.name);
-            timeline.step_at(format!("guest: {name}"), guest_epoch + step.uptime_us);
+            let name = vc_types::one_line(&step.name);
+            let at = guest_epoch.saturating_add(step.uptime_us);
+            timeline.step_at(format!("guest: {name}"), at);
         }
-        fault::point("create.agent-connected").map_err(&boot)?;
+        fault::point("create.agent-connected")?;
 
+        stage.set(Stage::GuestPreparation);
         if let Some(mut scratch) = scratch {
-            let formatted = blocking(move || Ok(scratch.formatted()?));
-            formatted.await.map_err(at(Stage::GuestPreparation))?;
+            blocking(move || Ok(scratch.formatted()?)).await?;
         }
         let request = sandbox_request(&config, &shares);
         let files = write_files(&agent, &containers);
-        tokio::try_join!(async { agent.create_sandbox(request).await }, files)
-            .map_err(at(Stage::GuestPreparation))?;
+        tokio::try_join!(agent.create_sandbox(request), files)?;
         timeline.step("guest prepared");
-        fault::point("create.guest-prepared").map_err(at(Stage::GuestPreparation))?;
+        fault::point("create.guest-prepared")?;
+
+        stage.set(Stage::ContainerCreation);
         for (id, placement) in containers {
             create_container(&agent, &id, placement, config.shared_pids).await?;
             timeline.step("container made");
         }
-        fault::point("create.container-made").map_err(at(Stage::ContainerCreation))?;
+        fault::point("create.container-made")?;
         Ok((agent, transport, guest_epoch))
     };
-    let prepared = tokio::select! {
-        prepared = prepared => prepared,
-        reason = machine.ended() => Err((Stage::Boot, Error::Ended { sandbox, reason })),
-    };
+    let prepared = machine.while_it_runs(&sandbox, prepared).await;
     let (agent, transport, guest_epoch) = match prepared {
         Ok(prepared) => prepared,
-        Err(failed) => {
+        Err(error) => {
             // The console is complete once the machine has ended.
             if let Err(error) = machine.stop(StopLimits::AT_ONCE).await {
                 tracing::error!(%error, "the machine of a failed start does not end");
             }
-            return Err(failed);
+            return Err((stage.get(), error));
         }
     };
     Ok(Connected {
@@ -124,13 +116,13 @@ impl Connected {
     /// Writes down that the sandbox is ready, and hands it out.
     pub(super) async fn into_sandbox(
         self,
-        reservation: Reservation,
+        mut place: Place,
         timeline: Timeline,
     ) -> Result<Sandbox> {
-        let directory = reservation.commit().await?;
+        place.ready().await?;
         Ok(Sandbox::new(SandboxParts {
             runtime: self.runtime,
-            directory,
+            place,
             machine: self.machine,
             agent: self.agent,
             transport: self.transport,
@@ -244,18 +236,12 @@ async fn create_container(
     id: &ContainerId,
     placement: Placement,
     shared_pids: bool,
-) -> Result<(), Staged> {
-    let spec = oci_convert::spec_to_message(&placement.spec).map_err(|source| {
-        (
-            Stage::ContainerCreation,
-            Error::Protocol {
-                container: id.clone(),
-                source,
-            },
-        )
+) -> Result<()> {
+    let spec = oci_convert::spec_to_message(&placement.spec).map_err(|source| Error::Protocol {
+        container: id.clone(),
+        source,
     })?;
-    agent
+    Ok(agent
         .create_container(id, spec, placement.storages, shared_pids)
-        .await
-        .map_err(at(Stage::ContainerCreation))
+        .await?)
 }

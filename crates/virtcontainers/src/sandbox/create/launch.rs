@@ -8,12 +8,12 @@ use vc_hypervisor::qemu::QemuHypervisor;
 use vc_hypervisor::{Disk, Hypervisor, VmSpec, Vsock};
 use vc_launch::Launcher;
 use vc_storage::{ScratchDisk, Share, SharePlan};
-use vc_types::{AgentAddress, ClockPoint, ContainerId, SandboxId, Timeline, guest};
+use vc_types::{AgentAddress, ClockPoint, ContainerId, SandboxId, SandboxUsers, Timeline, guest};
 
 use super::super::config::{SandboxConfig, Scratch};
 use super::super::machine::{Device, Machine};
+use super::super::place::Place;
 use super::super::process_log;
-use super::super::reservation::Reservation;
 use super::super::vsock::VsockSockets;
 use super::super::{CONSOLE_LOG, VMM_LOG};
 use super::prepare::Prepared;
@@ -38,12 +38,13 @@ pub(super) struct Launched {
 pub(super) async fn launch(
     runtime: &Arc<Shared>,
     prepared: Prepared,
-    reservation: &Reservation,
+    place: &Place,
     timeline: &mut Timeline,
 ) -> Result<Launched> {
-    let directory = reservation.path();
+    let directory = place.path();
+    let users = SandboxUsers::of(place.id());
     let launcher = Arc::new(Launcher::start(&runtime.program)?);
-    let sockets = VsockSockets::create(directory)?;
+    let sockets = VsockSockets::create(directory, users.vsock())?;
     fault::point("create.sockets")?;
     let address = sockets.address.clone();
 
@@ -58,7 +59,7 @@ pub(super) async fn launch(
     };
     fault::point("create.scratch-made")?;
     let vsock = async {
-        let log = process_log::start(directory, reservation.id(), "vsock-device")?;
+        let log = process_log::start(directory, place.id(), "vsock-device")?;
         let started = sockets.launch(&launcher, &runtime.program, log).await;
         fault::point("create.vsock-launched")?;
         started
@@ -70,7 +71,7 @@ pub(super) async fn launch(
             prepared.virtiofsd.as_ref(),
             plan,
             directory,
-            reservation.id(),
+            place.id(),
             name,
         )
     };
@@ -132,7 +133,7 @@ pub(super) async fn launch(
         console_log: log_file(directory, CONSOLE_LOG)?,
         vmm_log: log_file(directory, VMM_LOG)?,
     };
-    let hypervisor = QemuHypervisor::new(runtime.qemu_config(), Arc::clone(&launcher));
+    let hypervisor = QemuHypervisor::new(runtime.qemu_config(users), Arc::clone(&launcher));
     let vm = hypervisor.launch(spec).await?;
     timeline.mark(ClockPoint::Spawned);
     fault::point("create.vmm-launched")?;

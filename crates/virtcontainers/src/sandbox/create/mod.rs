@@ -16,13 +16,13 @@ use std::sync::Arc;
 
 pub(crate) use prepare::MKFS;
 
-use vc_store::{SandboxRecord, Verb};
+use vc_store::SandboxRecord;
 use vc_types::Timeline;
 
-use super::Sandbox;
 use super::config::SandboxConfig;
-use super::reservation::Reservation;
-use crate::error::{Error, Result, Stage, StartRecord};
+use super::place::Place;
+use super::{Sandbox, failure};
+use crate::error::{Error, Result, Stage};
 use crate::fault;
 use crate::runtime::Shared;
 
@@ -35,11 +35,20 @@ pub(crate) async fn create(runtime: &Arc<Shared>, config: SandboxConfig) -> Resu
     prepared.describe(&mut record);
     let mut timeline = Timeline::default();
     timeline.step("prepared");
-    let mut reservation = Reservation::make(runtime, record, Verb::Create).await?;
+    let mut place = Place::reserve(runtime, record).await?;
     fault::point("create.reserved")?;
-    match come_up(runtime, prepared, &mut reservation, &mut timeline).await {
-        Ok(up) => up.into_sandbox(reservation, timeline).await,
-        Err((stage, source)) => Err(failed(runtime, &reservation, stage, source, &timeline)),
+    match come_up(runtime, prepared, &mut place, &mut timeline).await {
+        Ok(up) => up.into_sandbox(place, timeline).await,
+        Err((stage, source)) => {
+            let what = format!("{stage} failed");
+            let record = failure::keep(runtime, place.directory(), &what, &source, &timeline);
+            Err(Error::Start {
+                sandbox: place.id().clone(),
+                stage,
+                record: Box::new(record),
+                source: Box::new(source),
+            })
+        }
     }
 }
 
@@ -53,37 +62,15 @@ fn at<E: Into<Error>>(stage: Stage) -> impl Fn(E) -> Staged {
 async fn come_up(
     runtime: &Arc<Shared>,
     prepared: prepare::Prepared,
-    reservation: &mut Reservation,
+    place: &mut Place,
     timeline: &mut Timeline,
 ) -> Result<connect::Connected, Staged> {
-    let launched = launch::launch(runtime, prepared, reservation, timeline)
+    let launched = launch::launch(runtime, prepared, place, timeline)
         .await
         .map_err(at(Stage::Launch))?;
-    reservation
-        .describe_machine(&launched.machine)
+    place
+        .describe(&launched.machine)
         .await
         .map_err(at(Stage::Launch))?;
     connect::connect(runtime, launched, timeline).await
-}
-
-/// Keeps what is known of the machine, before its directory goes.
-fn failed(
-    runtime: &Shared,
-    reservation: &Reservation,
-    stage: Stage,
-    source: Error,
-    timeline: &Timeline,
-) -> Error {
-    let mut record = StartRecord {
-        console: reservation.last_lines(super::CONSOLE_LOG),
-        vmm: reservation.last_lines(super::VMM_LOG),
-        kept: None,
-    };
-    record.kept = reservation.keep_failure(runtime, stage, &source, timeline);
-    Error::Start {
-        sandbox: reservation.id().clone(),
-        stage,
-        record: Box::new(record),
-        source: Box::new(source),
-    }
 }

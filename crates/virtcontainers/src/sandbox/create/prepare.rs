@@ -12,7 +12,7 @@ use vc_storage::{
     Access as ShareAccess, CachePolicy, Rights, SharePlan, Source, Virtiofsd, host_system,
 };
 use vc_store::{ContainerRecord, SandboxRecord};
-use vc_types::{ByteSize, ContainerId};
+use vc_types::{ByteSize, ContainerId, SandboxUsers};
 
 use super::super::config::{SandboxConfig, Scratch};
 use super::super::vsock::VsockSockets;
@@ -73,7 +73,11 @@ impl Prepared {
             containers.push((container.id.clone(), placement));
         }
         let system = match host_system_wanted {
-            true => Some(host_system::plan(Path::new("/"))?),
+            true => {
+                let mut plan = host_system::plan(Path::new("/"))?;
+                plan.rights = Rights::NothingAs(SandboxUsers::of(&config.id).system_share());
+                Some(plan)
+            }
             false => None,
         };
         let virtiofsd = match system.is_some() || user.is_some() {

@@ -1,0 +1,273 @@
+//! The host's side of a running command: streams, signals, terminal and clock, until it ends.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal as Sig;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
+use vc_types::{ContainerId, Signal};
+use virtcontainers::stream::{Incoming, Outgoing};
+use virtcontainers::{Error, ProcessExit, Sandbox};
+
+use super::pump::{self, Output};
+use super::signals::{Action, SignalPolicy, Signals, ends_programs};
+use super::terminal::{self, RawTerminal};
+
+/// Calls to the guest that wait for the one before. More than a person types in a second.
+const CALLS_MAX: usize = 32;
+
+/// How a command's run ended.
+pub(super) enum End {
+    /// The command ended.
+    Exited(ProcessExit),
+    /// Its time was over.
+    TimedOut,
+    /// The user ended the machine, by this signal or the escape.
+    Ended(Option<Sig>),
+}
+
+/// The streams of the command, attached.
+pub(super) struct Streams {
+    pub(super) stdin: Outgoing,
+    pub(super) stdout: Incoming,
+    pub(super) stderr: Option<Incoming>,
+}
+
+/// What the guest is told while the command runs.
+enum Call {
+    Signal(Signal),
+    Resize,
+}
+
+/// A command, joined with what virtc has of the host.
+pub(super) struct Joined<'a> {
+    pub(super) sandbox: &'a Sandbox,
+    pub(super) container: &'a ContainerId,
+    pub(super) limits: &'a vc_config::Limits,
+    pub(super) signals: Signals,
+    pub(super) policy: SignalPolicy,
+    pub(super) raw: Option<RawTerminal>,
+    pub(super) first: Arc<AtomicU64>,
+}
+
+impl Joined<'_> {
+    /// Starts the command and stays with it until every byte is where it belongs.
+    pub(super) async fn command(
+        &mut self,
+        streams: Streams,
+        terminal: bool,
+        timeout: Option<Duration>,
+    ) -> Result<End, Error> {
+        let system = |attempt: &str| {
+            let attempt = attempt.to_owned();
+            move |source| Error::System { attempt, source }
+        };
+        if terminal {
+            self.raw = Some(RawTerminal::enter().map_err(system("make the terminal raw"))?);
+            resize(self.sandbox, self.container).await;
+        }
+        tokio::select! {
+            started = self.sandbox.start_container(self.container) => started?,
+            sig = ending_signal(&mut self.signals) => return Ok(End::Ended(Some(sig))),
+        }
+        let started = "start the threads of the streams";
+        let (outputs, escape) = self.pump(streams, terminal).map_err(system(started))?;
+        let (end, exited) = self.wait(escape, timeout).await?;
+        // Without its end, what the command still writes is nobody's.
+        if exited && let Some(sig) = self.drain(outputs).await? {
+            return Ok(End::Ended(Some(sig)));
+        }
+        Ok(end)
+    }
+
+    fn pump(
+        &self,
+        streams: Streams,
+        terminal: bool,
+    ) -> io::Result<(Vec<Output>, oneshot::Receiver<()>)> {
+        let first = || Arc::clone(&self.first);
+        let mut outputs = vec![pump::output(
+            "stdout",
+            streams.stdout,
+            io::stdout(),
+            first(),
+        )?];
+        if let Some(stderr) = streams.stderr {
+            outputs.push(pump::output("stderr", stderr, io::stderr(), first())?);
+        }
+        Ok((outputs, pump::input(streams.stdin, terminal)?))
+    }
+
+    /// Waits for the command, and does what signals and the clock ask for meanwhile. Says too
+    /// whether the command has ended by itself.
+    ///
+    /// Nothing here waits for the guest but the arms of the one select: a guest that answers no
+    /// call does not keep a second interrupt or a time limit from ending it.
+    async fn wait(
+        &mut self,
+        mut escape: oneshot::Receiver<()>,
+        timeout: Option<Duration>,
+    ) -> Result<(End, bool), Error> {
+        let (sandbox, container) = (self.sandbox, self.container);
+        let mut deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut hangup: Option<Instant> = None;
+        let mut term_sent = false;
+        let mut escape_counts = true;
+        let (tell, calls) = channel(CALLS_MAX);
+        let exited = sandbox.wait_process(container, None);
+        let caller = make_calls(sandbox, container, calls);
+        tokio::pin!(exited, caller);
+        loop {
+            let until = [deadline, hangup].into_iter().flatten().min();
+            tokio::select! {
+                exit = &mut exited => {
+                    let exit = exit?;
+                    return Ok((if term_sent { End::TimedOut } else { End::Exited(exit) }, true));
+                }
+                sig = self.signals.next() => {
+                    match self.policy.decide(sig, Instant::now()) {
+                        Action::Forward(signal) => forward(&tell, Call::Signal(signal)),
+                        Action::ForwardAndEndAfter(signal, after) => {
+                            hangup.get_or_insert(Instant::now() + after);
+                            forward(&tell, Call::Signal(signal));
+                        }
+                        Action::EndVm => return Ok((End::Ended(Some(sig)), false)),
+                        Action::Resize => forward(&tell, Call::Resize),
+                        Action::Suspend => self.suspend().await?,
+                        Action::Continue => {}
+                    }
+                }
+                () = sleep_until(until) => {
+                    let now = Instant::now();
+                    if hangup.is_some_and(|at| at <= now) {
+                        return Ok((End::Ended(Some(Sig::SIGHUP)), false));
+                    }
+                    if term_sent {
+                        return Ok((End::TimedOut, false));
+                    }
+                    term_sent = true;
+                    deadline = Some(now + self.limits.kill_after_timeout_ms.duration());
+                    forward(&tell, Call::Signal(Signal::TERM));
+                }
+                typed = &mut escape, if escape_counts => {
+                    if typed.is_ok() {
+                        return Ok((End::Ended(None), false));
+                    }
+                    // Stdin is at its end.
+                    escape_counts = false;
+                }
+                () = &mut caller => {}
+            }
+        }
+    }
+
+    /// Stops the machine and this process, until it is continued.
+    async fn suspend(&self) -> Result<(), Error> {
+        self.sandbox.pause().await?;
+        if let Some(raw) = &self.raw {
+            raw.restore();
+        }
+        stop_self();
+        if let Some(raw) = &self.raw
+            && let Err(error) = raw.raw()
+        {
+            tracing::debug!(%error, "the terminal is gone");
+        }
+        match self.sandbox.resume().await {
+            // It goes on with a clock that is late.
+            Err(error @ Error::Agent(_)) => tracing::warn!(%error, "the guest's clock is not set"),
+            resumed => resumed?,
+        }
+        Ok(())
+    }
+
+    /// Waits until every byte of the outputs is where it belongs, however slow its reader is, but
+    /// not longer than its limit for a guest that holds them open. A signal that ends programs
+    /// ends it, and is returned.
+    async fn drain(&mut self, outputs: Vec<Output>) -> Result<Option<Sig>, Error> {
+        let limit = self.limits.drain_ms.duration();
+        for mut output in outputs {
+            loop {
+                tokio::select! {
+                    ended = &mut output.end => match ended {
+                        Ok(Ok(_)) => break,
+                        Ok(Err(error)) => return Err(self.sandbox.cause_of(error.into()).await),
+                        Err(_) => {
+                            tracing::error!("a thread of the streams panicked");
+                            break;
+                        }
+                    },
+                    sig = ending_signal(&mut self.signals) => return Ok(Some(sig)),
+                    () = tokio::time::sleep(limit) => {
+                        if output.wait.elapsed() >= limit {
+                            tracing::warn!("the guest did not end an output (limits.drain_ms)");
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The next signal that ends programs. A stop stops this process meanwhile; others do nothing.
+pub(super) async fn ending_signal(signals: &mut Signals) -> Sig {
+    loop {
+        match signals.next().await {
+            Sig::SIGTSTP => stop_self(),
+            sig if ends_programs(sig) => return sig,
+            _ => {}
+        }
+    }
+}
+
+/// Stops this process as Ctrl-Z would have.
+fn stop_self() {
+    // It cannot fail: the signal exists, and it is our own process.
+    let _ = nix::sys::signal::raise(Sig::SIGSTOP);
+}
+
+/// Puts a call into the queue. Where it is full, the guest answers nothing anyway.
+fn forward(tell: &Sender<Call>, call: Call) {
+    if tell.try_send(call).is_err() {
+        tracing::warn!("the guest answers no call; a signal is dropped");
+    }
+}
+
+/// Makes the calls one after the other; never ends while there can be more.
+async fn make_calls(sandbox: &Sandbox, container: &ContainerId, mut calls: Receiver<Call>) {
+    while let Some(call) = calls.recv().await {
+        match call {
+            Call::Resize => resize(sandbox, container).await,
+            Call::Signal(signal) => {
+                if let Err(error) = sandbox.signal_process(container, None, signal).await {
+                    // The command may just have ended.
+                    tracing::debug!(%signal, %error, "not forwarded");
+                }
+            }
+        }
+    }
+}
+
+async fn resize(sandbox: &Sandbox, container: &ContainerId) {
+    let Some((rows, columns)) = terminal::size(io::stdin()) else {
+        return;
+    };
+    if let Err(error) = sandbox
+        .winsize_process(container, None, rows, columns)
+        .await
+    {
+        tracing::debug!(%error, "the terminal's size is not passed on");
+    }
+}
+
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}
