@@ -68,8 +68,14 @@ impl StdioPipes {
     }
 }
 
+/// Bytes of a process's pipe. The kernel's own 64 KiB make a process and the agent take turns.
+const PIPE_BYTES: usize = 256 << 10;
+
 fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
-    pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe".into())
+    let pipe = pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe".into())?;
+    // Where the kernel has no memory for it, the smaller pipe does too.
+    let _ = rustix::pipe::fcntl_setpipe_size(&pipe.0, PIPE_BYTES);
+    Ok(pipe)
 }
 
 impl ProcessIo {

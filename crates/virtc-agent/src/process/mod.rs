@@ -65,7 +65,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// A process that was just made. [`follow`] has to be spawned for it.
+    /// A process that was just made. [`follow()`] has to be spawned for it.
     pub(crate) fn new(
         container_id: &str,
         exec_id: &str,

@@ -61,7 +61,7 @@ pub(crate) enum OutputFormat {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run one command in a throw-away virtual machine: virtc run [FLAGS] -- COMMAND…
+    /// Run one command in a throw-away virtual machine: `virtc run FLAGS -- COMMAND`
     Run(Box<RunArgs>),
     /// Say whether this host can run virtual machines, and how well
     Check(FormatArgs),
