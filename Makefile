@@ -12,6 +12,8 @@ CARGO_NEXTEST_VERSION := 0.9.143
 
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 BUILT := target/$(TARGET)/release
+# As it is installed and measured: small, and slow to build.
+DIST := target/$(TARGET)/dist
 TOOLS := $(VIRTCONTAINERS_CACHE)/tools
 VIRTIOFSD := $(TOOLS)/virtiofsd-$(VIRTIOFSD_VERSION)/bin/virtiofsd
 # Features that tests need and that a plain build leaves out.
@@ -20,7 +22,7 @@ TEST_FEATURES := guest-image/build,virtc/fault-points
 export VIRTCONTAINERS_CACHE VIRTIOFSD_VERSION
 export PATH := $(PATH):$(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin:$(TOOLS)/cargo-nextest-$(CARGO_NEXTEST_VERSION)/bin
 
-.PHONY: all setup build guest run test check soak bench conformance install clean
+.PHONY: all setup build dist guest run test check soak bench conformance install clean
 
 all: build
 
@@ -33,6 +35,9 @@ endif
 
 build: setup
 	@cargo build --release
+
+dist: setup
+	@cargo build --profile dist -p virtc
 
 # The guest's kernel and initrd. KERNEL_PACKAGE=FILE, or KERNEL=FILE KERNEL_MODULES=DIR.
 guest: setup
@@ -64,18 +69,17 @@ soak: build guest
 		--run-ignored all -E 'binary(real)' --stress-count $(SOAK_ROUNDS)
 
 # A cold start beside its floors. BENCH_FLAGS='--gate --runs 3', see `xtask bench --help`.
-bench: build guest
+bench: dist guest
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
-		cargo run --quiet --release -p xtask -- bench --virtc $(BUILT)/virtc $(BENCH_FLAGS)
+		cargo run --quiet --release -p xtask -- bench --virtc $(DIST)/virtc $(BENCH_FLAGS)
 
 conformance:
 	@echo 'conformance: there is no OCI command line to test yet'; exit 1
 
-# Programs, device process and guest. The programs are built again without the points at which
-# tests make them fail.
-install: build guest
+# Program, device process and guest.
+install: build dist guest
 	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/virtcontainers
-	@install -m 755 $(BUILT)/virtc $(DESTDIR)$(PREFIX)/bin/virtc
+	@install -m 755 $(DIST)/virtc $(DESTDIR)$(PREFIX)/bin/virtc
 	@install -m 755 $(VIRTIOFSD) $(DESTDIR)$(PREFIX)/libexec/virtcontainers/virtiofsd
 	@scripts/install-guest.sh $(BUILT)/guest-image $(DESTDIR)$(PREFIX)/share/virtcontainers/guest
 

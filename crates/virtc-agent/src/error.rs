@@ -71,6 +71,11 @@ pub(crate) enum Error {
         source: serde_json::Error,
     },
 
+    #[error("cannot compile the filter of system calls")]
+    Seccomp {
+        source: libseccomp::error::SeccompError,
+    },
+
     #[error("cannot serve the agent's calls")]
     Ttrpc(#[from] ttrpc::Error),
 }

@@ -22,6 +22,7 @@ mod process;
 mod ready;
 mod reaper;
 mod sandbox;
+mod seccomp;
 mod service;
 mod storage;
 mod streams;

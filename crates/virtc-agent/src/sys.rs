@@ -94,6 +94,43 @@ pub(crate) fn inherited_fd(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Applies a filter of classic BPF, in the machine's own byte order, to this thread.
+pub(crate) fn load_filter(flags: u32, program: &[u8]) -> io::Result<()> {
+    let (instructions, rest) = program.as_chunks::<8>();
+    if !rest.is_empty() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut filter: Vec<libc::sock_filter> = instructions
+        .iter()
+        .map(|&[c0, c1, jt, jf, k0, k1, k2, k3]| libc::sock_filter {
+            code: u16::from_ne_bytes([c0, c1]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        })
+        .collect();
+    let argument = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(io::Error::other)?,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the argument points to as many instructions as it says, and the kernel, which checks
+    // them, only reads both.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const argument,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        // With TSYNC, the thread that could not follow.
+        1.. => Err(io::ErrorKind::ResourceBusy.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The next child of this process is the first one of a new pid namespace.
 pub(crate) fn unshare_pid_namespace() -> io::Result<()> {
     // SAFETY: no memory is passed, and this process itself stays where it is.

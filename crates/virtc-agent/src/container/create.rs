@@ -16,6 +16,7 @@ use crate::process::{
     Process, ProcessIo, Role, StdioPipes, TerminalSocket, follow, resize, set_owner,
 };
 use crate::sandbox::Sandbox;
+use crate::seccomp::PendingFilter;
 use crate::storage::Mounted;
 
 impl Container {
@@ -35,7 +36,7 @@ impl Container {
             .as_ref()
             .and_then(|linux| linux.cgroups_path().as_deref());
         let cgroup = Arc::new(Cgroup::of_container(&id, cgroups_path)?);
-        prepare_spec(&mut spec, &cgroup)?;
+        let filter = prepare_spec(&mut spec, &cgroup)?.map(PendingFilter::compile);
         if request.sandbox_pidns {
             let namespace = sandbox.pid_namespace().ok_or_else(|| Error::State {
                 object: "the sandbox's pid namespace".into(),
@@ -51,7 +52,7 @@ impl Container {
         } else {
             &request.exec_id
         };
-        let container = launch_init(sandbox, &id, exec_id, spec, cgroup, storages).await?;
+        let container = launch_init(sandbox, &id, exec_id, &spec, filter, cgroup, storages).await?;
         sandbox.oom_events.watch(&id, &container.cgroup)?;
         sandbox
             .passfd
@@ -84,7 +85,8 @@ async fn launch_init(
     sandbox: &Sandbox,
     id: &str,
     exec_id: &str,
-    spec: Spec,
+    spec: &Spec,
+    filter: Option<PendingFilter>,
     cgroup: Arc<Cgroup>,
     storages: Mounted,
 ) -> Result<Arc<Container>> {
@@ -95,7 +97,7 @@ async fn launch_init(
         ..Request::default()
     };
     let process = spec.process().clone().unwrap_or_default();
-    let (launched, io) = launch_with_io(sandbox, request, &process).await?;
+    let (launched, io) = launch_with_io(sandbox, request, &process, filter).await?;
     let init = Process::new(id, exec_id, launched.pid, io, launched.exit);
     tokio::spawn(follow(
         Arc::clone(&init),
@@ -108,7 +110,7 @@ async fn launch_init(
         id: id.to_owned(),
         cgroup,
         init,
-        spec,
+        filter: launched.filter,
         execs: Mutex::default(),
         paused: Mutex::new(false),
         storages: Mutex::new(storages),
@@ -120,10 +122,11 @@ pub(super) async fn launch_with_io(
     sandbox: &Sandbox,
     request: Request,
     process: &oci_spec::runtime::Process,
+    filter: Option<PendingFilter>,
 ) -> Result<(Launched, ProcessIo)> {
     if process.terminal() != Some(true) {
         let pipes = StdioPipes::new()?;
-        let launched = launch(&sandbox.reaper, request, pipes.child, None).await?;
+        let launched = launch(&sandbox.reaper, request, pipes.child, None, filter).await?;
         return Ok((launched, pipes.io));
     }
     let socket = TerminalSocket::new()?;
@@ -132,6 +135,7 @@ pub(super) async fn launch_with_io(
         request,
         ChildStdio::default(),
         Some(socket),
+        filter,
     )
     .await?;
     let terminal = launched.terminal.take().ok_or(Error::State {

@@ -15,6 +15,7 @@ use crate::error::{Attempt as _, Error, Result};
 use crate::launch::{Request, start_container};
 use crate::process::{Process, Role, follow};
 use crate::sandbox::Sandbox;
+use crate::seccomp::PendingFilter;
 
 static NEXT_EXEC: AtomicU64 = AtomicU64::new(0);
 
@@ -62,7 +63,7 @@ impl Container {
             reason: "is missing in the request",
         })?;
         let mut process_spec = process_from_message(message)?;
-        prepare_exec(&mut process_spec, &self.spec)?;
+        prepare_exec(&mut process_spec, self.filter.is_some())?;
 
         let file = ProcessFile::write(&self.id, &process_spec)?;
         let launch_request = Request {
@@ -72,7 +73,8 @@ impl Container {
             cwd: Some(process_spec.cwd().clone()),
             ..Request::default()
         };
-        let (launched, io) = launch_with_io(sandbox, launch_request, &process_spec).await?;
+        let filter = self.filter.clone().map(PendingFilter::Compiled);
+        let (launched, io) = launch_with_io(sandbox, launch_request, &process_spec, filter).await?;
         drop(file);
         let process = Process::new(&self.id, &request.exec_id, launched.pid, io, launched.exit);
         process.request_start();

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_protocol::guest::CONTAINERS_DIR;
-use oci_spec::runtime::Spec;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::process::Process;
+use crate::seccomp::Filter;
 use crate::storage::Mounted;
 
 pub(crate) use specification::CONTAINER_FILES_MAX;
@@ -30,8 +30,8 @@ pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) cgroup: Arc<Cgroup>,
     pub(crate) init: Arc<Process>,
-    /// As it was given to the container library.
-    spec: Spec,
+    /// What every process of the container may ask of the kernel.
+    filter: Option<Arc<Filter>>,
     execs: Mutex<VecDeque<Arc<Process>>>,
     paused: Mutex<bool>,
     /// What was mounted for this container alone.

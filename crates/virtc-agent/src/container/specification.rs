@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    LinuxNamespaceBuilder, LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
-    Process, Spec,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType, Process, Spec,
 };
 
 use crate::cgroup::Cgroup;
@@ -19,8 +19,9 @@ const CONTAINER_FILES: u64 = 1024;
 /// What is assumed when the host does not name a version.
 const OCI_VERSION: &str = "1.2.0";
 
-/// Prepares a container's specification.
-pub(super) fn prepare_spec(spec: &mut Spec, cgroup: &Cgroup) -> Result<()> {
+/// Prepares a container's specification, and gives the filter of system calls that was in it: the
+/// agent, not the container library, brings it to the processes.
+pub(super) fn prepare_spec(spec: &mut Spec, cgroup: &Cgroup) -> Result<Option<LinuxSeccomp>> {
     if spec.version().is_empty() {
         spec.set_version(OCI_VERSION.to_owned());
     }
@@ -36,16 +37,18 @@ pub(super) fn prepare_spec(spec: &mut Spec, cgroup: &Cgroup) -> Result<()> {
             reason: "is not an absolute path of the guest",
         });
     }
+    let linux = spec.linux_mut().as_mut().ok_or_else(|| missing("linux"))?;
+    let seccomp = linux.seccomp().clone();
+    linux.set_seccomp(None);
+    linux.set_cgroups_path(Some(cgroup.relative().to_owned()));
+    // The guest's kernel has no labels.
+    linux.set_mount_label(None);
     let process = spec
         .process_mut()
         .as_mut()
         .ok_or_else(|| missing("process"))?;
-    prepare_process(process)?;
-    let linux = spec.linux_mut().as_mut().ok_or_else(|| missing("linux"))?;
-    linux.set_cgroups_path(Some(cgroup.relative().to_owned()));
-    // The guest's kernel has no labels.
-    linux.set_mount_label(None);
-    Ok(())
+    prepare_process(process, seccomp.is_some())?;
+    Ok(seccomp)
 }
 
 /// Lets the container join a pid namespace instead of getting its own.
@@ -67,8 +70,9 @@ pub(super) fn join_pid_namespace(spec: &mut Spec, path: PathBuf) -> Result<()> {
     Ok(())
 }
 
-/// Prepares a process: a container's first one, or an exec.
-pub(super) fn prepare_process(process: &mut Process) -> Result<()> {
+/// Prepares a process, a container's first one or an exec, that gets a filter of system calls or
+/// does not.
+pub(super) fn prepare_process(process: &mut Process, filtered: bool) -> Result<()> {
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(missing("process.args"));
     }
@@ -81,10 +85,8 @@ pub(super) fn prepare_process(process: &mut Process) -> Result<()> {
     }
     // Labels and profiles are of the host's kernel; the VM is what confines the container.
     process.set_apparmor_profile(None).set_selinux_label(None);
-    // The container library loads a filter of system calls with privileges only when this is
-    // absent, and takes "false" for "load it later", when it cannot any more.
-    if process.no_new_privileges() == Some(false) {
-        process.set_no_new_privileges(None);
+    if filtered && process.no_new_privileges() != Some(true) {
+        keep_filter_capability(process);
     }
     let mut limits = process.rlimits().clone().unwrap_or_default();
     if !limits
@@ -97,20 +99,12 @@ pub(super) fn prepare_process(process: &mut Process) -> Result<()> {
     Ok(())
 }
 
-/// Prepares an exec in a container with this specification.
-pub(super) fn prepare_exec(process: &mut Process, container: &Spec) -> Result<()> {
+/// Prepares an exec in a container whose processes get a filter of system calls or do not.
+pub(super) fn prepare_exec(process: &mut Process, filtered: bool) -> Result<()> {
     if process.cwd() == Path::new("") {
         process.set_cwd("/".into());
     }
-    prepare_process(process)?;
-    let filtered = container
-        .linux()
-        .as_ref()
-        .is_some_and(|linux| linux.seccomp().is_some());
-    if filtered && process.no_new_privileges().is_none() {
-        keep_filter_capability(process);
-    }
-    Ok(())
+    prepare_process(process, filtered)
 }
 
 /// The filter is loaded after the capabilities were dropped. Without "no new privileges" that
@@ -200,7 +194,6 @@ mod tests {
         let process = spec.process().as_ref().unwrap();
         assert_eq!(process.apparmor_profile(), &None);
         assert_eq!(process.selinux_label(), &None);
-        assert_eq!(process.no_new_privileges(), None);
         assert_eq!(
             process.rlimits().as_ref().unwrap()[0].hard(),
             CONTAINER_FILES_MAX
@@ -230,17 +223,25 @@ mod tests {
     }
 
     #[test]
-    fn an_exec_can_load_the_filter_of_its_container() {
-        use oci_spec::runtime::{Capability, LinuxSeccomp};
+    fn the_filter_is_taken_out_of_the_specification() {
         let mut container = spec();
         container
             .linux_mut()
             .as_mut()
             .unwrap()
             .set_seccomp(Some(LinuxSeccomp::default()));
+        let cgroup = Cgroup::of_container("c1", None).unwrap();
+        let seccomp = prepare_spec(&mut container, &cgroup).unwrap();
+        assert_eq!(seccomp, Some(LinuxSeccomp::default()));
+        assert_eq!(container.linux().as_ref().unwrap().seccomp(), &None);
+    }
+
+    #[test]
+    fn a_process_can_load_its_filter_and_no_program_keeps_the_capability() {
+        use oci_spec::runtime::Capability;
         let mut process = Process::default();
         process.set_no_new_privileges(Some(false));
-        prepare_exec(&mut process, &container).unwrap();
+        prepare_exec(&mut process, true).unwrap();
         let capabilities = process.capabilities().as_ref().unwrap();
         assert!(
             capabilities

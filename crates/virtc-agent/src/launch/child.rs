@@ -1,8 +1,6 @@
 //! The process that makes a container process: it lives for one launch.
 
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::BufReader;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -10,7 +8,6 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus};
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::{LinuxSeccomp, Spec};
 use rustix::io::FdFlags;
 use tracing::Level;
 
@@ -35,6 +32,7 @@ pub(crate) fn run(argument: &str) -> ! {
 fn make(request: &Request) -> Result<()> {
     let report = inherited(request.report_fd)?;
     let start = inherited(request.start_fd)?;
+    let filter = request.filter_fd.map(inherited).transpose()?;
     let log = report
         .try_clone()
         .attempt(|| "copy the report's pipe".into())?;
@@ -52,7 +50,7 @@ fn make(request: &Request) -> Result<()> {
         std::process::exit(1)
     }));
 
-    let line = match build(request, start) {
+    let line = match build(request, start, filter) {
         Ok(pid) => Made::to_line(pid, uptime_us()),
         Err(error) => failure_line(&chain(&error)),
     };
@@ -68,14 +66,14 @@ fn inherited(number: i32) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-fn build(request: &Request, start: OwnedFd) -> std::result::Result<i32, LibcontainerError> {
-    let exec_seccomp = match &request.exec_process {
-        Some(_) => container_seccomp(request)?,
-        None => None,
-    };
+fn build(
+    request: &Request,
+    start: OwnedFd,
+    filter: Option<OwnedFd>,
+) -> std::result::Result<i32, LibcontainerError> {
     let executor = StartExecutor {
         start: Rc::new(start),
-        seccomp: exec_seccomp,
+        filter: filter.map(Rc::new),
         home: RefCell::new(None),
     };
     let builder = ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
@@ -110,20 +108,6 @@ fn mark_running(container_id: &str) -> std::result::Result<(), LibcontainerError
         container.set_status(ContainerStatus::Running).save()?;
     }
     Ok(())
-}
-
-/// The filter in the container's own specification.
-fn container_seccomp(
-    request: &Request,
-) -> std::result::Result<Option<LinuxSeccomp>, LibcontainerError> {
-    let file =
-        File::open(request.bundle.join("config.json")).map_err(LibcontainerError::OtherIO)?;
-    let spec: Spec = serde_json::from_reader(BufReader::new(file))
-        .map_err(LibcontainerError::OtherSerialization)?;
-    Ok(spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.seccomp().clone()))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

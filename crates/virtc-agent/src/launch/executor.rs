@@ -9,19 +9,20 @@ use std::rc::Rc;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
-use oci_spec::runtime::{LinuxSeccomp, Spec};
+use oci_spec::runtime::Spec;
 use rustix::io::Errno;
 
 use super::lookup::execute_first;
 use super::report::StartFailure;
+use crate::seccomp::Filter;
 
 /// Executes the program, or says by the start pipe why it cannot and ends with 126 or 127.
 #[derive(Clone)]
 pub(super) struct StartExecutor {
     /// Closes by itself when `execve` succeeds.
     pub(super) start: Rc<OwnedFd>,
-    /// The filter of an exec, which `libcontainer` applies to a container's first process only.
-    pub(super) seccomp: Option<LinuxSeccomp>,
+    /// The filter of system calls comes by this.
+    pub(super) filter: Option<Rc<OwnedFd>>,
     pub(super) home: RefCell<Option<String>>,
 }
 
@@ -49,8 +50,8 @@ impl StartExecutor {
                 text: "a NUL byte in an argument".into(),
             };
         };
-        if let Some(seccomp) = &self.seccomp
-            && let Err(error) = libcontainer::seccomp::initialize_seccomp(seccomp)
+        if let Some(pipe) = &self.filter
+            && let Err(error) = Filter::receive(pipe).and_then(|filter| filter.load())
         {
             let text = format!("cannot apply the filter of system calls: {error}");
             return StartFailure { code: 126, text };

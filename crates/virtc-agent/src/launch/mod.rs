@@ -2,7 +2,7 @@
 //! never forks without an exec.
 //!
 //! The agent starts itself again ([`child`]) with the container's standard streams, a pipe for the
-//! report and a pipe for the start. The child builds the container with `libcontainer`, which
+//! report, a pipe for the start and one for the filter of system calls. The child builds the container with `libcontainer`, which
 //! clones its first process as the agent's child (so the agent waits for it), reports the pid and
 //! ends. The start pipe is held by the container's process alone then, and closes when its
 //! `execve` succeeds, or carries why it did not.
@@ -17,6 +17,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::FdFlags;
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 use crate::error::{Attempt as _, Error, Result};
 use crate::process::{Pipe, TerminalSocket, pipe_of, read_pipe};
 use crate::reaper::{ExitReceiver, Reaper};
+use crate::seccomp::{Filter, PendingFilter};
 
 pub(crate) use child::run as run_child;
 pub(crate) use report::StartFailure;
@@ -61,6 +63,8 @@ pub(crate) struct Launched {
     pub(crate) start: Pipe,
     /// The agent's end of the terminal, when there is one.
     pub(crate) terminal: Option<OwnedFd>,
+    /// The filter that the process loads, when there is one.
+    pub(crate) filter: Option<Arc<Filter>>,
 }
 
 /// Makes the process that `request` describes.
@@ -69,10 +73,19 @@ pub(crate) async fn launch(
     mut request: Request,
     stdio: ChildStdio,
     terminal: Option<TerminalSocket>,
+    filter: Option<PendingFilter>,
 ) -> Result<Launched> {
     let name = request.process_name();
-    let (report, report_writer) = new_pipe()?;
-    let (start, start_writer) = new_pipe()?;
+    let (report, report_writer) = pipe_from_child()?;
+    let (start, start_writer) = pipe_from_child()?;
+    let (filter_reader, filter) = match filter {
+        None => (None, None),
+        Some(filter) => {
+            let (reader, writer) = pipe_to_child()?;
+            (Some(reader), Some((filter, writer)))
+        }
+    };
+    request.filter_fd = filter_reader.as_ref().map(OwnedFd::as_raw_fd);
     request.report_fd = report_writer.as_raw_fd();
     request.start_fd = start_writer.as_raw_fd();
     request.terminal_socket = terminal.as_ref().map(|socket| socket.path().to_owned());
@@ -80,11 +93,12 @@ pub(crate) async fn launch(
     let expectation = reaper.expect();
     let helper = spawn(&request, stdio)?;
     let helper_exit = expectation.claim(helper);
-    drop((report_writer, start_writer));
+    drop((report_writer, start_writer, filter_reader));
 
     let report = pipe_of(report)?;
-    let text = match timeout(LAUNCH_LIMIT, read_report(&report)).await {
-        Ok(text) => text?,
+    let made = async { tokio::try_join!(read_report(&report), send_filter(filter)) };
+    let (text, filter) = match timeout(LAUNCH_LIMIT, made).await {
+        Ok(made) => made?,
         Err(_) => {
             if helper_exit.borrow().is_none() {
                 // It ends by itself otherwise, so a failure says nothing.
@@ -107,6 +121,7 @@ pub(crate) async fn launch(
         reported_uptime_us: made.uptime_us,
         start: pipe_of(start)?,
         terminal: terminal.map(TerminalSocket::receive).transpose()?,
+        filter,
     })
 }
 
@@ -134,11 +149,38 @@ fn spawn(request: &Request, stdio: ChildStdio) -> Result<Pid> {
 }
 
 /// A pipe whose reader is ours and whose writer is the child's.
-fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
-    let attempt = || "make a pipe".to_owned();
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).attempt(attempt)?;
-    rustix::io::fcntl_setfd(&writer, FdFlags::empty()).attempt(attempt)?;
+fn pipe_from_child() -> Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = new_pipe()?;
+    pass_on(&writer)?;
     Ok((reader, writer))
+}
+
+/// A pipe whose reader is the child's and whose writer is ours.
+fn pipe_to_child() -> Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = new_pipe()?;
+    pass_on(&reader)?;
+    Ok((reader, writer))
+}
+
+fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe".into())
+}
+
+fn pass_on(fd: &OwnedFd) -> Result<()> {
+    rustix::io::fcntl_setfd(fd, FdFlags::empty()).attempt(|| "pass on a pipe".into())
+}
+
+/// Gives the child its filter as soon as that is compiled.
+async fn send_filter(filter: Option<(PendingFilter, OwnedFd)>) -> Result<Option<Arc<Filter>>> {
+    let Some((pending, pipe)) = filter else {
+        return Ok(None);
+    };
+    let filter = pending.compiled().await?;
+    if let Err(error) = filter.send(pipe) {
+        // A child that has failed reads no filter; its report says why.
+        tracing::debug!(%error, "a child takes no filter");
+    }
+    Ok(Some(filter))
 }
 
 /// Reads until the report is complete. The pipe does not end then: the container's process holds

@@ -26,6 +26,8 @@ pub(crate) struct Request {
     pub(crate) terminal_socket: Option<PathBuf>,
     /// For the error text: the working directory that was asked for.
     pub(crate) cwd: Option<PathBuf>,
+    /// Whence the filter of system calls comes, when there is one.
+    pub(crate) filter_fd: Option<i32>,
     pub(crate) report_fd: i32,
     pub(crate) start_fd: i32,
 }

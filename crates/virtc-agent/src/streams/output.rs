@@ -3,11 +3,15 @@
 use std::io;
 use std::sync::Arc;
 
-use agent_protocol::frame::{Frame, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX};
+use agent_protocol::frame::{Frame, HEADER_BYTES, Header};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::framed::{FrameReader, send};
 use crate::process::{Pipe, read_pipe};
+
+/// Bytes of a frame with its header: what the guest's kernel sends as one packet (Linux's
+/// `VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`). One byte more would be a packet of its own.
+const FRAME_BYTES: usize = 64 << 10;
 
 /// How a stream of output ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +34,7 @@ where
     W: AsyncWrite + Unpin,
 {
     // The header's place is kept before the data, so that each frame is one write.
-    let mut buffer = vec![0; HEADER_BYTES + PAYLOAD_BYTES_MAX];
+    let mut buffer = vec![0; FRAME_BYTES];
     loop {
         let bytes = tokio::select! {
             biased;
