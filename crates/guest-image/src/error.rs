@@ -80,6 +80,12 @@ pub enum Error {
         /// The module that leads back to it.
         by: String,
     },
+    /// A module that is listed as needing nothing of `boot`, and does.
+    #[error("module {module} is needed by `boot` and by what is loaded beside it: list that later")]
+    NotBeside {
+        /// The module that both need.
+        module: String,
+    },
     /// A program of the distribution that failed.
     #[error("`{program}` failed on {path}: {reason}")]
     Program {

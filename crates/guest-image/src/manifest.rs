@@ -51,6 +51,8 @@ impl Asset {
 pub struct Modules {
     /// Before the agent serves.
     pub boot: Vec<String>,
+    /// Meanwhile; they need none of those.
+    pub beside: Vec<String>,
     /// While it serves already.
     pub background: Vec<String>,
     /// When something asks for the module that is the key.
@@ -151,7 +153,12 @@ impl Manifest {
         }
         check_word("kernel release", &self.kernel_release)?;
         let m = &self.modules;
-        let listed = m.boot.iter().chain(&m.background).chain(&m.builtin);
+        let listed = m
+            .boot
+            .iter()
+            .chain(&m.beside)
+            .chain(&m.background)
+            .chain(&m.builtin);
         let on_demand = m
             .on_demand
             .iter()
@@ -241,11 +248,12 @@ mod tests {
     prop_compose! {
         fn modules()(
             boot in prop::collection::vec(word(), 0..6),
+            beside in prop::collection::vec(word(), 0..6),
             background in prop::collection::vec(word(), 0..6),
             on_demand in prop::collection::btree_map(word(), prop::collection::vec(word(), 0..4), 0..4),
             builtin in prop::collection::vec(word(), 0..4),
         ) -> Modules {
-            Modules { boot, background, on_demand, builtin }
+            Modules { boot, beside, background, on_demand, builtin }
         }
     }
 

@@ -138,6 +138,22 @@ fn modules_are_found_with_all_they_need_in_load_order() {
 }
 
 #[test]
+fn what_is_loaded_beside_the_boot_needs_none_of_it() {
+    let shop = Workshop::new(MODULES);
+    let list = |beside: &str| {
+        format!("boot = [\"virtio_pci\"]\nbeside = [\"{beside}\"]\nbackground = [\"virtiofs\"]")
+    };
+    let fuse = shop.build(&list("fuse"), "out").unwrap();
+    assert_eq!(fuse.manifest().modules.beside, ["fuse"]);
+    assert_eq!(fuse.manifest().modules.background, ["virtiofs"]);
+    let error = shop.build(&list("virtio"), "out").unwrap_err();
+    assert!(
+        matches!(&error, Error::NotBeside { module } if module == "virtio_ring"),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_same_inputs_give_the_same_bytes() {
     let first = Workshop::new(MODULES).build(LIST, "out").unwrap();
     let shop = Workshop::new(MODULES);

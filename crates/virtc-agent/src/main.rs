@@ -53,7 +53,6 @@ fn main() {
 
 fn run() -> Result<std::convert::Infallible> {
     let booted = init::boot()?;
-    cgroup::prepare()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,5 +1,48 @@
-//! The standard streams of a process, see [`crate::Sandbox::attach_output`].
+//! The standard streams of a process, see [`crate::Sandbox::take_streams`].
+
+use std::time::Duration;
 
 pub use agent_protocol::frame::Stream;
 pub use vc_agent_client::Error;
+use vc_agent_client::Transport;
 pub use vc_agent_client::stream::{CopyEnd, GuestWait, Incoming, Outgoing, Sent};
+use vc_types::ContainerId;
+
+/// The streams of one process.
+#[derive(Debug)]
+pub struct Streams {
+    /// To the process.
+    pub stdin: Outgoing,
+    /// From it; all its output when it has a terminal.
+    pub stdout: Incoming,
+    /// From it, unless it has a terminal.
+    pub stderr: Option<Incoming>,
+}
+
+impl Streams {
+    /// Attaches to a container's first process, which may be made at the same time.
+    pub(crate) async fn attach(
+        transport: &Transport,
+        limit: Duration,
+        container: &ContainerId,
+        terminal: bool,
+    ) -> Result<Self, Error> {
+        let output = |stream| Incoming::attach(transport, limit, container, None, stream);
+        let stderr = async {
+            match terminal {
+                true => Ok(None),
+                false => output(Stream::Stderr).await.map(Some),
+            }
+        };
+        let (stdin, stdout, stderr) = tokio::try_join!(
+            Outgoing::attach(transport, limit, container, None),
+            output(Stream::Stdout),
+            stderr,
+        )?;
+        Ok(Self {
+            stdin,
+            stdout,
+            stderr,
+        })
+    }
+}

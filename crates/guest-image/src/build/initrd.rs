@@ -36,6 +36,7 @@ const DIRECTORIES: &[&str] = &[
 #[derive(Serialize)]
 struct LoadList {
     boot: Vec<String>,
+    beside: Vec<String>,
     background: Vec<String>,
     on_demand: BTreeMap<String, Vec<String>>,
 }
@@ -107,6 +108,7 @@ fn load_list(modules: &Resolved) -> Vec<u8> {
     };
     let list = LoadList {
         boot: paths(&names.boot),
+        beside: paths(&names.beside),
         background: paths(&names.background),
         on_demand: names
             .on_demand

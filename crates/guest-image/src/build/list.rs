@@ -21,6 +21,8 @@ use crate::{Error, Result};
 pub struct ModuleList {
     /// Loaded before the agent serves: the way to the host, and nothing else.
     pub boot: Vec<String>,
+    /// Loaded at the same time as those, of which they need none.
+    pub beside: Vec<String>,
     /// Loaded while the agent serves already.
     pub background: Vec<String>,
     /// Loaded when something asks for them.
@@ -51,6 +53,7 @@ impl ModuleList {
         for name in list
             .boot
             .iter()
+            .chain(&list.beside)
             .chain(&list.background)
             .chain(&list.on_demand)
         {

@@ -97,6 +97,7 @@ impl ModuleIndex {
     ///
     /// # Errors
     /// [`Error::NoModule`] for a module that is neither there nor built in and not optional,
+    /// [`Error::NotBeside`] for one that is to be loaded beside what it needs,
     /// [`Error::DependencyCycle`], [`Error::InvalidInput`] for a damaged module, [`Error::Io`].
     pub fn resolve(&self, list: &ModuleList) -> Result<Resolved> {
         let mut search = Search {
@@ -119,19 +120,26 @@ impl ModuleIndex {
             Ok(present)
         };
         let boot = load_order(&wanted(&list.boot)?, |m| search.before(m))?;
+        let beside = load_order(&wanted(&list.beside)?, |m| search.before(m))?;
+        if let Some(both) = beside.iter().find(|name| boot.contains(name)) {
+            return Err(Error::NotBeside {
+                module: both.clone(),
+            });
+        }
         let background = wanted(&list.background)?;
         let on_demand = wanted(&list.on_demand)?;
 
         let background = load_order(&background, |m| search.before(m))?;
-        let background = without(background, &[&boot]);
+        let background = without(background, &[&boot, &beside]);
         let mut demanded = BTreeMap::new();
         for name in on_demand {
             let order = load_order(std::slice::from_ref(&name), |m| search.before(m))?;
-            demanded.insert(name, without(order, &[&boot]));
+            demanded.insert(name, without(order, &[&boot, &beside]));
         }
         let builtin = builtin.into_iter().collect();
         let names = Modules {
             boot,
+            beside,
             background,
             on_demand: demanded,
             builtin,

@@ -1,5 +1,6 @@
 //! The guest's first process: mounts, modules, console, and what happens when it cannot go on.
 
+mod beside;
 pub(crate) mod console;
 mod kernel_arguments;
 mod loopback;
@@ -8,6 +9,7 @@ mod timeline;
 
 use crate::error::{Attempt as _, Result};
 use crate::modules::Modules;
+use beside::Beside;
 
 pub(crate) use kernel_arguments::KernelArguments;
 pub(crate) use timeline::BootTimeline;
@@ -38,10 +40,11 @@ pub(crate) fn boot() -> Result<Booted> {
     }
     .install();
     let modules = Modules::open(initramfs)?;
+    let beside = Beside::start(&modules)?;
     modules.load_boot()?;
     timeline.step("modules");
+    beside.finish()?;
 
-    loopback::bring_up()?;
     protect_agent()?;
     Ok(Booted {
         modules,

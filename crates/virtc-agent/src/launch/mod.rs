@@ -38,7 +38,7 @@ pub(crate) use request::{CONTAINERS_STATE_DIR, Request};
 pub(crate) const CHILD_ARGUMENT: &str = "launch";
 
 /// How long a launch may take: it includes the specification's hooks and mounts over shares.
-const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// Bytes of a child's report.
 const REPORT_BYTES_MAX: usize = 64 << 10;

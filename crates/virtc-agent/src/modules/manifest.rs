@@ -13,6 +13,9 @@ pub(crate) struct Manifest {
     /// Needed before the agent can be reached.
     #[serde(default)]
     pub(crate) boot: Vec<PathBuf>,
+    /// Needed by every container, and independent of `boot`.
+    #[serde(default)]
+    pub(crate) beside: Vec<PathBuf>,
     /// Needed by most containers: loaded while the agent serves already.
     #[serde(default)]
     pub(crate) background: Vec<PathBuf>,
@@ -36,7 +39,7 @@ impl Manifest {
         if let Some(paths) = self.on_demand.get(name) {
             return Some(paths.clone());
         }
-        for list in [&self.boot, &self.background] {
+        for list in [&self.boot, &self.beside, &self.background] {
             if let Some(position) = list.iter().position(|path| module_name(path) == name) {
                 return Some(list[..=position].to_vec());
             }

@@ -78,6 +78,15 @@ impl Modules {
             .try_for_each(|path| self.load(path))
     }
 
+    /// Loads what needs nothing of that, at the same time.
+    pub(crate) fn load_beside(&self) -> Result<()> {
+        self.inner
+            .manifest
+            .beside
+            .iter()
+            .try_for_each(|path| self.load(path))
+    }
+
     /// Loads the rest in a thread of its own. A module that fails is the error of whoever needs
     /// it, so here it is only logged.
     pub(crate) fn load_background(&self) -> Result<()> {

@@ -28,8 +28,8 @@ const CONNECTIONS_MAX: usize = 4096;
 /// How long a connection may take to say which stream it is.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a connection waits for its process to be made.
-const PROCESS_LIMIT: Duration = Duration::from_secs(5);
+/// How long a connection waits for its process to be made: as long as that may take.
+const PROCESS_LIMIT: Duration = crate::launch::LAUNCH_LIMIT;
 
 /// Listens for framed streams. Returns when the socket is there.
 pub(crate) fn listen(sandbox: &Arc<Sandbox>, port: u32) -> Result<()> {

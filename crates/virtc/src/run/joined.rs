@@ -9,7 +9,6 @@ use nix::sys::signal::Signal as Sig;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use vc_types::{ContainerId, Signal};
-use virtcontainers::stream::{Incoming, Outgoing};
 use virtcontainers::{Error, ProcessExit, Sandbox};
 
 use super::pump::{self, Output};
@@ -27,13 +26,6 @@ pub(super) enum End {
     TimedOut,
     /// The user ended the machine, by this signal or the escape.
     Ended(Option<Sig>),
-}
-
-/// The streams of the command, attached.
-pub(super) struct Streams {
-    pub(super) stdin: Outgoing,
-    pub(super) stdout: Incoming,
-    pub(super) stderr: Option<Incoming>,
 }
 
 /// What the guest is told while the command runs.
@@ -57,7 +49,6 @@ impl Joined<'_> {
     /// Starts the command and stays with it until every byte is where it belongs.
     pub(super) async fn command(
         &mut self,
-        streams: Streams,
         terminal: bool,
         timeout: Option<Duration>,
     ) -> Result<End, Error> {
@@ -74,7 +65,7 @@ impl Joined<'_> {
             sig = ending_signal(&mut self.signals) => return Ok(End::Ended(Some(sig))),
         }
         let started = "start the threads of the streams";
-        let (outputs, escape) = self.pump(streams, terminal).map_err(system(started))?;
+        let (outputs, escape) = self.pump(terminal).map_err(system(started))?;
         let (end, exited) = self.wait(escape, timeout).await?;
         // Without its end, what the command still writes is nobody's.
         if exited && let Some(sig) = self.drain(outputs).await? {
@@ -83,11 +74,11 @@ impl Joined<'_> {
         Ok(end)
     }
 
-    fn pump(
-        &self,
-        streams: Streams,
-        terminal: bool,
-    ) -> io::Result<(Vec<Output>, oneshot::Receiver<()>)> {
+    fn pump(&self, terminal: bool) -> io::Result<(Vec<Output>, oneshot::Receiver<()>)> {
+        let streams = self
+            .sandbox
+            .take_streams(self.container)
+            .ok_or(io::ErrorKind::NotConnected)?;
         let first = || Arc::clone(&self.first);
         let mut outputs = vec![pump::output(
             "stdout",

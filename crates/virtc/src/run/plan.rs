@@ -133,6 +133,7 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
             volumes: files.volumes,
             mounts: files.mounts,
             files: files.generated,
+            attach: true,
             empty_dirs: files.empty_dirs,
         }],
         shared_pids: true,

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vc_types::{ClockPoint, ContainerId, EndReason, ExitStatus, Signal, Timeline};
-use virtcontainers::stream::Stream;
 use virtcontainers::{Error, FailureReport, ProcessExit, Runtime, Sandbox};
 
-use super::joined::{End, Joined, Streams, ending_signal};
+use super::joined::{End, Joined, ending_signal};
 use super::not_found::hidden_command;
 use super::plan::{Caller, Plan};
 use super::progress::Progress;
@@ -37,13 +36,13 @@ pub(crate) async fn run(
 
     let progress = Progress::new(args.quiet);
     let started = tokio::select! {
-        started = start(runtime, plan) => started,
+        started = runtime.create_sandbox(plan.sandbox) => started,
         // Before there is a command, a signal that ends programs ends this one.
         sig = ending_signal(&mut signals) => return Ok(signal_code(Some(sig))),
         () = progress.show_when_slow(output::progress_is_wanted(args.quiet)) => return Ok(RUN_FAILED),
     };
     drop(progress);
-    let (sandbox, streams) = started.map_err(|error| match &error {
+    let sandbox = started.map_err(|error| match &error {
         Error::Start { record, .. } => failure(&error, record),
         _ => Failure::from_error(RUN_FAILED, &error),
     })?;
@@ -58,7 +57,7 @@ pub(crate) async fn run(
         raw: None,
         first: Arc::clone(&first),
     };
-    let result = joined.command(streams, terminal, timeout).await;
+    let result = joined.command(terminal, timeout).await;
     // The terminal is the user's again before anything is said.
     drop(joined);
 
@@ -92,40 +91,6 @@ pub(crate) async fn run(
         print_timeline(&timeline);
     }
     Ok(code)
-}
-
-async fn start(runtime: &Runtime, plan: Plan) -> Result<(Sandbox, Streams), Error> {
-    let container = plan.container;
-    let sandbox = runtime.create_sandbox(plan.sandbox).await?;
-    let stderr = async {
-        match plan.terminal {
-            true => Ok(None),
-            false => sandbox
-                .attach_output(&container, None, Stream::Stderr)
-                .await
-                .map(Some),
-        }
-    };
-    let attached = tokio::try_join!(
-        sandbox.attach_stdin(&container, None),
-        sandbox.attach_output(&container, None, Stream::Stdout),
-        stderr,
-    );
-    match attached {
-        Ok((stdin, stdout, stderr)) => Ok((
-            sandbox,
-            Streams {
-                stdin,
-                stdout,
-                stderr,
-            },
-        )),
-        Err(error) => {
-            // The first error is the one that matters.
-            let _ = sandbox.delete().await;
-            Err(error)
-        }
-    }
 }
 
 /// 128 and the signal's number; the escape is as good as SIGKILL.

@@ -22,6 +22,9 @@ pub struct ContainerConfig {
     pub mounts: Vec<Mount>,
     /// Files that are made for it.
     pub files: Vec<GeneratedFile>,
+    /// Whether to attach to its standard streams while it is made; they are taken with
+    /// [`crate::Sandbox::take_streams`].
+    pub attach: bool,
     /// Directories that it finds empty and its own, on the scratch space.
     pub empty_dirs: Vec<PathBuf>,
 }

@@ -34,6 +34,8 @@ pub(crate) struct Placement {
     pub(crate) spec: Spec,
     /// Files that the agent writes before it makes the container.
     pub(crate) files: Vec<(String, Vec<u8>)>,
+    /// Whether somebody attaches to its streams.
+    pub(crate) attach: bool,
 }
 
 impl Placement {
@@ -44,10 +46,17 @@ impl Placement {
             storages: Vec::new(),
             spec: config.spec.clone(),
             files: Vec::new(),
+            attach: config.attach,
         };
         placement.place_root(config);
         placement.place_mounts(config)?;
         Ok(placement)
+    }
+
+    /// Whether its process has a terminal.
+    pub(crate) fn has_terminal(&self) -> bool {
+        let process = self.spec.process().as_ref();
+        process.and_then(|process| process.terminal()) == Some(true)
     }
 
     fn place_root(&mut self, config: &ContainerConfig) {
@@ -220,6 +229,7 @@ mod tests {
 
     fn config(source: RootSource, access: Access) -> ContainerConfig {
         ContainerConfig {
+            attach: false,
             id: ContainerId::new("c1").unwrap(),
             spec: Spec::default(),
             root: Root { source, access },

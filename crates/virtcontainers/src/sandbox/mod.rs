@@ -12,9 +12,10 @@ mod place;
 mod process;
 mod process_log;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vc_agent_client::{AgentClient, Transport};
+use vc_agent_client::AgentClient;
 use vc_hypervisor::StopLimits;
 use vc_store::UnixMillis;
 use vc_types::{
@@ -32,6 +33,7 @@ pub use process::ProcessExit;
 use crate::error::{Error, FailureReport, Result};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
+use crate::stream::Streams;
 use machine::Machine;
 use place::Place;
 
@@ -53,49 +55,14 @@ pub struct Sandbox {
     /// Goes after the machine: until its processes have ended, the place says what there is.
     place: Place,
     agent: AgentClient,
-    transport: Transport,
+    /// Attached, and not taken yet.
+    streams: Mutex<BTreeMap<ContainerId, Streams>>,
     writable: bool,
     timeline: Mutex<Timeline>,
     guest_epoch: u64,
 }
 
-/// What a sandbox is made of.
-pub(crate) struct SandboxParts {
-    pub(crate) runtime: Arc<Shared>,
-    pub(crate) place: Place,
-    pub(crate) machine: Machine,
-    pub(crate) agent: AgentClient,
-    pub(crate) transport: Transport,
-    pub(crate) writable: bool,
-    pub(crate) timeline: Timeline,
-    pub(crate) guest_epoch: u64,
-}
-
 impl Sandbox {
-    pub(crate) fn new(parts: SandboxParts) -> Self {
-        let SandboxParts {
-            runtime,
-            place,
-            machine,
-            agent,
-            transport,
-            writable,
-            timeline,
-            guest_epoch,
-        } = parts;
-        let timeline = Mutex::new(timeline);
-        Self {
-            runtime,
-            place,
-            machine,
-            agent,
-            transport,
-            writable,
-            timeline,
-            guest_epoch,
-        }
-    }
-
     /// Its name.
     pub fn id(&self) -> &SandboxId {
         self.place.id()

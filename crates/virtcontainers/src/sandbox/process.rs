@@ -1,11 +1,12 @@
 //! The processes of a sandbox's containers: their streams, signals, terminals and ends.
 
-use agent_protocol::frame::Stream;
-use vc_agent_client::stream::{Incoming, Outgoing};
+use std::sync::PoisonError;
+
 use vc_types::{ClockPoint, ContainerId, ExecId, ExitStatus, Signal};
 
 use super::Sandbox;
 use crate::error::Result;
+use crate::stream::Streams;
 
 /// How a process ended, as the agent tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,36 +19,12 @@ pub struct ProcessExit {
 }
 
 impl Sandbox {
-    /// Attaches to the stdin of a process, which may be made at the same time.
-    ///
-    /// # Errors
-    ///
-    /// [`crate::Error::Agent`] when the agent refuses, [`crate::Error::Ended`] when the machine
-    /// ends.
-    pub async fn attach_stdin(
-        &self,
-        container: &ContainerId,
-        exec: Option<&ExecId>,
-    ) -> Result<Outgoing> {
-        let limit = self.runtime.config.limits.agent_create_ms.duration();
-        let attached = Outgoing::attach(&self.transport, limit, container, exec);
-        self.while_it_runs(async { Ok(attached.await?) }).await
-    }
-
-    /// Attaches to the stdout or stderr of a process. One with a terminal has stdout alone.
-    ///
-    /// # Errors
-    ///
-    /// As [`Sandbox::attach_stdin`].
-    pub async fn attach_output(
-        &self,
-        container: &ContainerId,
-        exec: Option<&ExecId>,
-        stream: Stream,
-    ) -> Result<Incoming> {
-        let limit = self.runtime.config.limits.agent_create_ms.duration();
-        let attached = Incoming::attach(&self.transport, limit, container, exec, stream);
-        self.while_it_runs(async { Ok(attached.await?) }).await
+    /// The standard streams of a container that was to be attached to; once.
+    pub fn take_streams(&self, container: &ContainerId) -> Option<Streams> {
+        self.streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(container)
     }
 
     /// Waits for the end of a process.

@@ -1,5 +1,6 @@
 use std::cell::Cell;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use agent_protocol::agent::{CreateSandboxRequest, Storage};
 use agent_protocol::oci_convert;
@@ -9,16 +10,17 @@ use vc_agent_client::{AgentClient, CallLimits, Transport};
 use vc_hypervisor::StopLimits;
 use vc_types::{ClockPoint, ContainerId, Timeline, guest};
 
+use super::super::Sandbox;
 use super::super::config::{SandboxConfig, Scratch};
 use super::super::machine::Machine;
 use super::super::place::Place;
-use super::super::{Sandbox, SandboxParts};
 use super::Staged;
 use super::launch::Launched;
 use crate::container::placement::Placement;
 use crate::error::{Error, Result, Stage};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
+use crate::stream::Streams;
 
 /// Bytes of randomness that the guest gets at its start.
 const SEED_BYTES: usize = 64;
@@ -28,7 +30,7 @@ pub(super) struct Connected {
     runtime: Arc<Shared>,
     machine: Machine,
     agent: AgentClient,
-    transport: Transport,
+    streams: BTreeMap<ContainerId, Streams>,
     writable: bool,
     /// What the host's monotonic clock shows when the guest's shows 0, in microseconds.
     guest_epoch: u64,
@@ -64,35 +66,45 @@ pub(super) async fn connect(
             create: limits.agent_create_ms.duration(),
         };
         let agent = AgentClient::connect(&transport, calls).await?;
-        let hello = agent.hello(hello(&config)?).await?;
-        timeline.mark(ClockPoint::Ready);
-        for step in &hello.boot {
-            let name = vc_types::one_line(&step.name);
-            let at = guest_epoch.saturating_add(step.uptime_us);
-            timeline.step_at(format!("guest: {name}"), at);
-        }
         fault::point("create.agent-connected")?;
 
+        // All at once: an answer of the guest takes long where it is emulated.
         stage.set(Stage::GuestPreparation);
-        if let Some(mut scratch) = scratch {
-            blocking(move || Ok(scratch.formatted()?)).await?;
-        }
-        let request = sandbox_request(&config, &shares);
-        let files = write_files(&agent, &containers);
-        tokio::try_join!(agent.create_sandbox(request), files)?;
+        let greeted = greet(&agent, &config, guest_epoch, timeline);
+        let sandbox_made = async {
+            if let Some(mut scratch) = scratch {
+                blocking(move || Ok(scratch.formatted()?)).await?;
+            }
+            Ok(agent
+                .create_sandbox(sandbox_request(&config, &shares))
+                .await?)
+        };
+        tokio::try_join!(greeted, sandbox_made, write_files(&agent, &containers))?;
         timeline.step("guest prepared");
         fault::point("create.guest-prepared")?;
 
         stage.set(Stage::ContainerCreation);
+        let mut streams = BTreeMap::new();
         for (id, placement) in containers {
-            create_container(&agent, &id, placement, config.shared_pids).await?;
+            let attached = async {
+                let limit = limits.agent_create_ms.duration();
+                let attached = Streams::attach(&transport, limit, &id, placement.has_terminal());
+                match placement.attach {
+                    true => Ok(Some(attached.await?)),
+                    false => Ok(None),
+                }
+            };
+            let made = create_container(&agent, &id, &placement, config.shared_pids);
+            if let ((), Some(attached)) = tokio::try_join!(made, attached)? {
+                streams.insert(id, attached);
+            }
             timeline.step("container made");
         }
         fault::point("create.container-made")?;
-        Ok((agent, transport, guest_epoch))
+        Ok((agent, streams, guest_epoch))
     };
     let prepared = machine.while_it_runs(&sandbox, prepared).await;
-    let (agent, transport, guest_epoch) = match prepared {
+    let (agent, streams, guest_epoch) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             // The console is complete once the machine has ended.
@@ -106,7 +118,7 @@ pub(super) async fn connect(
         runtime: Arc::clone(runtime),
         machine,
         agent,
-        transport,
+        streams,
         writable,
         guest_epoch,
     })
@@ -120,17 +132,34 @@ impl Connected {
         timeline: Timeline,
     ) -> Result<Sandbox> {
         place.ready().await?;
-        Ok(Sandbox::new(SandboxParts {
+        Ok(Sandbox {
             runtime: self.runtime,
             place,
             machine: self.machine,
             agent: self.agent,
-            transport: self.transport,
+            streams: Mutex::new(self.streams),
             writable: self.writable,
-            timeline,
+            timeline: Mutex::new(timeline),
             guest_epoch: self.guest_epoch,
-        }))
+        })
     }
+}
+
+/// Gives the guest its clock, its name and randomness, and learns how its start went.
+async fn greet(
+    agent: &AgentClient,
+    config: &SandboxConfig,
+    guest_epoch: u64,
+    timeline: &mut Timeline,
+) -> Result<()> {
+    let hello = agent.hello(hello(config)?).await?;
+    timeline.mark(ClockPoint::Ready);
+    for step in &hello.boot {
+        let name = vc_types::one_line(&step.name);
+        let at = guest_epoch.saturating_add(step.uptime_us);
+        timeline.step_at(format!("guest: {name}"), at);
+    }
+    Ok(())
 }
 
 fn hello(config: &SandboxConfig) -> Result<HelloRequest> {
@@ -144,12 +173,17 @@ fn hello(config: &SandboxConfig) -> Result<HelloRequest> {
             .saturating_mul(1_000_000_000)
             .saturating_add(nanoseconds),
         seed,
-        hostname: config
-            .hostname
-            .clone()
-            .unwrap_or_else(|| config.id.to_string()),
+        hostname: hostname(config),
         ..HelloRequest::default()
     })
+}
+
+/// The guest's name: the sandbox's where none was asked for.
+fn hostname(config: &SandboxConfig) -> String {
+    config
+        .hostname
+        .clone()
+        .unwrap_or_else(|| config.id.to_string())
 }
 
 fn getrandom(seed: &mut [u8]) -> Result<()> {
@@ -171,10 +205,7 @@ fn sandbox_request(config: &SandboxConfig, shares: &[&str]) -> CreateSandboxRequ
     let mut storages: Vec<Storage> = shares.iter().map(|tag| share_storage(tag)).collect();
     storages.push(scratch_storage(config.scratch));
     CreateSandboxRequest {
-        hostname: config
-            .hostname
-            .clone()
-            .unwrap_or_else(|| config.id.to_string()),
+        hostname: hostname(config),
         sandbox_id: config.id.to_string(),
         storages,
         sandbox_pidns: config.shared_pids,
@@ -218,10 +249,7 @@ fn scratch_storage(scratch: Scratch) -> Storage {
     }
 }
 
-async fn write_files(
-    agent: &AgentClient,
-    containers: &[(ContainerId, Placement)],
-) -> Result<(), vc_agent_client::Error> {
+async fn write_files(agent: &AgentClient, containers: &[(ContainerId, Placement)]) -> Result<()> {
     for (path, contents) in containers
         .iter()
         .flat_map(|(_, placement)| &placement.files)
@@ -234,7 +262,7 @@ async fn write_files(
 async fn create_container(
     agent: &AgentClient,
     id: &ContainerId,
-    placement: Placement,
+    placement: &Placement,
     shared_pids: bool,
 ) -> Result<()> {
     let spec = oci_convert::spec_to_message(&placement.spec).map_err(|source| Error::Protocol {
@@ -242,6 +270,6 @@ async fn create_container(
         source,
     })?;
     Ok(agent
-        .create_container(id, spec, placement.storages, shared_pids)
+        .create_container(id, spec, placement.storages.clone(), shared_pids)
         .await?)
 }
