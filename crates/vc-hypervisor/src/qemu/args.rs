@@ -188,8 +188,11 @@ impl CommandLine {
             ),
         );
         let at = address(slot::FIRST_DISK + index);
+        // An error is the guest's to know. Without this QEMU stops the whole machine when the
+        // host's disk is full.
         self.device(format!(
-            "virtio-blk-pci,drive=disk{index},serial={serial},disable-legacy=on,{at}"
+            "virtio-blk-pci,drive=disk{index},serial={serial},disable-legacy=on,\
+             werror=report,rerror=report,{at}"
         ));
     }
 

@@ -176,6 +176,32 @@ fn a_full_scratch_disk_is_no_space_for_the_command_and_no_dead_machine() {
 }
 
 #[test]
+fn a_host_disk_that_fills_up_below_the_scratch_disk_is_an_error_of_the_command_alone() {
+    let host = host();
+    let small = host.dir("small");
+    let script = format!(
+        "mount -t tmpfs -o size=128m tmpfs {dir} && cd {dir} && mkdir scratch && mkfifo in out || exit 9
+         VIRTC_SCRATCH_DIR={dir}/scratch \"$0\" --root {dir}/state run --cwd empty --scratch 64m -- \
+             sh -c 'echo up; read go; dd if=/dev/zero of=/big bs=1M count=48 conv=fsync; echo \"dd $?\"' \
+             <in >out &
+         exec 3>in 4<out
+         read up <&4 && echo $up || exit 8
+         dd if=/dev/zero of=fill bs=1M count=128
+         echo go >&3
+         cat <&4
+         wait $!",
+        dir = small.display()
+    );
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_virtc")]);
+    command
+        .current_dir(host.cwd())
+        .env("VIRTC_RUNTIME_FAILURES", host.failures());
+    let outcome = host.start_command(command).wait().expect_code(0);
+    assert_eq!(outcome.out(), "up\ndd 1\n", "{}", outcome.err());
+}
+
+#[test]
 fn capabilities_are_taken_and_given() {
     let host = host();
     let capabilities = ["sh", "-c", "grep CapEff /proc/self/status | cut -f2"];
