@@ -11,6 +11,9 @@ use std::os::unix::fs::FileExt;
 use tokio::net::unix::pipe;
 use tracing::{debug, warn};
 
+/// What a guest's console says when the guest ends by a fault, the most telling first.
+const LAST_WORDS: [&str; 2] = ["virtc-agent: fatal:", "Kernel panic - not syncing"];
+
 /// Bytes at the end of a log that [`last_lines`] looks at.
 const TAIL_BYTES: u64 = 16 << 10;
 
@@ -86,16 +89,35 @@ impl BoundedLog {
 ///
 /// What the system says about reading the file.
 pub fn last_lines(file: &File, lines_max: usize) -> io::Result<Vec<String>> {
+    let lines = tail(file)?;
+    Ok(lines[lines.len().saturating_sub(lines_max)..].to_vec())
+}
+
+/// The lines of a guest's console that say why it ended: from the agent's last words or the
+/// kernel's panic on, whose traces would fill the last lines alone; else the last ones.
+///
+/// # Errors
+///
+/// What the system says about reading the file.
+pub fn telling_lines(file: &File, lines_max: usize) -> io::Result<Vec<String>> {
+    let lines = tail(file)?;
+    let told = LAST_WORDS
+        .iter()
+        .find_map(|words| lines.iter().position(|line| line.contains(words)));
+    let from = told.unwrap_or(lines.len().saturating_sub(lines_max));
+    Ok(lines.into_iter().skip(from).take(lines_max).collect())
+}
+
+fn tail(file: &File) -> io::Result<Vec<String>> {
     let len = file.metadata()?.len();
     let mut tail = vec![0; len.min(TAIL_BYTES) as usize];
     file.read_exact_at(&mut tail, len.saturating_sub(TAIL_BYTES))?;
     let text = String::from_utf8_lossy(&tail);
-    let lines: Vec<_> = text
+    Ok(text
         .lines()
         .map(escape)
         .filter(|line| !line.is_empty())
-        .collect();
-    Ok(lines[lines.len().saturating_sub(lines_max)..].to_vec())
+        .collect())
 }
 
 /// One line of a stranger's as it may be shown: no control characters, not too long.

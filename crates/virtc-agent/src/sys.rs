@@ -94,6 +94,16 @@ pub(crate) fn inherited_fd(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Lets the wall clock run faster or slower until it has made up for so many microseconds.
+pub(crate) fn slew_clock(microseconds: i64) -> io::Result<()> {
+    // SAFETY: all members are numbers, for which zero is a value.
+    let mut change: libc::timex = unsafe { std::mem::zeroed() };
+    change.modes = libc::ADJ_OFFSET_SINGLESHOT;
+    change.offset = microseconds;
+    // SAFETY: the kernel reads and writes `change` alone, which has the size it expects.
+    check(unsafe { libc::clock_adjtime(libc::CLOCK_REALTIME, &raw mut change) })
+}
+
 /// Applies a filter of classic BPF, in the machine's own byte order, to this thread.
 pub(crate) fn load_filter(flags: u32, program: &[u8]) -> io::Result<()> {
     let (instructions, rest) = program.as_chunks::<8>();

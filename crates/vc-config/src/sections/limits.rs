@@ -56,6 +56,8 @@ section! {
         pub agent_create_ms: Millis = Millis(60_000), in 100..=HOUR;
         /// Any other call of the agent, its answer included.
         pub agent_call_ms: Millis = Millis(30_000), in 100..=HOUR;
+        /// From one correction of the guest's clock to the next.
+        pub clock_ms: Millis = Millis(60_000), in 100..=HOUR;
         /// One command to QEMU.
         pub qmp_command_ms: Millis = Millis(10_000), in 100..=HOUR;
         /// The start of one process of ours, until it serves.

@@ -13,7 +13,7 @@ use ttrpc::r#async::TtrpcContext;
 
 use super::details::{add_randomness, set_hostname};
 use crate::cgroup::memory_total_bytes;
-use crate::clock::set_realtime_ns;
+use crate::clock::{correct_realtime_ns, set_realtime_ns};
 use crate::error::{Error, Result};
 use crate::process::list_processes;
 use crate::sandbox::Sandbox;
@@ -69,7 +69,7 @@ impl GuestService for GuestCalls {
     }
 
     async fn set_clock(&self, _: &TtrpcContext, request: SetClockRequest) -> ttrpc::Result<Empty> {
-        set_realtime_ns(request.realtime_ns)?;
+        correct_realtime_ns(request.realtime_ns)?;
         Ok(Empty::new())
     }
 }

@@ -28,6 +28,21 @@ fn the_clock_is_the_hosts() {
 }
 
 #[test]
+fn a_clock_that_goes_wrong_is_put_right() {
+    let mut host = host();
+    host.env("VIRTC_LIMITS_CLOCK_MS", "300");
+    let script = "date -s @1000000000 >/dev/null && until test $(date +%s) -gt 1100000000; do sleep 0.1; done; date +%s";
+    let outcome = host.run(&["--cap-add", "SYS_TIME"], &["sh", "-c", script]);
+    let outcome = outcome.expect_code(0);
+    let seconds: u64 = outcome.out().trim().parse().unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    assert!((now - 5..=now).contains(&seconds), "{seconds}, {now}");
+}
+
+#[test]
 fn there_is_a_loopback_and_no_other_network() {
     let script = "cat /sys/class/net/lo/operstate; ls /sys/class/net";
     let outcome = host().run(&[], &["sh", "-c", script]).expect_code(0);

@@ -127,6 +127,22 @@ fn a_guest_without_an_agent_is_given_up_with_its_console() {
 }
 
 #[test]
+fn an_agent_that_cannot_go_on_ends_the_machine_and_its_last_words_are_quoted() {
+    // Without this part of the kernel, the agent cannot keep memory for itself.
+    let flags = ["--kernel-param", "cgroup_disable=memory"];
+    let outcome = host().run(&flags, &["true"]).expect_code(125);
+    outcome.expect_err(&["virtc-agent: fatal: cannot write", "memory.max", "boot"]);
+}
+
+#[test]
+fn a_panic_of_the_guests_kernel_is_quoted_from_where_it_begins() {
+    let script = "mkdir /tmp/p && mount -t proc proc /tmp/p && echo c > /tmp/p/sysrq-trigger";
+    let outcome = host().run(&["--cap-add", "ALL"], &["sh", "-c", script]);
+    let outcome = outcome.expect_code(125);
+    outcome.expect_err(&["ended", "Kernel panic - not syncing: sysrq triggered crash"]);
+}
+
+#[test]
 fn an_agent_that_never_answers_is_given_up_at_the_limit() {
     let mut host = host();
     host.env("VIRTC_LIMITS_AGENT_READY_MS", "100");

@@ -1,9 +1,9 @@
 //! What is kept of a sandbox that failed, before its directory goes.
 
 use std::fs::File;
-use std::path::Path;
+use std::io;
 
-use vc_hypervisor::log::last_lines;
+use vc_hypervisor::log::{last_lines, telling_lines};
 use vc_store::{FailureRecord, SandboxDir, UnixMillis};
 use vc_types::Timeline;
 use vc_types::limits::CONSOLE_QUOTED_LINES;
@@ -44,16 +44,15 @@ pub(crate) fn keep(
             None
         }
     };
+    // A log that was not begun has no lines.
+    let lines = |log: &str, which: fn(&File, usize) -> io::Result<Vec<String>>| {
+        File::open(path.join(log))
+            .and_then(|file| which(&file, CONSOLE_QUOTED_LINES))
+            .unwrap_or_default()
+    };
     FailureReport {
-        console: lines(path, CONSOLE_LOG),
-        vmm: lines(path, VMM_LOG),
+        console: lines(CONSOLE_LOG, telling_lines),
+        vmm: lines(VMM_LOG, last_lines),
         kept,
     }
-}
-
-/// A log that was not begun has no lines.
-fn lines(directory: &Path, log: &str) -> Vec<String> {
-    File::open(directory.join(log))
-        .and_then(|file| last_lines(&file, CONSOLE_QUOTED_LINES))
-        .unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 pub(crate) mod config;
 pub(crate) mod vsock;
 
+mod clock;
 mod create;
 mod delete;
 mod failure;
@@ -34,6 +35,7 @@ use crate::error::{Error, FailureReport, Result};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
 use crate::stream::Streams;
+use clock::ClockKeeper;
 use machine::Machine;
 use place::Place;
 
@@ -55,6 +57,7 @@ pub struct Sandbox {
     /// Goes after the machine: until its processes have ended, the place says what there is.
     place: Place,
     agent: AgentClient,
+    _clock: ClockKeeper,
     /// Attached, and not taken yet.
     streams: Mutex<BTreeMap<ContainerId, Streams>>,
     writable: bool,
@@ -118,7 +121,7 @@ impl Sandbox {
         Ok(self.machine.vm().pause().await?)
     }
 
-    /// Lets the machine go on, with its clock stepped to now.
+    /// Lets the machine go on, with its clock set to now.
     ///
     /// # Errors
     ///
@@ -126,12 +129,7 @@ impl Sandbox {
     /// cannot be set.
     pub async fn resume(&self) -> Result<()> {
         self.machine.vm().resume().await?;
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let nanoseconds = now
-            .tv_sec
-            .saturating_mul(1_000_000_000)
-            .saturating_add(now.tv_nsec);
-        Ok(self.agent.set_clock(nanoseconds).await?)
+        Ok(self.agent.set_clock(clock::host_realtime_ns()).await?)
     }
 
     /// Ends the machine without the guest's help and waits until its processes are gone.

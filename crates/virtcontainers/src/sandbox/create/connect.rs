@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use agent_protocol::agent::{CreateSandboxRequest, Storage};
 use agent_protocol::oci_convert;
 use agent_protocol::virtc::HelloRequest;
-use rustix::time::{ClockId, clock_gettime};
 use vc_agent_client::{AgentClient, CallLimits, Transport};
 use vc_hypervisor::StopLimits;
 use vc_types::{ClockPoint, ContainerId, Timeline, guest};
 
 use super::super::Sandbox;
+use super::super::clock::{ClockKeeper, host_realtime_ns};
 use super::super::config::{SandboxConfig, Scratch};
 use super::super::machine::Machine;
 use super::super::place::Place;
@@ -132,7 +132,9 @@ impl Connected {
         timeline: Timeline,
     ) -> Result<Sandbox> {
         place.ready().await?;
+        let interval = self.runtime.config.limits.clock_ms.duration();
         Ok(Sandbox {
+            _clock: ClockKeeper::start(self.agent.clone(), interval),
             runtime: self.runtime,
             place,
             machine: self.machine,
@@ -165,13 +167,9 @@ async fn greet(
 fn hello(config: &SandboxConfig) -> Result<HelloRequest> {
     let mut seed = vec![0; SEED_BYTES];
     getrandom(&mut seed)?;
-    let now = clock_gettime(ClockId::Realtime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
     Ok(HelloRequest {
-        host_realtime_ns: seconds
-            .saturating_mul(1_000_000_000)
-            .saturating_add(nanoseconds),
+        // A host before 1970 leaves the guest's clock alone.
+        host_realtime_ns: u64::try_from(host_realtime_ns()).unwrap_or_default(),
         seed,
         hostname: hostname(config),
         ..HelloRequest::default()
