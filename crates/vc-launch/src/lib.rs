@@ -21,6 +21,7 @@ mod launcher;
 mod mount_tree;
 mod pending;
 mod process;
+mod socket_pair;
 mod spec;
 mod step;
 mod sys;
@@ -31,6 +32,7 @@ pub use launcher::{LAUNCH_LIMIT, Launcher};
 pub use mount_tree::{BindSource, MountTree, TreeEntry, TreeNode};
 pub use pending::Pending;
 pub use process::{LaunchedProcess, ProcessEnd};
+pub use socket_pair::SocketPair;
 pub use spec::{
     Capability, DescriptorUse, LaunchSpec, Namespaces, PassedFd, Program, ResourceLimit, User,
 };

@@ -5,20 +5,19 @@ pub mod host_system;
 mod elf;
 mod plan;
 mod rights;
-mod socket;
 mod source;
 mod virtiofsd;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use vc_launch::{LaunchedProcess, Launcher, Pending};
+use vc_launch::{LaunchedProcess, Launcher, Pending, SocketPair};
 
 pub use self::plan::{Access, CachePolicy, ShareEntry, ShareNode, SharePlan};
 pub use self::rights::Rights;
 pub use self::source::{Source, SourceKind};
 pub use self::virtiofsd::Virtiofsd;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// One running share.
 ///
@@ -104,7 +103,10 @@ fn begin(
     directory: &Path,
     log: Option<OwnedFd>,
 ) -> Result<(Pending, OwnedFd)> {
-    let socket = socket::pair(directory)?;
-    let (spec, passed) = virtiofsd.launch(plan, socket.listener, log)?;
-    Ok((launcher.launch(spec, passed), socket.vmm_end))
+    let sockets = SocketPair::new(directory).map_err(|source| Error::Socket {
+        directory: directory.into(),
+        source,
+    })?;
+    let (spec, passed) = virtiofsd.launch(plan, sockets.listener, log)?;
+    Ok((launcher.launch(spec, passed), sockets.connected))
 }

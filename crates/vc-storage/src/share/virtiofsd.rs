@@ -25,9 +25,6 @@ const SOCKET: i32 = 3;
 /// give as many as they allow.
 const OPEN_FILES_MAX: u64 = 1_000_000;
 
-/// Descriptors that it sets aside for itself: a slot of memory each for 509, and some more.
-const OWN_FILES: u64 = 640;
-
 /// What `virtiofsd` reads before it looks at its limit. It is not used.
 const NR_OPEN: &str = "1048576\n";
 
@@ -65,21 +62,6 @@ impl Virtiofsd {
             path: path.into(),
             file,
         })
-    }
-
-    /// How many files the guest can know at once, in one share: as many as the process may hold
-    /// descriptors. What a guest looks up beyond it fails with `ENFILE` until it forgets some.
-    pub fn files_known_max() -> u64 {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let raises = rustix::thread::capabilities(None).is_ok_and(|own| {
-            own.effective
-                .contains(rustix::thread::CapabilitySet::SYS_RESOURCE)
-        });
-        let allowed = match limit.maximum {
-            Some(hard) if !raises => hard.min(OPEN_FILES_MAX),
-            _ => OPEN_FILES_MAX,
-        };
-        allowed.saturating_sub(OWN_FILES)
     }
 
     /// What to start for `plan`, with `listener` as the socket.

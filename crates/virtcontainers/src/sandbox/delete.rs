@@ -49,6 +49,10 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
     };
     let removed = guard.and_then(|guard| {
         let left = end_processes(&guard.sandbox().read()?);
+        if !left.is_empty() {
+            // The state stays, so that whoever tries again knows what to end.
+            return Ok(left);
+        }
         match runtime.store.remove_by(guard) {
             // Its keeper removed it as its last act.
             Err(error) if error.is_not_found() => Ok(left),

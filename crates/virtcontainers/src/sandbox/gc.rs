@@ -69,7 +69,12 @@ fn remove_sandbox(
     let Some((guard, reason)) = runtime.store.get(id)?.begin_gc()? else {
         return Ok(None);
     };
-    left.extend(end_processes(&guard.sandbox().read()?));
+    let living = end_processes(&guard.sandbox().read()?);
+    if !living.is_empty() {
+        // The state stays, so that whoever tries again knows what to end.
+        left.extend(living);
+        return Ok(None);
+    }
     runtime.store.remove_by(guard)?;
     Ok(Some(reason_text(&reason)))
 }

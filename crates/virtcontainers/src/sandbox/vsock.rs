@@ -4,13 +4,13 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, chown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use vc_agent_client::ReadyListener;
 use vc_launch::{
     DescriptorUse, LaunchSpec, LaunchedProcess, Launcher, MountTree, Namespaces, PassedFd, Program,
-    TreeNode, User,
+    SocketPair, TreeNode, User,
 };
 use vc_types::{AgentAddress, guest};
 
@@ -21,9 +21,6 @@ const DIRECTORY: &str = "vsock";
 
 /// The hybrid vsock socket. What the guest dials arrives at this name, `_` and the port.
 const SOCKET: &str = "vsock.sock";
-
-/// Where the VMM meets the device process, for as long as it takes to connect.
-const VHOST_SOCKET: &str = "vhost.sock";
 
 /// The numbers at which the device process finds its descriptors.
 pub const VHOST_FD: i32 = 3;
@@ -37,7 +34,7 @@ pub const DIRECTORY_FD: i32 = 5;
 pub(crate) struct VsockSockets {
     directory: PathBuf,
     host: UnixListener,
-    vhost: UnixListener,
+    vhost: OwnedFd,
     /// The device process's user.
     user: u32,
     /// The VMM's end.
@@ -78,11 +75,7 @@ impl VsockSockets {
             .map_err(failed)?;
         let socket = directory.join(SOCKET);
         let host = UnixListener::bind(&socket).map_err(failed)?;
-        let vhost_path = directory.join(VHOST_SOCKET);
-        let vhost = UnixListener::bind(&vhost_path).map_err(failed)?;
-        let connected = UnixStream::connect(&vhost_path);
-        std::fs::remove_file(&vhost_path).map_err(failed)?;
-        let vmm_end = connected.map_err(failed)?.into();
+        let vhost = SocketPair::new(&directory).map_err(failed)?;
         let address = AgentAddress::HybridVsock { socket };
         let ready = ReadyListener::bind(&address)?;
         // The one socket that the device process dials. The one above stays root's: nobody else
@@ -91,9 +84,9 @@ impl VsockSockets {
         Ok(Self {
             directory,
             host,
-            vhost,
+            vhost: vhost.listener,
             user,
-            vmm_end,
+            vmm_end: vhost.connected,
             ready,
             address,
         })
