@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <linux/vm_sockets.h>
 
@@ -52,6 +53,8 @@ static void mount_at(const char *source, const char *at, const char *type, unsig
 
 static void run(char **argv) {
     char options[512];
+    while (wait(NULL) > 0) /* for what is loaded beside the boot */
+        ;
     load_modules("background");
     mount_at(argv[0], "/run/share", "virtiofs", MS_NODEV, NULL);
     mount_at("/dev/vda", "/run/scratch", "ext4", MS_NODEV | MS_NOATIME, NULL);
@@ -96,6 +99,10 @@ int main(int argc, char **argv) {
     int serial = open("/dev/ttyS0", O_RDWR | O_NOCTTY);
     for (int fd = 0; fd < 3; fd++)
         dup2(serial, fd);
+    if (fork() == 0) {
+        load_modules("beside");
+        _exit(0);
+    }
     load_modules("boot");
     if (argc > 4 && !strcmp(argv[1], "run"))
         run(argv + 2);

@@ -37,6 +37,11 @@ const UNUSED_INITCALLS: &str = "initcall_blacklist=cubictcp_register,init_blk_tr
 /// is the value of a 2.5 GHz counter at 250 ticks a second.
 const LOOPS_PER_JIFFY: &str = "lpj=10000000";
 
+/// What a running kernel would rewrite its hottest code for, the allocators, when the first cgroup
+/// is made. QEMU before 8.1 can lose such a write while another processor translates the same
+/// code: that keeps a breakpoint which is not in memory any more, and the guest hangs for ever.
+const FEW_REWRITES: [&str; 2] = ["cgroup.memory=nokmem,nosocket", "cgroup_disable=cpuset"];
+
 /// The kernel parameters of every VM, before those of its [`VmSpec`](crate::VmSpec).
 ///
 /// ```
@@ -65,6 +70,7 @@ pub fn kernel_params(accelerator: Accelerator, devices: &HostDevices) -> Vec<&'s
         // Where the host is busy, a guest's timers are late, and it must neither panic for it nor
         // report its programs as hanging.
         params.extend(["no_timer_check", "nowatchdog"]);
+        params.extend(FEW_REWRITES);
         if devices.tsc_is_reliable() {
             params.push("tsc=reliable");
             params.push(LOOPS_PER_JIFFY);
@@ -132,6 +138,7 @@ mod tests {
         let kvm = kernel_params(Accelerator::Kvm, &devices);
         assert!(tcg.contains(&"no_timer_check") && !kvm.contains(&"no_timer_check"));
         assert!(!kvm.contains(&"tsc=reliable"));
+        assert!(tcg.contains(&FEW_REWRITES[0]) && !kvm.contains(&FEW_REWRITES[0]));
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl CommandLine {
     fn machine(&mut self, spec: &VmSpec, tcg_buffer_mib: u32) {
         self.option(
             "-machine",
-            "q35,memory-backend=memory,graphics=off,usb=off,sata=off,smbus=off,i8042=off,\
+            "q35,memory-backend=memory,graphics=off,usb=off,sata=off,smbus=off,i8042=off,hpet=off,\
              smm=off,vmport=off,dump-guest-core=off,mem-merge=off"
                 .into(),
         );
