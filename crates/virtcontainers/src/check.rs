@@ -119,6 +119,13 @@ impl Runtime {
         }
     }
 
+    fn emulates(&self) -> bool {
+        let choice = accelerator_choice(self.config().runtime.accelerator);
+        HostDevices::default()
+            .accelerator(choice)
+            .is_ok_and(|chosen| chosen.accelerator == Accelerator::Tcg)
+    }
+
     fn qemu(&self) -> Vec<CheckItem> {
         let qemu = &self.config().hypervisor.qemu;
         let install = || Some("apt-get install qemu-system-x86".to_owned());
@@ -126,7 +133,18 @@ impl Runtime {
             None => missing("qemu", "not found".into(), install()),
             Some(path) => match QemuVersion::of(&path, VERSION_LIMIT) {
                 Ok(version) if version >= QemuVersion::OLDEST => {
-                    ok("qemu", format!("{version} at {}", path.display()))
+                    let found = format!("{version} at {}", path.display());
+                    match self.emulates() && version < QemuVersion::REWRITES_SAFELY {
+                        false => ok("qemu", found),
+                        true => degraded(
+                            "qemu",
+                            format!(
+                                "{found}: without KVM, a guest with several processors may hang, \
+                                 if very rarely"
+                            ),
+                            &format!("use QEMU {}, or --cpus 1", QemuVersion::REWRITES_SAFELY),
+                        ),
+                    }
                 }
                 Ok(version) => missing(
                     "qemu",

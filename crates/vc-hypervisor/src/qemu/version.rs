@@ -32,6 +32,15 @@ impl QemuVersion {
         micro: 0,
     };
 
+    /// The first whose emulated processors never keep code that another one has rewritten. With
+    /// an older one, a guest of several processors can hang for ever when its kernel rewrites
+    /// itself.
+    pub const REWRITES_SAFELY: Self = Self {
+        major: 8,
+        minor: 1,
+        micro: 0,
+    };
+
     /// Reads the first line of `--version`.
     ///
     /// ```
