@@ -2,15 +2,17 @@ use std::time::Duration;
 
 use agent_protocol::agent::{
     CloseStdinRequest, CopyFileRequest, CreateContainerRequest, CreateSandboxRequest,
-    DestroySandboxRequest, ExecProcessRequest, RemoveContainerRequest, SignalProcessRequest,
-    StartContainerRequest, Storage, TtyWinResizeRequest,
+    DestroySandboxRequest, ExecProcessRequest, PauseContainerRequest, RemoveContainerRequest,
+    ResumeContainerRequest, SignalProcessRequest, StartContainerRequest, Storage,
+    TtyWinResizeRequest,
 };
 use agent_protocol::agent_ttrpc::AgentServiceClient;
 use agent_protocol::health::{CheckRequest, VersionCheckResponse};
 use agent_protocol::health_ttrpc::HealthClient;
 use agent_protocol::oci;
 use agent_protocol::virtc::{
-    HelloRequest, HelloResponse, SetClockRequest, WaitRequest, WaitResponse,
+    HelloRequest, HelloResponse, ListProcessesRequest, ProcessEntry, SetClockRequest, WaitRequest,
+    WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::GuestServiceClient;
 use protobuf::MessageField;
@@ -270,6 +272,81 @@ impl AgentClient {
         )
         .await?;
         Ok(())
+    }
+
+    /// Sends a signal to every process of a container.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn signal_container(&self, container: &ContainerId, signal: Signal) -> Result<()> {
+        // No exec id means all of them.
+        let request = SignalProcessRequest {
+            container_id: container.to_string(),
+            signal: signal.number().into(),
+            ..SignalProcessRequest::default()
+        };
+        self.little(
+            "signal the container",
+            self.agent.signal_process(self.short(), &request),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Stops all processes of a container where they are.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn pause_container(&self, container: &ContainerId) -> Result<()> {
+        let request = PauseContainerRequest {
+            container_id: container.to_string(),
+            ..PauseContainerRequest::default()
+        };
+        self.little(
+            "pause the container",
+            self.agent.pause_container(self.short(), &request),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Lets the processes of a paused container go on.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn resume_container(&self, container: &ContainerId) -> Result<()> {
+        let request = ResumeContainerRequest {
+            container_id: container.to_string(),
+            ..ResumeContainerRequest::default()
+        };
+        self.little(
+            "resume the container",
+            self.agent.resume_container(self.short(), &request),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The processes of a container, with the guest's pids.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn list_processes(&self, container: &ContainerId) -> Result<Vec<ProcessEntry>> {
+        let request = ListProcessesRequest {
+            container_id: container.to_string(),
+            ..ListProcessesRequest::default()
+        };
+        let answer = self
+            .little(
+                "list the processes",
+                self.guest.list_processes(self.short(), &request),
+            )
+            .await?;
+        Ok(answer.processes)
     }
 
     /// Closes a process's stdin, for agents without framed streams.

@@ -108,6 +108,14 @@ pub enum Code {
 }
 
 impl Error {
+    /// Whether it came because nobody is there any more.
+    pub fn is_broken(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. } | Self::Refused { .. } | Self::Broken { .. } | Self::Stream { .. }
+        )
+    }
+
     pub(crate) fn from_ttrpc(
         call: &'static str,
         limit: &'static str,

@@ -13,6 +13,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const FAILED: u8 = 1;
 /// `run` itself failed, not what it ran.
 pub(crate) const RUN_FAILED: u8 = 125;
+/// `exec` itself failed, not what it ran.
+pub(crate) const EXEC_FAILED: u8 = 255;
 /// What was to run cannot be executed.
 pub(crate) const NOT_EXECUTABLE: u8 = 126;
 /// What was to run does not exist.
@@ -82,11 +84,12 @@ impl Failure {
         }
     }
 
-    /// The same failure as one of `run`: what is no wrong usage has the code of [`RUN_FAILED`].
+    /// The same failure as one of a command that runs others: what is no wrong usage has `code`,
+    /// [`RUN_FAILED`] or [`EXEC_FAILED`].
     #[must_use]
-    pub(crate) fn of_run(mut self) -> Self {
+    pub(crate) fn of_runner(mut self, code: u8) -> Self {
         if self.code == FAILED {
-            self.code = RUN_FAILED;
+            self.code = code;
         }
         self
     }

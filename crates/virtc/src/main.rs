@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod error;
+mod join;
 mod log;
 mod output;
 mod run;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     std::panic::catch_unwind(|| command(&cli, entered)).unwrap_or_else(|_| {
         let code = match &cli.command {
             Command::Run(_) => error::RUN_FAILED,
+            Command::Exec(_) => error::EXEC_FAILED,
             _ => error::FAILED,
         };
         Failure::new(code, "this is a defect of virtc")
@@ -59,6 +61,12 @@ fn command(cli: &Cli, entered: u64) -> ExitCode {
     let global = &cli.global;
     let done = match &cli.command {
         Command::Run(args) => run::run(global, args, entered),
+        Command::Exec(args) => commands::exec::exec(global, args),
+        Command::Ps(args) => commands::ps::ps(global, args),
+        Command::Kill(args) => commands::kill::kill(global, args),
+        Command::State(args) => commands::state::state(global, args),
+        Command::Pause(args) => commands::pause::pause(global, args),
+        Command::Resume(args) => commands::pause::resume(global, args),
         Command::Check(args) => commands::check::check(global, args),
         Command::List(args) => commands::list::list(global, args),
         Command::Delete(args) => commands::delete::delete(global, args),

@@ -39,6 +39,18 @@ pub enum Error {
         /// Which container.
         container: ContainerId,
     },
+    /// The sandbox has no machine, or none any more.
+    #[error("sandbox {sandbox} is not running")]
+    NotRunning {
+        /// Which sandbox.
+        sandbox: SandboxId,
+    },
+    /// No sandbox has this container.
+    #[error("container {container} does not exist")]
+    UnknownContainer {
+        /// Which container.
+        container: ContainerId,
+    },
     /// The sandbox runs, and force was not asked for.
     #[error("sandbox {sandbox} is running")]
     Running {

@@ -16,7 +16,7 @@
 //! let runtime = Runtime::open(RuntimeOptions::default())?;
 //! let mut sandbox = runtime.create_sandbox(config).await?;
 //! sandbox.start_container(&container).await?;
-//! let exit = sandbox.wait_process(&container, None).await?;
+//! let exit = sandbox.wait_process(&container).await?;
 //! println!("it ended with {}", exit.status.shell_code());
 //! sandbox.stop().await?;
 //! sandbox.delete().await?;
@@ -43,8 +43,8 @@ pub use error::{Error, FailureReport, Result, Stage};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
 pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{
-    CONSOLE_LOG, GcReport, PROCESS_LOGS, ProcessExit, Removed, Sandbox, SandboxConfig, Scratch,
-    VMM_LOG, VmConfig,
+    CONSOLE_LOG, FetchedSandbox, GcReport, GuestProcess, PROCESS_LOGS, Process, ProcessExit,
+    Removed, Sandbox, SandboxConfig, Scratch, VMM_LOG, VmConfig,
 };
 /// The directories of the host that a root made of the host's own system shows.
 pub use vc_storage::host_system::DIRECTORIES as HOST_SYSTEM;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use vc_config::Config;
 use vc_hypervisor::AcceleratorChoice;
 use vc_hypervisor::qemu::{QemuConfig, QemuLimits, VmmUser};
-use vc_store::{FailureRecords, Listed, Store, StoreLimits};
-use vc_types::{SandboxId, SandboxUsers};
+use vc_store::{FailureRecords, Listed, SandboxRecord, Store, StoreLimits};
+use vc_types::{ContainerId, SandboxId, SandboxUsers};
 
 use crate::error::{Error, Result};
-use crate::sandbox::{self, GcReport, Sandbox, SandboxConfig};
+use crate::sandbox::{self, FetchedSandbox, GcReport, Sandbox, SandboxConfig};
 
 /// How a [`Runtime`] is opened.
 #[derive(Clone, Debug)]
@@ -125,6 +125,52 @@ impl Runtime {
     /// [`Error::Store`] when the state root cannot be read.
     pub fn list_sandbox(&self) -> Result<Vec<Listed>> {
         Ok(self.shared.store.list()?)
+    }
+
+    /// Fetches a running sandbox that some process keeps, to act on what runs in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when there is no such sandbox, [`Error::NotRunning`] when it has no
+    /// machine, [`Error::Agent`] when its guest cannot be reached.
+    pub async fn fetch_sandbox(&self, id: &SandboxId) -> Result<FetchedSandbox> {
+        sandbox::fetch(&self.shared, id).await
+    }
+
+    /// Where a sandbox and its containers stand. Takes no lock and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when there is no such sandbox or its state cannot be read.
+    pub fn status_sandbox(&self, id: &SandboxId) -> Result<SandboxRecord> {
+        Ok(self.shared.store.get(id)?.read()?)
+    }
+
+    /// The sandbox that has the container.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownContainer`], and [`Error::Store`] when the state root cannot be read.
+    pub fn find_container(&self, container: &ContainerId) -> Result<SandboxId> {
+        // Mostly the container that a sandbox was made for, which has its name.
+        if let Ok(sandbox) = SandboxId::new(container.as_str())
+            && let Ok(directory) = self.shared.store.get(&sandbox)
+            && let Ok(record) = directory.read()
+            && record.containers.contains_key(container)
+        {
+            return Ok(sandbox);
+        }
+        let has = |listed: &Listed| match listed {
+            Listed::Sandbox(record) => record.containers.contains_key(container),
+            Listed::Broken { .. } => false,
+        };
+        let sandboxes = self.list_sandbox()?;
+        let found = sandboxes.iter().find(|listed| has(listed));
+        found
+            .map(|listed| listed.id().clone())
+            .ok_or_else(|| Error::UnknownContainer {
+                container: container.clone(),
+            })
     }
 
     /// Removes a sandbox with everything that can be found of it. With `force` it is ended first.

@@ -6,7 +6,7 @@ pub use agent_protocol::frame::Stream;
 pub use vc_agent_client::Error;
 use vc_agent_client::Transport;
 pub use vc_agent_client::stream::{CopyEnd, GuestWait, Incoming, Outgoing, Sent};
-use vc_types::ContainerId;
+use vc_types::{ContainerId, ExecId};
 
 /// The streams of one process.
 #[derive(Debug)]
@@ -20,14 +20,16 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Attaches to a container's first process, which may be made at the same time.
+    /// Attaches to a container's first process or to one that is added; it may be made at the
+    /// same time.
     pub(crate) async fn attach(
         transport: &Transport,
         limit: Duration,
         container: &ContainerId,
+        exec: Option<&ExecId>,
         terminal: bool,
     ) -> Result<Self, Error> {
-        let output = |stream| Incoming::attach(transport, limit, container, None, stream);
+        let output = |stream| Incoming::attach(transport, limit, container, exec, stream);
         let stderr = async {
             match terminal {
                 true => Ok(None),
@@ -35,7 +37,7 @@ impl Streams {
             }
         };
         let (stdin, stdout, stderr) = tokio::try_join!(
-            Outgoing::attach(transport, limit, container, None),
+            Outgoing::attach(transport, limit, container, exec),
             output(Stream::Stdout),
             stderr,
         )?;

@@ -1,11 +1,13 @@
 //! The one definition of the command line: parser, help, completions and man pages come from it.
 
+mod exec;
 mod run;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use exec::ExecArgs;
 pub(crate) use run::{CwdMode, RunArgs};
 
 /// Secure containers: each in a lightweight virtual machine of its own.
@@ -63,6 +65,18 @@ pub(crate) enum OutputFormat {
 pub(crate) enum Command {
     /// Run one command in a throw-away virtual machine: `virtc run FLAGS -- COMMAND`
     Run(Box<RunArgs>),
+    /// Run another process in a running container: `virtc exec FLAGS ID COMMAND`
+    Exec(Box<ExecArgs>),
+    /// Show the processes of a container, as its guest knows them
+    Ps(PsArgs),
+    /// Send a signal to a container
+    Kill(KillArgs),
+    /// Show the state of a container
+    State(IdArgs),
+    /// Stop the processes of a container where they are
+    Pause(IdArgs),
+    /// Let the processes of a paused container go on
+    Resume(IdArgs),
     /// Say whether this host can run virtual machines, and how well
     Check(FormatArgs),
     /// List the containers, those of throw-away virtual machines included
@@ -107,6 +121,34 @@ pub(crate) struct ListArgs {
     /// Print ids alone
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// A command with nothing but the container that it is about.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct IdArgs {
+    /// The container
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PsArgs {
+    /// The container
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct KillArgs {
+    /// To all processes of the container instead of its first
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// The container
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// The signal, by name or number
+    #[arg(value_name = "SIGNAL", default_value = "TERM")]
+    pub(crate) signal: String,
 }
 
 #[derive(Clone, Debug, Args)]

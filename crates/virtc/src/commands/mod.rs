@@ -3,20 +3,26 @@
 pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod delete;
+pub(crate) mod exec;
 pub(crate) mod gc;
 pub(crate) mod generate;
 pub(crate) mod internal;
+pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
+pub(crate) mod pause;
+pub(crate) mod ps;
+pub(crate) mod state;
 pub(crate) mod version;
 
 use std::path::PathBuf;
 
 use vc_config::{Loaded, Sources};
+use vc_types::ContainerId;
 use virtcontainers::{Runtime, RuntimeOptions};
 
 use crate::cli::GlobalArgs;
-use crate::error::Failure;
+use crate::error::{FAILED, Failure};
 
 /// What a command that has done its work returns.
 pub(crate) type Done = Result<std::process::ExitCode, Failure>;
@@ -48,6 +54,31 @@ pub(crate) fn runtime(global: &GlobalArgs) -> Result<Runtime, Failure> {
         config: loaded.config,
         program: own_program(),
     })?)
+}
+
+/// The container of this name.
+///
+/// # Errors
+///
+/// Wrong usage, for what cannot be a name.
+pub(crate) fn container(name: &str) -> Result<ContainerId, Failure> {
+    ContainerId::new(name).map_err(Failure::usage)
+}
+
+/// Runs what waits for a guest, on this thread.
+///
+/// # Errors
+///
+/// When the system gives no event queue.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::plain(FAILED, &error))?;
+    let done = executor.block_on(work);
+    // A thread that reads the host's stdin may wait for ever.
+    executor.shutdown_background();
+    Ok(done)
 }
 
 /// This program, which is also every launcher step and the vsock device process.

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal as Sig;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
-use vc_types::{ContainerId, Signal};
-use virtcontainers::{Error, ProcessExit, Sandbox};
+use vc_types::Signal;
+use virtcontainers::{Error, ProcessExit};
 
+use super::job::Job;
 use super::pump::{self, Output};
 use super::signals::{Action, SignalPolicy, Signals, ends_programs};
 use super::terminal::{self, RawTerminal};
@@ -19,12 +20,12 @@ use super::terminal::{self, RawTerminal};
 const CALLS_MAX: usize = 32;
 
 /// How a command's run ended.
-pub(super) enum End {
+pub(crate) enum End {
     /// The command ended.
     Exited(ProcessExit),
     /// Its time was over.
     TimedOut,
-    /// The user ended the machine, by this signal or the escape.
+    /// The user gave it up, by this signal or the escape.
     Ended(Option<Sig>),
 }
 
@@ -35,19 +36,41 @@ enum Call {
 }
 
 /// A command, joined with what virtc has of the host.
-pub(super) struct Joined<'a> {
-    pub(super) sandbox: &'a Sandbox,
-    pub(super) container: &'a ContainerId,
-    pub(super) limits: &'a vc_config::Limits,
-    pub(super) signals: Signals,
-    pub(super) policy: SignalPolicy,
-    pub(super) raw: Option<RawTerminal>,
-    pub(super) first: Arc<AtomicU64>,
+pub(crate) struct Joined<'a, J> {
+    pub(crate) job: J,
+    pub(crate) limits: &'a vc_config::Limits,
+    pub(crate) signals: Signals,
+    pub(crate) policy: SignalPolicy,
+    pub(crate) first: Arc<AtomicU64>,
+    raw: Option<RawTerminal>,
 }
 
-impl Joined<'_> {
+impl<'a, J: Job> Joined<'a, J> {
+    /// A job that is about to be joined. `first` gets the time of its first byte.
+    pub(crate) fn new(
+        job: J,
+        limits: &'a vc_config::Limits,
+        signals: Signals,
+        terminal: bool,
+        first: Arc<AtomicU64>,
+    ) -> Self {
+        let policy = SignalPolicy::new(
+            limits.second_signal_ms.duration(),
+            limits.hangup_ms.duration(),
+            terminal,
+        );
+        Self {
+            job,
+            limits,
+            signals,
+            policy,
+            first,
+            raw: None,
+        }
+    }
+
     /// Starts the command and stays with it until every byte is where it belongs.
-    pub(super) async fn command(
+    pub(crate) async fn command(
         &mut self,
         terminal: bool,
         timeout: Option<Duration>,
@@ -58,10 +81,10 @@ impl Joined<'_> {
         };
         if terminal {
             self.raw = Some(RawTerminal::enter().map_err(system("make the terminal raw"))?);
-            resize(self.sandbox, self.container).await;
+            resize(&self.job).await;
         }
         tokio::select! {
-            started = self.sandbox.start_container(self.container) => started?,
+            started = self.job.start() => started?,
             sig = ending_signal(&mut self.signals) => return Ok(End::Ended(Some(sig))),
         }
         let started = "start the threads of the streams";
@@ -74,11 +97,13 @@ impl Joined<'_> {
         Ok(end)
     }
 
+    /// Kills the job, for those who gave it up.
+    pub(crate) async fn kill(&self) -> Result<(), Error> {
+        self.job.signal(Signal::KILL).await
+    }
+
     fn pump(&self, terminal: bool) -> io::Result<(Vec<Output>, oneshot::Receiver<()>)> {
-        let streams = self
-            .sandbox
-            .take_streams(self.container)
-            .ok_or(io::ErrorKind::NotConnected)?;
+        let streams = self.job.take_streams().ok_or(io::ErrorKind::NotConnected)?;
         let first = || Arc::clone(&self.first);
         let mut outputs = vec![pump::output(
             "stdout",
@@ -102,14 +127,13 @@ impl Joined<'_> {
         mut escape: oneshot::Receiver<()>,
         timeout: Option<Duration>,
     ) -> Result<(End, bool), Error> {
-        let (sandbox, container) = (self.sandbox, self.container);
         let mut deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut hangup: Option<Instant> = None;
         let mut term_sent = false;
         let mut escape_counts = true;
         let (tell, calls) = channel(CALLS_MAX);
-        let exited = sandbox.wait_process(container, None);
-        let caller = make_calls(sandbox, container, calls);
+        let exited = self.job.wait();
+        let caller = make_calls(&self.job, calls);
         tokio::pin!(exited, caller);
         loop {
             let until = [deadline, hangup].into_iter().flatten().min();
@@ -155,9 +179,9 @@ impl Joined<'_> {
         }
     }
 
-    /// Stops the machine and this process, until it is continued.
+    /// Stops the job and this process, until it is continued.
     async fn suspend(&self) -> Result<(), Error> {
-        self.sandbox.pause().await?;
+        self.job.suspend().await?;
         if let Some(raw) = &self.raw {
             raw.restore();
         }
@@ -167,7 +191,7 @@ impl Joined<'_> {
         {
             tracing::debug!(%error, "the terminal is gone");
         }
-        match self.sandbox.resume().await {
+        match self.job.resume().await {
             // It goes on with a clock that is late.
             Err(error @ Error::Agent(_)) => tracing::warn!(%error, "the guest's clock is not set"),
             resumed => resumed?,
@@ -185,7 +209,7 @@ impl Joined<'_> {
                 tokio::select! {
                     ended = &mut output.end => match ended {
                         Ok(Ok(_)) => break,
-                        Ok(Err(error)) => return Err(self.sandbox.cause_of(error.into()).await),
+                        Ok(Err(error)) => return Err(self.job.cause_of(error.into()).await),
                         Err(_) => {
                             tracing::error!("a thread of the streams panicked");
                             break;
@@ -206,7 +230,7 @@ impl Joined<'_> {
 }
 
 /// The next signal that ends programs. A stop stops this process meanwhile; others do nothing.
-pub(super) async fn ending_signal(signals: &mut Signals) -> Sig {
+pub(crate) async fn ending_signal(signals: &mut Signals) -> Sig {
     loop {
         match signals.next().await {
             Sig::SIGTSTP => stop_self(),
@@ -214,6 +238,12 @@ pub(super) async fn ending_signal(signals: &mut Signals) -> Sig {
             _ => {}
         }
     }
+}
+
+/// 128 and the signal's number; the escape is as good as SIGKILL.
+pub(crate) fn signal_code(signal: Option<Sig>) -> u8 {
+    let number = signal.and_then(|signal| u8::try_from(signal as i32).ok());
+    128u8.saturating_add(number.unwrap_or(Signal::KILL.number()))
 }
 
 /// Stops this process as Ctrl-Z would have.
@@ -230,12 +260,12 @@ fn forward(tell: &Sender<Call>, call: Call) {
 }
 
 /// Makes the calls one after the other; never ends while there can be more.
-async fn make_calls(sandbox: &Sandbox, container: &ContainerId, mut calls: Receiver<Call>) {
+async fn make_calls(job: &impl Job, mut calls: Receiver<Call>) {
     while let Some(call) = calls.recv().await {
         match call {
-            Call::Resize => resize(sandbox, container).await,
+            Call::Resize => resize(job).await,
             Call::Signal(signal) => {
-                if let Err(error) = sandbox.signal_process(container, None, signal).await {
+                if let Err(error) = job.signal(signal).await {
                     // The command may just have ended.
                     tracing::debug!(%signal, %error, "not forwarded");
                 }
@@ -244,14 +274,11 @@ async fn make_calls(sandbox: &Sandbox, container: &ContainerId, mut calls: Recei
     }
 }
 
-async fn resize(sandbox: &Sandbox, container: &ContainerId) {
+async fn resize(job: &impl Job) {
     let Some((rows, columns)) = terminal::size(io::stdin()) else {
         return;
     };
-    if let Err(error) = sandbox
-        .winsize_process(container, None, rows, columns)
-        .await
-    {
+    if let Err(error) = job.winsize(rows, columns).await {
         tracing::debug!(%error, "the terminal's size is not passed on");
     }
 }

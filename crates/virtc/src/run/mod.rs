@@ -2,15 +2,10 @@
 
 mod cwd;
 mod environment;
-mod escape;
-mod joined;
 mod not_found;
 mod plan;
 mod progress;
-mod pump;
 mod session;
-mod signals;
-mod terminal;
 mod user;
 
 use std::io::IsTerminal;
@@ -33,7 +28,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 /// Runs it. `entered` is when this process began, on the monotonic clock.
 pub(crate) fn run(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
     // A failure of run itself has a code that no command of the user's should have.
-    run_in_machine(global, args, entered).map_err(Failure::of_run)
+    run_in_machine(global, args, entered).map_err(|failure| failure.of_runner(RUN_FAILED))
 }
 
 fn run_in_machine(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {

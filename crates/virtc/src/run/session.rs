@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vc_types::{ClockPoint, ContainerId, EndReason, ExitStatus, Signal, Timeline};
+use vc_types::{ClockPoint, ContainerId, EndReason, ExitStatus, Timeline};
 use virtcontainers::{Error, FailureReport, ProcessExit, Runtime, Sandbox};
 
-use super::joined::{End, Joined, ending_signal};
 use super::not_found::hidden_command;
 use super::plan::{Caller, Plan};
 use super::progress::Progress;
-use super::signals::{SignalPolicy, Signals};
 use crate::cli::RunArgs;
 use crate::error::{Failure, NOT_EXECUTABLE, NOT_FOUND, RUN_FAILED, TIMED_OUT};
+use crate::join::{Command, End, Joined, Signals, ending_signal, signal_code};
 use crate::output;
 
 /// Runs the plan, and gives the exit code.
@@ -28,11 +27,6 @@ pub(crate) async fn run(
     let container = plan.container.clone();
     let (terminal, timeout, shown) = (plan.terminal, plan.timeout, plan.shown.clone());
     let memory = plan.sandbox.vm.memory;
-    let policy = SignalPolicy::new(
-        limits.second_signal_ms.duration(),
-        limits.hangup_ms.duration(),
-        terminal,
-    );
 
     let progress = Progress::new(args.quiet);
     let started = tokio::select! {
@@ -48,15 +42,11 @@ pub(crate) async fn run(
     })?;
 
     let first = Arc::new(AtomicU64::new(0));
-    let mut joined = Joined {
+    let job = Command {
         sandbox: &sandbox,
         container: &container,
-        limits,
-        signals,
-        policy,
-        raw: None,
-        first: Arc::clone(&first),
     };
+    let mut joined = Joined::new(job, limits, signals, terminal, Arc::clone(&first));
     let result = joined.command(terminal, timeout).await;
     // The terminal is the user's again before anything is said.
     drop(joined);
@@ -91,12 +81,6 @@ pub(crate) async fn run(
         print_timeline(&timeline);
     }
     Ok(code)
-}
-
-/// 128 and the signal's number; the escape is as good as SIGKILL.
-fn signal_code(signal: Option<nix::sys::signal::Signal>) -> u8 {
-    let number = signal.and_then(|signal| u8::try_from(signal as i32).ok());
-    128u8.saturating_add(number.unwrap_or(Signal::KILL.number()))
 }
 
 /// Ends the machine and removes its state, or keeps it.

@@ -11,6 +11,7 @@
 
 mod check;
 mod ends;
+mod exec;
 mod faults;
 mod files;
 mod host_system;

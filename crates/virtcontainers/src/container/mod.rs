@@ -3,6 +3,7 @@
 mod config;
 mod default_spec;
 pub(crate) mod placement;
+pub(crate) mod saved;
 mod seccomp;
 
 pub use config::{Access, ContainerConfig, GeneratedFile, Root, RootSource, Volume};

@@ -41,6 +41,14 @@ pub(crate) struct Machine {
     watcher: JoinHandle<()>,
 }
 
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine")
+            .field("devices", &self.devices)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Machine {
     /// Watches over a VM that runs. The launcher lives as long as its processes.
     ///

@@ -7,7 +7,9 @@ mod clock;
 mod create;
 mod delete;
 mod failure;
+mod fetched;
 mod gc;
+mod guest;
 mod machine;
 mod place;
 mod process;
@@ -16,7 +18,6 @@ mod process_log;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vc_agent_client::AgentClient;
 use vc_hypervisor::StopLimits;
 use vc_store::UnixMillis;
 use vc_types::{
@@ -27,15 +28,18 @@ use vc_types::{
 pub use config::{SandboxConfig, Scratch, VmConfig};
 pub(crate) use create::{MKFS, create};
 pub(crate) use delete::delete;
+pub use fetched::FetchedSandbox;
+pub(crate) use fetched::fetch;
 pub(crate) use gc::gc;
 pub use gc::{GcReport, Removed};
-pub use process::ProcessExit;
+pub use process::{GuestProcess, Process, ProcessExit};
 
 use crate::error::{Error, FailureReport, Result};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
 use crate::stream::Streams;
 use clock::ClockKeeper;
+use guest::Guest;
 use machine::Machine;
 use place::Place;
 
@@ -53,10 +57,10 @@ pub const PROCESS_LOGS: [&str; 3] = ["vsock-device.log", "virtc-system.log", "vi
 /// To leave nothing behind, [`Sandbox::stop`] and [`Sandbox::delete`] it.
 pub struct Sandbox {
     runtime: Arc<Shared>,
-    machine: Machine,
+    machine: Arc<Machine>,
     /// Goes after the machine: until its processes have ended, the place says what there is.
     place: Place,
-    agent: AgentClient,
+    guest: Guest,
     _clock: ClockKeeper,
     /// Attached, and not taken yet.
     streams: Mutex<BTreeMap<ContainerId, Streams>>,
@@ -94,7 +98,7 @@ impl Sandbox {
     ///
     /// [`Error::Ended`] when the machine ends meanwhile, [`Error::Agent`] otherwise.
     pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
-        self.while_it_runs(async { Ok(self.agent.start_container(container).await?) })
+        self.while_it_runs(async { Ok(self.guest.agent.start_container(container).await?) })
             .await?;
         self.times().step("start acknowledged");
         let (directory, id) = (self.place.directory().clone(), container.clone());
@@ -129,7 +133,11 @@ impl Sandbox {
     /// cannot be set.
     pub async fn resume(&self) -> Result<()> {
         self.machine.vm().resume().await?;
-        Ok(self.agent.set_clock(clock::host_realtime_ns()).await?)
+        Ok(self
+            .guest
+            .agent
+            .set_clock(clock::host_realtime_ns())
+            .await?)
     }
 
     /// Ends the machine without the guest's help and waits until its processes are gone.
@@ -144,7 +152,7 @@ impl Sandbox {
         fault::point("stop.begun")?;
         if self.writable {
             let limit = self.runtime.config.limits.stop_vmm_ms.duration();
-            let written = tokio::time::timeout(limit, self.agent.destroy_sandbox());
+            let written = tokio::time::timeout(limit, self.guest.agent.destroy_sandbox());
             tokio::select! {
                 written = written => match written {
                     Ok(Ok(())) => {}
@@ -205,7 +213,7 @@ impl Sandbox {
     }
 
     async fn while_it_runs<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.machine.while_it_runs(self.id(), work).await
+        self.guest.while_it_runs(work).await
     }
 }
 

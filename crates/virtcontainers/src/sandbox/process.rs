@@ -1,10 +1,12 @@
 //! The processes of a sandbox's containers: their streams, signals, terminals and ends.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
+use agent_protocol::virtc::WaitResponse;
 use vc_types::{ClockPoint, ContainerId, ExecId, ExitStatus, Signal};
 
 use super::Sandbox;
+use super::guest::Guest;
 use crate::error::Result;
 use crate::stream::Streams;
 
@@ -18,6 +20,71 @@ pub struct ProcessExit {
     pub start_error: Option<String>,
 }
 
+/// A process that was added to a container.
+#[derive(Debug)]
+pub struct Process {
+    pub(super) guest: Arc<Guest>,
+    pub(super) container: ContainerId,
+    pub(super) exec: ExecId,
+    pub(super) streams: Option<Streams>,
+}
+
+/// A process as the guest knows it. Its numbers mean nothing on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestProcess {
+    /// The guest's pid.
+    pub pid: u32,
+    /// The guest's pid of its parent.
+    pub parent: u32,
+    /// The user that it runs as, in the guest.
+    pub uid: u32,
+    /// One letter, see proc(5).
+    pub state: String,
+    /// The name of its program.
+    pub command: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+}
+
+impl Process {
+    /// Its standard streams; once.
+    pub fn take_streams(&mut self) -> Option<Streams> {
+        self.streams.take()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::wait_process`].
+    pub async fn wait(&self) -> Result<ProcessExit> {
+        let answer = self.guest.wait(&self.container, Some(&self.exec)).await?;
+        Ok(ProcessExit::of(answer))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Agent`] when it has ended.
+    pub async fn signal(&self, signal: Signal) -> Result<()> {
+        let exec = Some(&self.exec);
+        self.guest.signal(&self.container, exec, signal).await
+    }
+
+    /// Tells its terminal its size, in characters.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Agent`] when it has no terminal.
+    pub async fn winsize(&self, rows: u16, columns: u16) -> Result<()> {
+        let exec = Some(&self.exec);
+        self.guest
+            .winsize(&self.container, exec, rows, columns)
+            .await
+    }
+}
+
 impl Sandbox {
     /// The standard streams of a container that was to be attached to; once.
     pub fn take_streams(&self, container: &ContainerId) -> Option<Streams> {
@@ -27,48 +94,32 @@ impl Sandbox {
             .remove(container)
     }
 
-    /// Waits for the end of a process.
+    /// Waits for the end of a container's first process.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Ended`] when the machine ends first: the process is lost then, which is
-    /// never a success. [`crate::Error::Agent`] when the agent does not know the process.
-    pub async fn wait_process(
-        &self,
-        container: &ContainerId,
-        exec: Option<&ExecId>,
-    ) -> Result<ProcessExit> {
-        let waited = self.agent.wait_process(container, exec);
-        let answer = self.while_it_runs(async { Ok(waited.await?) }).await?;
-        if exec.is_none() {
-            if answer.started_uptime_us > 0 {
-                let started = self.guest_epoch.saturating_add(answer.started_uptime_us);
-                self.times().mark_at(ClockPoint::Started, started);
-            }
-            self.times().mark(ClockPoint::Ended);
+    /// never a success. [`crate::Error::Agent`] when the agent does not know the container.
+    pub async fn wait_process(&self, container: &ContainerId) -> Result<ProcessExit> {
+        let answer = self.guest.wait(container, None).await?;
+        if answer.started_uptime_us > 0 {
+            let started = self.guest_epoch.saturating_add(answer.started_uptime_us);
+            self.times().mark_at(ClockPoint::Started, started);
         }
-        Ok(ProcessExit {
-            status: status(answer.code, answer.signal, answer.oom_killed),
-            start_error: Some(answer.start_error).filter(|text| !text.is_empty()),
-        })
+        self.times().mark(ClockPoint::Ended);
+        Ok(ProcessExit::of(answer))
     }
 
-    /// Sends a signal to a process.
+    /// Sends a signal to a container's first process.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Agent`] when the process is not there.
-    pub async fn signal_process(
-        &self,
-        container: &ContainerId,
-        exec: Option<&ExecId>,
-        signal: Signal,
-    ) -> Result<()> {
-        let sent = self.agent.signal_process(container, exec, signal);
-        self.while_it_runs(async { Ok(sent.await?) }).await
+    pub async fn signal_process(&self, container: &ContainerId, signal: Signal) -> Result<()> {
+        self.guest.signal(container, None, signal).await
     }
 
-    /// Tells a process's terminal its size, in characters.
+    /// Tells the terminal of a container's first process its size, in characters.
     ///
     /// # Errors
     ///
@@ -76,12 +127,19 @@ impl Sandbox {
     pub async fn winsize_process(
         &self,
         container: &ContainerId,
-        exec: Option<&ExecId>,
         rows: u16,
         columns: u16,
     ) -> Result<()> {
-        let told = self.agent.resize_terminal(container, exec, rows, columns);
-        self.while_it_runs(async { Ok(told.await?) }).await
+        self.guest.winsize(container, None, rows, columns).await
+    }
+}
+
+impl ProcessExit {
+    fn of(answer: WaitResponse) -> Self {
+        Self {
+            status: status(answer.code, answer.signal, answer.oom_killed),
+            start_error: Some(answer.start_error).filter(|text| !text.is_empty()),
+        }
     }
 }
 

@@ -29,6 +29,13 @@ pub const HOST_FD: i32 = 4;
 /// See [`VHOST_FD`].
 pub const DIRECTORY_FD: i32 = 5;
 
+/// Where the agent of the sandbox in this directory is reached.
+pub(super) fn address(sandbox: &Path) -> AgentAddress {
+    AgentAddress::HybridVsock {
+        socket: sandbox.join(DIRECTORY).join(SOCKET),
+    }
+}
+
 /// Everything of a vsock device before its process is started.
 #[derive(Debug)]
 pub(crate) struct VsockSockets {

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex};
 use agent_protocol::agent::{CreateSandboxRequest, Storage};
 use agent_protocol::oci_convert;
 use agent_protocol::virtc::HelloRequest;
-use vc_agent_client::{AgentClient, CallLimits, Transport};
+use vc_agent_client::{AgentClient, Transport};
 use vc_hypervisor::StopLimits;
 use vc_types::{ClockPoint, ContainerId, Timeline, guest};
 
 use super::super::Sandbox;
 use super::super::clock::{ClockKeeper, host_realtime_ns};
 use super::super::config::{SandboxConfig, Scratch};
+use super::super::guest::{EndWatch, Guest};
 use super::super::machine::Machine;
 use super::super::place::Place;
 use super::Staged;
@@ -28,8 +29,8 @@ const SEED_BYTES: usize = 64;
 /// A machine whose guest is prepared and whose containers wait for their start.
 pub(super) struct Connected {
     runtime: Arc<Shared>,
-    machine: Machine,
-    agent: AgentClient,
+    machine: Arc<Machine>,
+    guest: Guest,
     streams: BTreeMap<ContainerId, Streams>,
     writable: bool,
     /// What the host's monotonic clock shows when the guest's shows 0, in microseconds.
@@ -61,11 +62,7 @@ pub(super) async fn connect(
         timeline.step_at("guest kernel began", guest_epoch);
         fault::point("create.agent-ready")?;
         let transport = Transport::new(address, limits.agent_connect_ms.duration());
-        let calls = CallLimits {
-            call: limits.agent_call_ms.duration(),
-            create: limits.agent_create_ms.duration(),
-        };
-        let agent = AgentClient::connect(&transport, calls).await?;
+        let agent = AgentClient::connect(&transport, Guest::call_limits(limits)).await?;
         fault::point("create.agent-connected")?;
 
         // All at once: an answer of the guest takes long where it is emulated.
@@ -88,7 +85,8 @@ pub(super) async fn connect(
         for (id, placement) in containers {
             let attached = async {
                 let limit = limits.agent_create_ms.duration();
-                let attached = Streams::attach(&transport, limit, &id, placement.has_terminal());
+                let attached =
+                    Streams::attach(&transport, limit, &id, None, placement.has_terminal());
                 match placement.attach {
                     true => Ok(Some(attached.await?)),
                     false => Ok(None),
@@ -101,10 +99,10 @@ pub(super) async fn connect(
             timeline.step("container made");
         }
         fault::point("create.container-made")?;
-        Ok((agent, streams, guest_epoch))
+        Ok((agent, transport, streams, guest_epoch))
     };
     let prepared = machine.while_it_runs(&sandbox, prepared).await;
-    let (agent, streams, guest_epoch) = match prepared {
+    let (agent, transport, streams, guest_epoch) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             // The console is complete once the machine has ended.
@@ -114,10 +112,18 @@ pub(super) async fn connect(
             return Err((stage.get(), error));
         }
     };
+    let machine = Arc::new(machine);
+    let guest = Guest {
+        sandbox,
+        agent,
+        transport,
+        attach_limit: limits.agent_create_ms.duration(),
+        end: EndWatch::Kept(Arc::clone(&machine)),
+    };
     Ok(Connected {
         runtime: Arc::clone(runtime),
         machine,
-        agent,
+        guest,
         streams,
         writable,
         guest_epoch,
@@ -134,11 +140,11 @@ impl Connected {
         place.ready().await?;
         let interval = self.runtime.config.limits.clock_ms.duration();
         Ok(Sandbox {
-            _clock: ClockKeeper::start(self.agent.clone(), interval),
+            _clock: ClockKeeper::start(self.guest.agent.clone(), interval),
             runtime: self.runtime,
             place,
             machine: self.machine,
-            agent: self.agent,
+            guest: self.guest,
             streams: Mutex::new(self.streams),
             writable: self.writable,
             timeline: Mutex::new(timeline),

@@ -22,9 +22,10 @@ use vc_types::Timeline;
 use super::config::SandboxConfig;
 use super::place::Place;
 use super::{Sandbox, failure};
+use crate::container::saved;
 use crate::error::{Error, Result, Stage};
 use crate::fault;
-use crate::runtime::Shared;
+use crate::runtime::{Shared, blocking};
 
 /// Makes a sandbox and its containers, none of them started.
 pub(crate) async fn create(runtime: &Arc<Shared>, config: SandboxConfig) -> Result<Sandbox> {
@@ -59,12 +60,31 @@ fn at<E: Into<Error>>(stage: Stage) -> impl Fn(E) -> Staged {
     move |error| (stage, error.into())
 }
 
+/// Keeps what the containers' processes were asked to be, for those who add others.
+async fn save_processes(config: &SandboxConfig, place: &Place) -> Result<()> {
+    let directory = place.path().to_owned();
+    let processes: Vec<_> = config
+        .containers
+        .iter()
+        .filter_map(|container| Some((container.id.clone(), container.spec.process().clone()?)))
+        .collect();
+    blocking(move || {
+        processes
+            .iter()
+            .try_for_each(|(id, process)| saved::save(&directory, id, process))
+    })
+    .await
+}
+
 async fn come_up(
     runtime: &Arc<Shared>,
     prepared: prepare::Prepared,
     place: &mut Place,
     timeline: &mut Timeline,
 ) -> Result<connect::Connected, Staged> {
+    save_processes(&prepared.config, place)
+        .await
+        .map_err(at(Stage::Launch))?;
     let launched = launch::launch(runtime, prepared, place, timeline)
         .await
         .map_err(at(Stage::Launch))?;

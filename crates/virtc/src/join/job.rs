@@ -1,0 +1,114 @@
+use std::cell::Cell;
+
+use vc_types::{ContainerId, Signal};
+use virtcontainers::stream::Streams;
+use virtcontainers::{Error, Process, ProcessExit, Sandbox};
+
+/// A process that virtc can be joined with.
+pub(crate) trait Job {
+    /// Its streams; once.
+    fn take_streams(&self) -> Option<Streams>;
+    /// Lets it begin, unless it has.
+    async fn start(&self) -> Result<(), Error>;
+    /// Waits for its end.
+    async fn wait(&self) -> Result<ProcessExit, Error>;
+    /// Sends it a signal.
+    async fn signal(&self, signal: Signal) -> Result<(), Error>;
+    /// Tells its terminal its size.
+    async fn winsize(&self, rows: u16, columns: u16) -> Result<(), Error>;
+    /// Makes it stand still while virtc is stopped.
+    async fn suspend(&self) -> Result<(), Error>;
+    /// Lets it go on.
+    async fn resume(&self) -> Result<(), Error>;
+    /// What an error of a stream came from.
+    async fn cause_of(&self, error: Error) -> Error;
+}
+
+/// The command of a throw-away machine: what happens to it happens to the machine.
+pub(crate) struct Command<'a> {
+    pub(crate) sandbox: &'a Sandbox,
+    pub(crate) container: &'a ContainerId,
+}
+
+impl Job for Command<'_> {
+    fn take_streams(&self) -> Option<Streams> {
+        self.sandbox.take_streams(self.container)
+    }
+
+    async fn start(&self) -> Result<(), Error> {
+        self.sandbox.start_container(self.container).await
+    }
+
+    async fn wait(&self) -> Result<ProcessExit, Error> {
+        self.sandbox.wait_process(self.container).await
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<(), Error> {
+        self.sandbox.signal_process(self.container, signal).await
+    }
+
+    async fn winsize(&self, rows: u16, columns: u16) -> Result<(), Error> {
+        let sandbox = self.sandbox;
+        sandbox.winsize_process(self.container, rows, columns).await
+    }
+
+    async fn suspend(&self) -> Result<(), Error> {
+        self.sandbox.pause().await
+    }
+
+    async fn resume(&self) -> Result<(), Error> {
+        self.sandbox.resume().await
+    }
+
+    async fn cause_of(&self, error: Error) -> Error {
+        self.sandbox.cause_of(error).await
+    }
+}
+
+/// A process that was added to a container of somebody else's machine.
+pub(crate) struct Added {
+    process: Process,
+    streams: Cell<Option<Streams>>,
+}
+
+impl Added {
+    pub(crate) fn new(mut process: Process) -> Self {
+        let streams = Cell::new(process.take_streams());
+        Self { process, streams }
+    }
+}
+
+impl Job for Added {
+    fn take_streams(&self) -> Option<Streams> {
+        self.streams.take()
+    }
+
+    async fn start(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn wait(&self) -> Result<ProcessExit, Error> {
+        self.process.wait().await
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<(), Error> {
+        self.process.signal(signal).await
+    }
+
+    async fn winsize(&self, rows: u16, columns: u16) -> Result<(), Error> {
+        self.process.winsize(rows, columns).await
+    }
+
+    /// The machine is not ours to stop, and the process is its container's.
+    async fn suspend(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn resume(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn cause_of(&self, error: Error) -> Error {
+        error
+    }
+}

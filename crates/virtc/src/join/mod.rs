@@ -1,0 +1,13 @@
+//! A process of a guest, joined with what virtc has of the host: streams, signals, terminal and
+//! clock.
+
+mod escape;
+mod job;
+mod joined;
+mod pump;
+mod signals;
+mod terminal;
+
+pub(crate) use job::{Added, Command};
+pub(crate) use joined::{End, Joined, ending_signal, signal_code};
+pub(crate) use signals::Signals;

@@ -1,0 +1,174 @@
+//! What is asked of a running guest: by its keeper, and by any other process that fetches it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_protocol::oci_convert;
+use agent_protocol::virtc::WaitResponse;
+use oci_spec::runtime::Process as ProcessSpec;
+use vc_agent_client::{AgentClient, CallLimits, Transport};
+use vc_store::{SandboxDir, View};
+use vc_types::{ContainerId, EndReason, ExecId, SandboxId, Signal};
+
+use super::machine::Machine;
+use super::process::GuestProcess;
+use crate::error::{Error, Result};
+use crate::stream::Streams;
+
+/// Processes of a container that are looked at. A guest that names more has something to hide.
+const PROCESSES_MAX: usize = 65_536;
+
+/// Arguments of a process that are looked at.
+const ARGUMENTS_MAX: usize = 4096;
+
+/// The way to a guest, and how its end is noticed.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(super) sandbox: SandboxId,
+    pub(super) agent: AgentClient,
+    pub(super) transport: Transport,
+    /// How long attaching to a process may take that is being made.
+    pub(super) attach_limit: Duration,
+    pub(super) end: EndWatch,
+}
+
+/// How the end of the machine is noticed.
+#[derive(Debug)]
+pub(super) enum EndWatch {
+    /// This process keeps the machine.
+    Kept(Arc<Machine>),
+    /// Another one does. Its state says why the machine ended, and with the machine the
+    /// connection breaks.
+    Fetched(SandboxDir),
+}
+
+impl Guest {
+    /// How long the agent may take, by the configuration.
+    pub(super) fn call_limits(limits: &vc_config::Limits) -> CallLimits {
+        CallLimits {
+            call: limits.agent_call_ms.duration(),
+            create: limits.agent_create_ms.duration(),
+        }
+    }
+
+    /// Runs `work` for as long as the machine does. What breaks off because the machine ended is
+    /// told as its end.
+    pub(super) async fn while_it_runs<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        match &self.end {
+            EndWatch::Kept(machine) => machine.while_it_runs(&self.sandbox, work).await,
+            EndWatch::Fetched(directory) => {
+                let done = work.await;
+                match (done, end_of(directory)) {
+                    (Err(Error::Agent(error)), Some(reason)) if error.is_broken() => {
+                        Err(Error::Ended {
+                            sandbox: self.sandbox.clone(),
+                            reason,
+                        })
+                    }
+                    (done, _) => done,
+                }
+            }
+        }
+    }
+
+    pub(super) async fn wait(
+        &self,
+        container: &ContainerId,
+        exec: Option<&ExecId>,
+    ) -> Result<WaitResponse> {
+        let waited = self.agent.wait_process(container, exec);
+        self.while_it_runs(async { Ok(waited.await?) }).await
+    }
+
+    pub(super) async fn signal(
+        &self,
+        container: &ContainerId,
+        exec: Option<&ExecId>,
+        signal: Signal,
+    ) -> Result<()> {
+        let sent = self.agent.signal_process(container, exec, signal);
+        self.while_it_runs(async { Ok(sent.await?) }).await
+    }
+
+    pub(super) async fn signal_all(&self, container: &ContainerId, signal: Signal) -> Result<()> {
+        let sent = self.agent.signal_container(container, signal);
+        self.while_it_runs(async { Ok(sent.await?) }).await
+    }
+
+    pub(super) async fn winsize(
+        &self,
+        container: &ContainerId,
+        exec: Option<&ExecId>,
+        rows: u16,
+        columns: u16,
+    ) -> Result<()> {
+        let told = self.agent.resize_terminal(container, exec, rows, columns);
+        self.while_it_runs(async { Ok(told.await?) }).await
+    }
+
+    /// Adds a process, and attaches to its streams while it is made.
+    pub(super) async fn enter(
+        &self,
+        container: &ContainerId,
+        exec: &ExecId,
+        process: &ProcessSpec,
+    ) -> Result<Streams> {
+        let message =
+            oci_convert::process_to_message(process).map_err(|source| Error::Protocol {
+                container: container.clone(),
+                source,
+            })?;
+        let terminal = process.terminal() == Some(true);
+        let (transport, limit) = (&self.transport, self.attach_limit);
+        self.while_it_runs(async {
+            let made = self.agent.exec_process(container, exec, message);
+            let attached = Streams::attach(transport, limit, container, Some(exec), terminal);
+            let ((), streams) = tokio::try_join!(made, attached)?;
+            Ok(streams)
+        })
+        .await
+    }
+
+    pub(super) async fn pause(&self, container: &ContainerId) -> Result<()> {
+        let paused = self.agent.pause_container(container);
+        self.while_it_runs(async { Ok(paused.await?) }).await
+    }
+
+    pub(super) async fn resume(&self, container: &ContainerId) -> Result<()> {
+        let resumed = self.agent.resume_container(container);
+        self.while_it_runs(async { Ok(resumed.await?) }).await
+    }
+
+    /// The processes of a container. What the guest says is bounded and without control
+    /// characters.
+    pub(super) async fn processes(&self, container: &ContainerId) -> Result<Vec<GuestProcess>> {
+        let listed = self.agent.list_processes(container);
+        let entries = self.while_it_runs(async { Ok(listed.await?) }).await?;
+        let text = |text: &String| vc_types::one_line(text);
+        let processes = entries
+            .iter()
+            .take(PROCESSES_MAX)
+            .map(|entry| GuestProcess {
+                pid: entry.pid,
+                parent: entry.ppid,
+                uid: entry.uid,
+                state: text(&entry.state),
+                command: text(&entry.command),
+                args: entry.args.iter().take(ARGUMENTS_MAX).map(text).collect(),
+            });
+        Ok(processes.collect())
+    }
+}
+
+/// Why the machine of a fetched sandbox ended, if it has. A sandbox that is not there any more
+/// was ended by somebody.
+fn end_of(directory: &SandboxDir) -> Option<EndReason> {
+    match directory.read() {
+        Ok(record) => View::of(&record).end_reason,
+        Err(error) if error.is_not_found() => Some(EndReason::Requested),
+        Err(_) => None,
+    }
+}
