@@ -9,8 +9,9 @@ set -eu
 # qemu-system-x86           the VMM; qemu-system-data has qboot.rom
 # e2fsprogs                 mkfs.ext4 for the scratch disk
 # busybox-static            root directories for tests and benchmarks
+# podman                    tests of the OCI command line
 packages='gcc libc6-dev binutils libseccomp-dev libcap-ng-dev'
-packages="$packages qemu-system-x86 qemu-system-data e2fsprogs busybox-static"
+packages="$packages qemu-system-x86 qemu-system-data e2fsprogs busybox-static podman"
 
 have dpkg-query || fail "this system has no dpkg" \
     "install the counterparts of: $packages, and run \`make\` with SETUP_PACKAGES=no"

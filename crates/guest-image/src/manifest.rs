@@ -52,6 +52,7 @@ pub struct Modules {
     /// Before the agent serves.
     pub boot: Vec<String>,
     /// Meanwhile; they need none of those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<String>,
     /// While it serves already.
     pub background: Vec<String>,

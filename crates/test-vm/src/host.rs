@@ -33,7 +33,7 @@ impl Host {
         let pid = rustix::process::getpid();
         set_child_subreaper(Some(pid)).expect("a process can be the reaper of orphans");
         let dir = tempfile::Builder::new()
-            .prefix("virtc-test-")
+            .prefix(leftovers::DIRECTORY_PREFIX)
             .tempdir()
             .unwrap();
         for sub in ["state", "failures", "cwd"] {

@@ -12,6 +12,9 @@ use crate::processes::descendants;
 /// How long after virtc its processes may live: what the design promises after a `kill -9`.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
+/// What the name of each test's directory begins with.
+pub(crate) const DIRECTORY_PREFIX: &str = "virtc-test-";
+
 /// How often the process table is looked at meanwhile; nothing else says that a grandchild ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -21,6 +24,19 @@ pub(crate) fn mounts() -> BTreeSet<String> {
     text.lines()
         .filter_map(|line| line.split(' ').nth(4).map(str::to_owned))
         .collect()
+}
+
+/// Tests run side by side, and what engines mount for one of them is in its own directory.
+fn is_of_another_test(mount: &Path, root: &Path) -> bool {
+    let Some(own) = root.parent() else {
+        return false;
+    };
+    let is_a_tests = |directory: &Path| {
+        let name = directory.file_name().map(|name| name.to_string_lossy());
+        directory.parent() == own.parent()
+            && name.is_some_and(|name| name.starts_with(DIRECTORY_PREFIX))
+    };
+    !mount.starts_with(own) && mount.ancestors().any(is_a_tests)
 }
 
 /// Everything that is left, in words; waits for processes that are about to end.
@@ -41,6 +57,7 @@ pub(crate) fn find(root: &Path, mounts_before: &BTreeSet<String>) -> Vec<String>
     left.extend(
         mounts()
             .difference(mounts_before)
+            .filter(|mount| !is_of_another_test(Path::new(mount), root))
             .map(|mount| format!("mount {mount}")),
     );
     if let Ok(entries) = fs::read_dir(root) {

@@ -11,7 +11,7 @@ use agent_protocol::health::{CheckRequest, VersionCheckResponse};
 use agent_protocol::health_ttrpc::HealthClient;
 use agent_protocol::oci;
 use agent_protocol::virtc::{
-    HelloRequest, HelloResponse, ListProcessesRequest, ProcessEntry, SetClockRequest, WaitRequest,
+    ClockRequest, HelloRequest, HelloResponse, ListProcessesRequest, ProcessEntry, WaitRequest,
     WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::GuestServiceClient;
@@ -90,22 +90,24 @@ impl AgentClient {
             .await
     }
 
-    /// Sets the guest's clock, in nanoseconds since 1970.
+    /// Asks for the guest's wall clock, in nanoseconds since 1970, and corrects it by so many
+    /// nanoseconds; 0 only asks.
     ///
     /// # Errors
     ///
     /// As every call.
-    pub async fn set_clock(&self, realtime_ns: i64) -> Result<()> {
-        let request = SetClockRequest {
-            realtime_ns,
-            ..SetClockRequest::default()
+    pub async fn clock(&self, correction_ns: i64) -> Result<i64> {
+        let request = ClockRequest {
+            correction_ns,
+            ..ClockRequest::default()
         };
-        self.little(
-            "set the guest's clock",
-            self.guest.set_clock(self.short(), &request),
-        )
-        .await?;
-        Ok(())
+        let answer = self
+            .little(
+                "correct the guest's clock",
+                self.guest.clock(self.short(), &request),
+            )
+            .await?;
+        Ok(answer.realtime_ns)
     }
 
     /// Prepares the sandbox: its name and the storages that all its containers use.

@@ -6,9 +6,6 @@ use crate::error::{Attempt as _, Result};
 
 const NS_PER_SECOND: i64 = 1_000_000_000;
 
-/// What is not corrected: the host's time has been on its way for a while when it is here.
-const TOLERANCE_NS: i64 = 50_000_000;
-
 /// What is corrected by letting the clock run faster or slower. More is stepped: at the kernel's
 /// rate of 1 : 2000 it would take many minutes.
 const SLEWED_NS_MAX: i64 = 200_000_000;
@@ -19,7 +16,7 @@ pub(crate) fn uptime_us() -> u64 {
     u64::try_from(now.tv_sec * 1_000_000 + now.tv_nsec / 1_000).unwrap_or_default()
 }
 
-/// What a clock that is wrong by some nanoseconds needs.
+/// How a clock is corrected.
 #[derive(Debug, PartialEq, Eq)]
 enum Correction {
     Nothing,
@@ -30,7 +27,7 @@ enum Correction {
 impl Correction {
     fn of(offset_ns: i64) -> Self {
         match offset_ns.unsigned_abs() {
-            offset if offset <= TOLERANCE_NS.unsigned_abs() => Self::Nothing,
+            0 => Self::Nothing,
             offset if offset <= SLEWED_NS_MAX.unsigned_abs() => Self::Slew {
                 microseconds: offset_ns / 1000,
             },
@@ -39,19 +36,21 @@ impl Correction {
     }
 }
 
-/// Brings the wall clock to the host's, without going back by a little.
-pub(crate) fn correct_realtime_ns(host_ns: i64) -> Result<()> {
+/// Corrects the wall clock by so many nanoseconds, without going back by a little at once. Gives
+/// what it showed before.
+pub(crate) fn correct_realtime_by(offset_ns: i64) -> Result<i64> {
     let now = clock_gettime(ClockId::Realtime);
     let now_ns = now
         .tv_sec
         .saturating_mul(NS_PER_SECOND)
         .saturating_add(now.tv_nsec);
-    match Correction::of(host_ns.saturating_sub(now_ns)) {
-        Correction::Nothing => Ok(()),
+    match Correction::of(offset_ns) {
+        Correction::Nothing => {}
         Correction::Slew { microseconds } => crate::sys::slew_clock(microseconds)
-            .attempt(|| format!("correct the clock by {microseconds} us")),
-        Correction::Step => set_realtime_ns(host_ns),
+            .attempt(|| format!("correct the clock by {microseconds} us"))?,
+        Correction::Step => set_realtime_ns(now_ns.saturating_add(offset_ns))?,
     }
+    Ok(now_ns)
 }
 
 /// Sets the wall clock.
@@ -68,9 +67,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_little_is_left_some_is_slewed_and_much_is_stepped() {
+    fn a_little_is_slewed_and_much_is_stepped() {
         let ms = |ms: i64| Correction::of(ms * 1_000_000);
-        assert_eq!(ms(-50), Correction::Nothing);
+        assert_eq!(ms(0), Correction::Nothing);
         assert_eq!(
             ms(-51),
             Correction::Slew {

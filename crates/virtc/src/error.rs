@@ -94,6 +94,37 @@ impl Failure {
         self
     }
 
+    /// A failure that another process told.
+    pub(crate) fn told(
+        code: u8,
+        message: String,
+        causes: Vec<String>,
+        hint: Option<String>,
+    ) -> Self {
+        Self {
+            causes,
+            hint,
+            ..Self::new(code, message)
+        }
+    }
+
+    /// Message, causes with notes, and advice, to be told by another process.
+    pub(crate) fn into_parts(self) -> (String, Vec<String>, Option<String>) {
+        let mut causes = self.causes;
+        causes.extend(self.notes);
+        (self.message, causes, self.hint)
+    }
+
+    /// Message and causes on one line.
+    pub(crate) fn line(&self) -> String {
+        let mut line = self.message.clone();
+        for cause in self.causes.iter().chain(&self.notes) {
+            line.push_str(": ");
+            line.push_str(cause);
+        }
+        line
+    }
+
     /// Adds advice.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -10,6 +10,7 @@ mod join;
 mod log;
 mod output;
 mod run;
+mod stand_in;
 
 use std::process::ExitCode;
 
@@ -61,6 +62,8 @@ fn command(cli: &Cli, entered: u64) -> ExitCode {
     let global = &cli.global;
     let done = match &cli.command {
         Command::Run(args) => run::run(global, args, entered),
+        Command::Create(args) => commands::create::create(global, args),
+        Command::Start(args) => commands::start::start(global, args),
         Command::Exec(args) => commands::exec::exec(global, args),
         Command::Ps(args) => commands::ps::ps(global, args),
         Command::Kill(args) => commands::kill::kill(global, args),
@@ -77,5 +80,11 @@ fn command(cli: &Cli, entered: u64) -> ExitCode {
         Command::Completions { shell } => commands::generate::completions(*shell),
         Command::Man { dir } => commands::generate::man(dir.as_deref()),
     };
-    done.unwrap_or_else(Failure::report)
+    done.unwrap_or_else(|failure| {
+        if global.log.is_some() {
+            // Where engines look for the reason.
+            tracing::error!("{}", failure.line());
+        }
+        failure.report()
+    })
 }

@@ -39,8 +39,9 @@ pub enum Error {
         /// Which container.
         container: ContainerId,
     },
-    /// The sandbox has no machine, or none any more.
-    #[error("sandbox {sandbox} is not running")]
+    /// The sandbox has no machine, or none any more. The last words are those that engines look
+    /// for.
+    #[error("sandbox {sandbox} is not running: container not running")]
     NotRunning {
         /// Which sandbox.
         sandbox: SandboxId,
@@ -125,6 +126,21 @@ pub enum Error {
         /// Why.
         #[source]
         source: agent_protocol::Error,
+    },
+    /// An OCI bundle that cannot be read.
+    #[error("config.json of the bundle {} cannot be used", bundle.display())]
+    Bundle {
+        /// The bundle.
+        bundle: PathBuf,
+        /// Why.
+        #[source]
+        source: oci_spec::OciSpecError,
+    },
+    /// Something that was asked for and is not there.
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// What it is.
+        what: String,
     },
     /// Something of the system that should always work did not.
     #[error("cannot {attempt}")]
@@ -215,6 +231,17 @@ pub struct FailureReport {
     pub vmm: Vec<String>,
     /// Where all of it is kept.
     pub kept: Option<PathBuf>,
+}
+
+impl Error {
+    /// Whether it came because there is no such sandbox or container.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::UnknownContainer { .. } | Self::NoContainer { .. } => true,
+            Self::Store(error) => error.is_not_found(),
+            _ => false,
+        }
+    }
 }
 
 impl Hint for Error {

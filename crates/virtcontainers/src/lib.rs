@@ -37,7 +37,8 @@ mod sandbox;
 
 pub use check::{CheckItem, CheckStatus, Versions};
 pub use container::{
-    Access, ContainerConfig, GeneratedFile, ProcessConfig, Root, RootSource, Volume, default_spec,
+    Access, Bundle, ContainerConfig, GeneratedFile, ProcessConfig, Root, RootSource, Volume,
+    default_spec,
 };
 pub use error::{Error, FailureReport, Result, Stage};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
@@ -48,4 +49,4 @@ pub use sandbox::{
 };
 /// The directories of the host that a root made of the host's own system shows.
 pub use vc_storage::host_system::DIRECTORIES as HOST_SYSTEM;
-pub use vc_store::{Listed, View};
+pub use vc_store::{Listed, UnixMillis, View};

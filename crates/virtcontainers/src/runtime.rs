@@ -1,12 +1,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use oci_spec::runtime::Process as ProcessSpec;
 use vc_config::Config;
 use vc_hypervisor::AcceleratorChoice;
 use vc_hypervisor::qemu::{QemuConfig, QemuLimits, VmmUser};
 use vc_store::{FailureRecords, Listed, SandboxRecord, Store, StoreLimits};
 use vc_types::{ContainerId, SandboxId, SandboxUsers};
 
+use crate::container::saved;
 use crate::error::{Error, Result};
 use crate::sandbox::{self, FetchedSandbox, GcReport, Sandbox, SandboxConfig};
 
@@ -144,6 +146,20 @@ impl Runtime {
     /// [`Error::Store`] when there is no such sandbox or its state cannot be read.
     pub fn status_sandbox(&self, id: &SandboxId) -> Result<SandboxRecord> {
         Ok(self.shared.store.get(id)?.read()?)
+    }
+
+    /// What the first process of a container was asked to be: the pattern for one that is added.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when there is no such sandbox, [`Error::System`] when the description
+    /// cannot be read.
+    pub fn container_process(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+    ) -> Result<ProcessSpec> {
+        saved::load(&self.sandbox_directory(sandbox)?, container)
     }
 
     /// The sandbox that has the container.

@@ -8,6 +8,26 @@ use vc_agent_client::Transport;
 pub use vc_agent_client::stream::{CopyEnd, GuestWait, Incoming, Outgoing, Sent};
 use vc_types::{ContainerId, ExecId};
 
+/// Waits until a process is made and its streams are attached. Why it was not made says more than
+/// that nobody could attach to it.
+pub(crate) async fn made_and_attached<T>(
+    made: impl Future<Output = crate::Result<()>>,
+    attached: impl Future<Output = crate::Result<T>>,
+) -> crate::Result<T> {
+    tokio::pin!(made, attached);
+    tokio::select! {
+        biased;
+        made = &mut made => {
+            made?;
+            attached.await
+        }
+        attached = &mut attached => {
+            made.await?;
+            attached
+        }
+    }
+}
+
 /// The streams of one process.
 #[derive(Debug)]
 pub struct Streams {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, PosixRlimit, PosixRlimitBuilder,
-    PosixRlimitType, Process, Spec,
+    LinuxCapabilities, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, PosixRlimit,
+    PosixRlimitBuilder, PosixRlimitType, Process, Spec,
 };
 
 use crate::cgroup::Cgroup;
@@ -85,6 +85,10 @@ pub(super) fn prepare_process(process: &mut Process, filtered: bool) -> Result<(
     }
     // Labels and profiles are of the host's kernel; the VM is what confines the container.
     process.set_apparmor_profile(None).set_selinux_label(None);
+    if process.capabilities().is_none() {
+        // None named means none, as for other runtimes.
+        process.set_capabilities(Some(no_capabilities()));
+    }
     if filtered && process.no_new_privileges() != Some(true) {
         keep_filter_capability(process);
     }
@@ -107,20 +111,25 @@ pub(super) fn prepare_exec(process: &mut Process, filtered: bool) -> Result<()> 
     prepare_process(process, filtered)
 }
 
+fn no_capabilities() -> LinuxCapabilities {
+    let mut none = LinuxCapabilities::default();
+    let empty = Some(oci_spec::runtime::Capabilities::default());
+    none.set_bounding(empty.clone())
+        .set_effective(empty.clone())
+        .set_permitted(empty.clone())
+        .set_inheritable(empty.clone())
+        .set_ambient(empty);
+    none
+}
+
 /// The filter is loaded after the capabilities were dropped. Without "no new privileges" that
 /// takes one, which execve then takes away again: it is not in the bounding set.
 fn keep_filter_capability(process: &mut Process) {
     use oci_spec::runtime::Capability::SysAdmin;
-    let mut capabilities = process.capabilities().clone().unwrap_or_else(|| {
-        let mut none = oci_spec::runtime::LinuxCapabilities::default();
-        let empty = Some(oci_spec::runtime::Capabilities::default());
-        none.set_bounding(empty.clone())
-            .set_effective(empty.clone())
-            .set_permitted(empty.clone())
-            .set_inheritable(empty.clone())
-            .set_ambient(empty);
-        none
-    });
+    let mut capabilities = process
+        .capabilities()
+        .clone()
+        .unwrap_or_else(no_capabilities);
     let with = |set: &Option<oci_spec::runtime::Capabilities>| {
         let mut set = set.clone().unwrap_or_default();
         set.insert(SysAdmin);

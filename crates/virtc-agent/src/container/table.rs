@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use agent_protocol::limits::ID_BYTES_MAX;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::Container;
 use crate::error::{Error, Result};
@@ -50,26 +50,31 @@ impl Containers {
         self.get(id)?.process(exec_id)
     }
 
-    /// A process that may be made only now.
+    /// A process that may be made only now: within the limit it is there, or its container is
+    /// being made.
     pub(crate) async fn wait_for_process(
         &self,
         id: &str,
         exec_id: &str,
         limit: Duration,
     ) -> Result<Arc<Process>> {
-        let found = async {
-            loop {
-                let changed = self.changed.notified();
-                if let Ok(process) = self.process(id, exec_id) {
-                    return process;
-                }
-                changed.await;
+        let deadline = Instant::now() + limit;
+        loop {
+            let changed = self.changed.notified();
+            if let Ok(process) = self.process(id, exec_id) {
+                return Ok(process);
             }
-        };
-        match timeout(limit, found).await {
-            Ok(process) => Ok(process),
-            Err(_) => self.process(id, exec_id),
+            if self.is_reserved(id) {
+                // However long it takes to make it: that has limits of its own.
+                changed.await;
+            } else if timeout_at(deadline, changed).await.is_err() {
+                return self.process(id, exec_id);
+            }
         }
+    }
+
+    fn is_reserved(&self, id: &str) -> bool {
+        matches!(self.lock().get(id), Some(Entry::Reserved))
     }
 
     /// All that are ready.
@@ -139,6 +144,7 @@ impl Reservation<'_> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.containers.lock().remove(&self.id);
+        self.containers.announce();
     }
 }
 

@@ -16,7 +16,8 @@ impl Beside {
         let work = move || {
             loopback::bring_up()?;
             cgroup::prepare()?;
-            modules.load_beside()
+            modules.load_beside();
+            Ok(())
         };
         let thread = Builder::new().name("beside".into()).spawn(work);
         Ok(Self(thread.attempt(|| {

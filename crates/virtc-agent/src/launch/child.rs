@@ -73,7 +73,7 @@ fn build(
 ) -> std::result::Result<i32, LibcontainerError> {
     let executor = StartExecutor {
         start: Rc::new(start),
-        filter: filter.map(Rc::new),
+        filter: RefCell::new(filter.map(Rc::new)),
         home: RefCell::new(None),
     };
     let builder = ContainerBuilder::new(request.container_id.clone(), SyscallType::default())

@@ -22,11 +22,19 @@ pub(super) struct StartExecutor {
     /// Closes by itself when `execve` succeeds.
     pub(super) start: Rc<OwnedFd>,
     /// The filter of system calls comes by this.
-    pub(super) filter: Option<Rc<OwnedFd>>,
+    pub(super) filter: RefCell<Option<Rc<OwnedFd>>>,
     pub(super) home: RefCell<Option<String>>,
 }
 
 impl StartExecutor {
+    /// Waits for the filter and loads it, the first time.
+    fn load_filter(&self) -> std::io::Result<()> {
+        match self.filter.take() {
+            Some(pipe) => Filter::receive(&pipe)?.load(),
+            None => Ok(()),
+        }
+    }
+
     fn execute(&self, spec: &Spec) -> StartFailure {
         let Some(process) = spec.process() else {
             return StartFailure {
@@ -50,9 +58,7 @@ impl StartExecutor {
                 text: "a NUL byte in an argument".into(),
             };
         };
-        if let Some(pipe) = &self.filter
-            && let Err(error) = Filter::receive(pipe).and_then(|filter| filter.load())
-        {
+        if let Err(error) = self.load_filter() {
             let text = format!("cannot apply the filter of system calls: {error}");
             return StartFailure { code: 126, text };
         }
@@ -78,8 +84,20 @@ impl Executor for StartExecutor {
         std::process::exit(failure.code)
     }
 
-    /// Nothing is decided before the start: a program may come with a mount or a hook.
-    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+    /// Whether a program can be executed is not decided before the start: it may come with a mount
+    /// or a hook. Hooks in the container are programs of its image, and get its filter too.
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        let hooks = spec
+            .hooks()
+            .as_ref()
+            .and_then(|hooks| hooks.start_container().as_ref());
+        if hooks.is_some_and(|hooks| !hooks.is_empty()) {
+            self.load_filter().map_err(|error| {
+                ExecutorValidationError::ArgValidationError(format!(
+                    "cannot apply the filter of system calls: {error}"
+                ))
+            })?;
+        }
         Ok(())
     }
 

@@ -96,9 +96,9 @@ pub(crate) async fn launch(
     drop((report_writer, start_writer, filter_reader));
 
     let report = pipe_of(report)?;
-    let made = async { tokio::try_join!(read_report(&report), send_filter(filter)) };
+    let made = async { tokio::join!(read_report(&report), send_filter(filter)) };
     let (text, filter) = match timeout(LAUNCH_LIMIT, made).await {
-        Ok(made) => made?,
+        Ok((text, filter)) => (text?, filter),
         Err(_) => {
             if helper_exit.borrow().is_none() {
                 // It ends by itself otherwise, so a failure says nothing.
@@ -111,7 +111,18 @@ pub(crate) async fn launch(
             });
         }
     };
-    let made = report::parse(&text, request.cwd.as_deref()).map_err(|cause| Error::Launch {
+    let made = report::parse(&text, request.cwd.as_deref());
+    let filter = match (filter, &made) {
+        (Ok(filter), _) => filter,
+        (Err(error), made) => {
+            // Without its filter it is never executed, and nobody would end it.
+            if let Ok(made) = made {
+                let _ = crate::sys::kill(made.pid, libc::SIGKILL);
+            }
+            return Err(error);
+        }
+    };
+    let made = made.map_err(|cause| Error::Launch {
         process: name,
         cause,
     })?;
@@ -125,7 +136,7 @@ pub(crate) async fn launch(
     })
 }
 
-/// Starts the child. Nothing else of the agent starts processes, so the two descriptors that are
+/// Starts the child. Nothing else of the agent starts processes, so the descriptors that are
 /// inheritable for this moment go to no other.
 fn spawn(request: &Request, stdio: ChildStdio) -> Result<Pid> {
     let attempt = || "start the process that makes containers".to_owned();

@@ -78,13 +78,14 @@ impl Modules {
             .try_for_each(|path| self.load(path))
     }
 
-    /// Loads what needs nothing of that, at the same time.
-    pub(crate) fn load_beside(&self) -> Result<()> {
-        self.inner
-            .manifest
-            .beside
-            .iter()
-            .try_for_each(|path| self.load(path))
+    /// Loads what needs nothing of that, at the same time. One that fails is the error of whoever
+    /// needs it.
+    pub(crate) fn load_beside(&self) {
+        for path in &self.inner.manifest.beside {
+            if let Err(error) = self.load(path) {
+                tracing::warn!(error = error.chain(), "module");
+            }
+        }
     }
 
     /// Loads the rest in a thread of its own. A module that fails is the error of whoever needs

@@ -121,7 +121,8 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction> 
         LinuxSeccompAction::ScmpActKillProcess => ScmpAction::KillProcess,
         LinuxSeccompAction::ScmpActTrap => ScmpAction::Trap,
         LinuxSeccompAction::ScmpActErrno => {
-            ScmpAction::Errno(i32::try_from(errno).map_err(|_| out_of_range())?)
+            // The kernel has 16 bits for it.
+            ScmpAction::Errno(u16::try_from(errno).map_err(|_| out_of_range())?.into())
         }
         LinuxSeccompAction::ScmpActTrace => {
             ScmpAction::Trace(u16::try_from(errno).map_err(|_| out_of_range())?)

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use agent_protocol::Empty;
 use agent_protocol::virtc::{
-    HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, SetClockRequest,
-    TimelineStep, WaitRequest, WaitResponse,
+    ClockRequest, ClockResponse, HelloRequest, HelloResponse, ListProcessesRequest,
+    ListProcessesResponse, TimelineStep, WaitRequest, WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::GuestService;
 use async_trait::async_trait;
@@ -13,7 +12,7 @@ use ttrpc::r#async::TtrpcContext;
 
 use super::details::{add_randomness, set_hostname};
 use crate::cgroup::memory_total_bytes;
-use crate::clock::{correct_realtime_ns, set_realtime_ns};
+use crate::clock::{correct_realtime_by, set_realtime_ns};
 use crate::error::{Error, Result};
 use crate::process::list_processes;
 use crate::sandbox::Sandbox;
@@ -68,9 +67,12 @@ impl GuestService for GuestCalls {
         })
     }
 
-    async fn set_clock(&self, _: &TtrpcContext, request: SetClockRequest) -> ttrpc::Result<Empty> {
-        correct_realtime_ns(request.realtime_ns)?;
-        Ok(Empty::new())
+    async fn clock(&self, _: &TtrpcContext, request: ClockRequest) -> ttrpc::Result<ClockResponse> {
+        let realtime_ns = correct_realtime_by(request.correction_ns)?;
+        Ok(ClockResponse {
+            realtime_ns,
+            ..ClockResponse::default()
+        })
     }
 }
 

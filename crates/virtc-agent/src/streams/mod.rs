@@ -28,7 +28,8 @@ const CONNECTIONS_MAX: usize = 4096;
 /// How long a connection may take to say which stream it is.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a connection waits for its process to be made: as long as that may take.
+/// How long a connection waits until its process, or the making of its container, is known. A
+/// process that is added is known when it is made.
 const PROCESS_LIMIT: Duration = crate::launch::LAUNCH_LIMIT;
 
 /// Listens for framed streams. Returns when the socket is there.

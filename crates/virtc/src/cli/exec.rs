@@ -43,6 +43,18 @@ pub(crate) struct ExecArgs {
         "additional_gids", "cap", "no_new_privs", "terminal", "command"])]
     pub(crate) process: Option<PathBuf>,
 
+    /// Do not wait for its end; a process of the host stands for it
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+
+    /// Write the pid of the process that stands for it into this file
+    #[arg(long, value_name = "FILE", requires = "detach")]
+    pub(crate) pid_file: Option<PathBuf>,
+
+    /// A socket that gets its terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+
     /// The container
     #[arg(value_name = "ID")]
     pub(crate) id: String,

@@ -1,5 +1,6 @@
 //! The one definition of the command line: parser, help, completions and man pages come from it.
 
+mod create;
 mod exec;
 mod run;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use create::CreateArgs;
 pub(crate) use exec::ExecArgs;
 pub(crate) use run::{CwdMode, RunArgs};
 
@@ -43,6 +45,12 @@ pub(crate) struct GlobalArgs {
     /// Log what a developer wants to know
     #[arg(long, global = true)]
     pub(crate) debug: bool,
+    /// Taken for the sake of callers: no cgroup is made on the host yet
+    #[arg(long, global = true, hide = true)]
+    pub(crate) systemd_cgroup: bool,
+    /// Taken for the sake of callers: virtc runs as root
+    #[arg(long, global = true, hide = true, value_name = "WHEN")]
+    pub(crate) rootless: Option<String>,
 }
 
 /// The form of the log.
@@ -65,6 +73,10 @@ pub(crate) enum OutputFormat {
 pub(crate) enum Command {
     /// Run one command in a throw-away virtual machine: `virtc run FLAGS -- COMMAND`
     Run(Box<RunArgs>),
+    /// Make a container of an OCI bundle
+    Create(CreateArgs),
+    /// Start the process of a container that was created
+    Start(IdArgs),
     /// Run another process in a running container: `virtc exec FLAGS ID COMMAND`
     Exec(Box<ExecArgs>),
     /// Show the processes of a container, as its guest knows them

@@ -1,8 +1,9 @@
 use std::process::ExitCode;
 
-use vc_types::SandboxId;
+use vc_types::ContainerState;
+use virtcontainers::{Error, Runtime, View};
 
-use super::{Done, runtime};
+use super::{Done, container, runtime};
 use crate::cli::{DeleteArgs, GlobalArgs};
 use crate::error::{FAILED, Failure};
 
@@ -10,11 +11,38 @@ pub(crate) fn delete(global: &GlobalArgs, args: &DeleteArgs) -> Done {
     let runtime = runtime(global)?;
     let mut code = ExitCode::SUCCESS;
     for name in &args.names {
-        let id = SandboxId::new(name.clone()).map_err(Failure::usage)?;
-        if let Err(error) = runtime.delete_sandbox(&id, args.force) {
+        if let Err(failure) = delete_one(&runtime, name, args.force) {
             // The others are deleted all the same.
-            code = Failure::from_error(FAILED, &error).report();
+            code = failure.report();
         }
     }
     Ok(code)
+}
+
+fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure> {
+    let id = container(name)?;
+    let sandbox = match runtime.find_container(&id) {
+        Ok(sandbox) => sandbox,
+        // A sandbox whose state cannot be read has its name alone.
+        Err(Error::UnknownContainer { .. }) => {
+            let sandbox = vc_types::SandboxId::new(name).map_err(Failure::usage)?;
+            return match runtime.delete_sandbox(&sandbox, force) {
+                // Nothing is what force asks for, as other runtimes have it.
+                Err(error) if force && error.is_not_found() => Ok(()),
+                done => done.map_err(|error| Failure::from_error(FAILED, &error)),
+            };
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // One that was never started has nothing to lose.
+    let force = force || {
+        let record = runtime.status_sandbox(&sandbox)?;
+        let view = View::of(&record);
+        let seen = view.containers.get(&id);
+        let waits = seen.is_some_and(|seen| seen.state == ContainerState::Ready);
+        waits && view.activity.is_none() && !record.throwaway
+    };
+    runtime
+        .delete_sandbox(&sandbox, force)
+        .map_err(|error| Failure::from_error(FAILED, &error))
 }

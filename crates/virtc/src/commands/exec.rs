@@ -12,6 +12,7 @@ use crate::cli::{ExecArgs, GlobalArgs};
 use crate::error::{EXEC_FAILED, Failure, NOT_EXECUTABLE, NOT_FOUND, USAGE};
 use crate::join::{Added, End, Joined, Signals, signal_code};
 use crate::output;
+use crate::stand_in::{self, Request, Task};
 
 pub(crate) fn exec(global: &GlobalArgs, args: &ExecArgs) -> Done {
     if args.terminal && !std::io::stdin().is_terminal() {
@@ -22,10 +23,46 @@ pub(crate) fn exec(global: &GlobalArgs, args: &ExecArgs) -> Done {
             "exec needs a command after the container's name",
         ));
     }
+    if args.console_socket.is_some() {
+        return Err(Failure::new(
+            EXEC_FAILED,
+            "--console-socket is not supported",
+        ));
+    }
+    if args.detach {
+        return detached(global, args).map_err(|failure| failure.of_runner(EXEC_FAILED));
+    }
     let runtime = runtime(global)?;
     let code = block_on(run(&runtime, args)).and_then(|ended| ended);
     code.map(ExitCode::from)
         .map_err(|failure| failure.of_runner(EXEC_FAILED))
+}
+
+/// Leaves the process to a stand-in.
+fn detached(global: &GlobalArgs, args: &ExecArgs) -> Done {
+    let runtime = runtime(global)?;
+    let id = container(&args.id)?;
+    let process = match &args.process {
+        Some(file) => described(file)?,
+        None => {
+            let sandbox = runtime.find_container(&id)?;
+            changed(runtime.container_process(&sandbox, &id)?, args)?
+        }
+    };
+    if process.terminal() == Some(true) {
+        return Err(Failure::new(
+            EXEC_FAILED,
+            "a terminal without --console-socket is not supported with --detach",
+        ));
+    }
+    let task = Task::Enter {
+        process: Box::new(process),
+    };
+    let pid = stand_in::start(&Request::new(id.to_string(), task, global))?;
+    if let Some(file) = &args.pid_file {
+        stand_in::write_pid(file, pid)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn run(runtime: &Runtime, args: &ExecArgs) -> Result<u8, Failure> {
@@ -34,7 +71,7 @@ async fn run(runtime: &Runtime, args: &ExecArgs) -> Result<u8, Failure> {
     let sandbox = runtime.fetch_sandbox(&runtime.find_container(&id)?).await?;
     let spec = match &args.process {
         Some(file) => described(file)?,
-        None => changed(sandbox.container_process(&id)?, args)?,
+        None => changed(runtime.container_process(sandbox.id(), &id)?, args)?,
     };
     let terminal = spec.terminal() == Some(true);
     if terminal && !std::io::stdin().is_terminal() {

@@ -1,4 +1,4 @@
-//! What virtc starts itself as: the launcher step and the vsock device process. It is dispatched
+//! What virtc starts itself as: the launcher step, the vsock device process, and stand-ins. It is dispatched
 //! before arguments are parsed, a runtime is made or a log is begun: these processes are many,
 //! and small.
 
@@ -19,6 +19,13 @@ pub(crate) fn dispatch() -> Option<ExitCode> {
         "launch" => match vc_launch::internal_launch() {
             Err(error) => Err(error.into()),
         },
+        "stand-in" => {
+            let mut number = || args.next()?.to_str()?.parse().ok();
+            match crate::stand_in::run(number()?, number()?) {
+                Ok(code) => return Some(code),
+                Err(error) => Err(error),
+            }
+        }
         "vsock-device" => vsock_device(args.next()?.to_str()?.parse().ok()?),
         _ => return None,
     };

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod config;
+pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod exec;
 pub(crate) mod gc;
@@ -12,6 +13,7 @@ pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod pause;
 pub(crate) mod ps;
+pub(crate) mod start;
 pub(crate) mod state;
 pub(crate) mod version;
 

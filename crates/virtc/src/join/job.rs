@@ -65,6 +65,47 @@ impl Job for Command<'_> {
     }
 }
 
+/// A container of the OCI command line, whose start is another process's doing.
+pub(crate) struct Standing<'a> {
+    pub(crate) sandbox: &'a Sandbox,
+    pub(crate) container: &'a ContainerId,
+}
+
+impl Job for Standing<'_> {
+    fn take_streams(&self) -> Option<Streams> {
+        self.sandbox.take_streams(self.container)
+    }
+
+    async fn start(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn wait(&self) -> Result<ProcessExit, Error> {
+        self.sandbox.wait_process(self.container).await
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<(), Error> {
+        self.sandbox.signal_process(self.container, signal).await
+    }
+
+    async fn winsize(&self, rows: u16, columns: u16) -> Result<(), Error> {
+        let sandbox = self.sandbox;
+        sandbox.winsize_process(self.container, rows, columns).await
+    }
+
+    async fn suspend(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn resume(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn cause_of(&self, error: Error) -> Error {
+        self.sandbox.cause_of(error).await
+    }
+}
+
 /// A process that was added to a container of somebody else's machine.
 pub(crate) struct Added {
     process: Process,

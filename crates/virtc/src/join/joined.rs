@@ -69,6 +69,14 @@ impl<'a, J: Job> Joined<'a, J> {
         }
     }
 
+    /// A job whose virtc stands for it: every signal is the job's.
+    pub(crate) fn forwarding(job: J, limits: &'a vc_config::Limits, signals: Signals) -> Self {
+        Self {
+            policy: SignalPolicy::forwarding(),
+            ..Self::new(job, limits, signals, false, Arc::default())
+        }
+    }
+
     /// Starts the command and stays with it until every byte is where it belongs.
     pub(crate) async fn command(
         &mut self,

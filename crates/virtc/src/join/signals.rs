@@ -30,6 +30,8 @@ pub(crate) struct SignalPolicy {
     hangup_after: Duration,
     terminal: bool,
     first: Option<Instant>,
+    /// Whether every signal is the process's, and none is for virtc.
+    forwards_all: bool,
 }
 
 impl SignalPolicy {
@@ -39,6 +41,15 @@ impl SignalPolicy {
             hangup_after,
             terminal,
             first: None,
+            forwards_all: false,
+        }
+    }
+
+    /// Every signal is the process's.
+    pub(crate) fn forwarding() -> Self {
+        Self {
+            forwards_all: true,
+            ..Self::new(Duration::ZERO, Duration::ZERO, false)
         }
     }
 
@@ -46,6 +57,9 @@ impl SignalPolicy {
     pub(crate) fn decide(&mut self, signal: Sig, now: Instant) -> Action {
         let number = u8::try_from(signal as i32).unwrap_or(Signal::TERM.number());
         let forwarded = Signal::from_number(number).unwrap_or(Signal::TERM);
+        if self.forwards_all {
+            return Action::Forward(forwarded);
+        }
         match signal {
             Sig::SIGINT | Sig::SIGTERM => match self.first.replace(now) {
                 Some(first) if now.duration_since(first) <= self.second_within => Action::EndVm,

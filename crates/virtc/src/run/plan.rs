@@ -134,6 +134,7 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
             mounts: files.mounts,
             files: files.generated,
             attach: true,
+            bundle: None,
             empty_dirs: files.empty_dirs,
         }],
         shared_pids: true,

@@ -48,6 +48,7 @@ fn a_command_is_filtered_and_has_no_more_rights_than_in_a_container() {
         waitpid $child, 0;
         print "fork: ", $? >> 8, "\n";
         print "vsock: ", syscall(41, 40, 1, 0) < 0 ? $!+0 : "open", "\n";
+        print "vsock, another way: ", syscall(41, 0x100000028, 1, 0) < 0 ? $!+0 : "open", "\n";
         print "unshare: ", syscall(272, 0x10000000) < 0 ? $!+0 : "done", "\n";
         open my $status, "<", "/proc/self/status";
         print grep /^(Seccomp|CapEff|CapPrm|CapBnd|CapAmb|NoNewPrivs):/, <$status>;
@@ -56,7 +57,7 @@ fn a_command_is_filtered_and_has_no_more_rights_than_in_a_container() {
     let outcome = host.run(&[], &["perl", "-e", script]).expect_code(0);
     let text = outcome.out();
     assert!(
-        text.starts_with("clone: 1\nfork: 5\nvsock: 1\nunshare: 1\n"),
+        text.starts_with("clone: 1\nfork: 5\nvsock: 1\nvsock, another way: 1\nunshare: 1\n"),
         "{text}"
     );
     let field = |name: &str| {

@@ -17,6 +17,8 @@ mod files;
 mod host_system;
 mod kills;
 mod machine;
+mod oci;
+mod podman;
 mod signals;
 mod streams;
 mod terminal;

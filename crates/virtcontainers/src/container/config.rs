@@ -25,6 +25,8 @@ pub struct ContainerConfig {
     /// Whether to attach to its standard streams while it is made; they are taken with
     /// [`crate::Sandbox::take_streams`].
     pub attach: bool,
+    /// Its OCI bundle, where it has one, for those who ask.
+    pub bundle: Option<PathBuf>,
     /// Directories that it finds empty and its own, on the scratch space.
     pub empty_dirs: Vec<PathBuf>,
 }

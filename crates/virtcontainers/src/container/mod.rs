@@ -1,10 +1,12 @@
 //! Containers: how they are asked for, and where they stand in the guest.
 
+mod bundle;
 mod config;
 mod default_spec;
 pub(crate) mod placement;
 pub(crate) mod saved;
 mod seccomp;
 
+pub use bundle::Bundle;
 pub use config::{Access, ContainerConfig, GeneratedFile, Root, RootSource, Volume};
 pub use default_spec::{ProcessConfig, default_spec};

@@ -230,6 +230,7 @@ mod tests {
     fn config(source: RootSource, access: Access) -> ContainerConfig {
         ContainerConfig {
             attach: false,
+            bundle: None,
             id: ContainerId::new("c1").unwrap(),
             spec: Spec::default(),
             root: Root { source, access },

@@ -77,6 +77,9 @@ const EPERM: u32 = 1;
 /// AF_VSOCK. A workload has no business with the agent's transport.
 const AF_VSOCK: u64 = 40;
 
+/// One more than the largest address family of today's kernels.
+const AF_MAX: u64 = 46;
+
 /// The default profile for a container with the bounding set `capabilities` (names with `CAP_`).
 ///
 /// # Errors
@@ -90,16 +93,18 @@ pub(super) fn default_profile(capabilities: &[String]) -> Result<LinuxSeccomp, O
         }
     }
     let mut rules = vec![allow(calls).build()?];
-    rules.push(
-        allow(vec!["socket".into()])
-            .args(vec![compare(
-                0,
-                AF_VSOCK,
-                None,
-                LinuxSeccompOperator::ScmpCmpNe,
-            )?])
-            .build()?,
-    );
+    // The filter sees 64 bits, and the kernel uses 32: what is allowed is said, or the same family
+    // with another bit would be let through.
+    let families = [(AF_VSOCK, LinuxSeccompOperator::ScmpCmpLt)]
+        .into_iter()
+        .chain((AF_VSOCK + 1..AF_MAX).map(|family| (family, LinuxSeccompOperator::ScmpCmpEq)));
+    for (family, op) in families {
+        rules.push(
+            allow(vec!["socket".into()])
+                .args(vec![compare(0, family, None, op)?])
+                .build()?,
+        );
+    }
     // personality(2): Linux, 32-bit, no randomisation, and the question (0xffffffff).
     for persona in [0x0, 0x0008, 0x2_0000, 0x2_0008, 0x4_0000, 0xffff_ffff] {
         rules.push(

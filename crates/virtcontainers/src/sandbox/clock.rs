@@ -6,6 +6,9 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinHandle;
 use vc_agent_client::AgentClient;
 
+/// What is not corrected, in nanoseconds, besides what cannot be known.
+const TOLERANCE_NS: i64 = 50_000_000;
+
 /// The host's wall clock, in nanoseconds since 1970.
 pub(super) fn host_realtime_ns() -> i64 {
     let now = clock_gettime(ClockId::Realtime);
@@ -14,18 +17,42 @@ pub(super) fn host_realtime_ns() -> i64 {
         .saturating_add(now.tv_nsec)
 }
 
-/// The task that tells the guest the time; it ends with this.
+/// Compares the guest's clock with the host's, and corrects it where it is wrong.
+///
+/// # Errors
+///
+/// When the agent does not answer.
+pub(super) async fn correct(agent: &AgentClient) -> Result<(), vc_agent_client::Error> {
+    let asked = host_realtime_ns();
+    let guest = agent.clock(0).await?;
+    let answered = host_realtime_ns();
+    if let Some(correction) = correction(asked, guest, answered) {
+        tracing::debug!(correction_ns = correction, "the guest's clock is corrected");
+        agent.clock(correction).await?;
+    }
+    Ok(())
+}
+
+/// What the guest's clock is to be corrected by: it was read somewhere between the question and
+/// the answer, so a difference that this explains is none.
+fn correction(asked: i64, guest: i64, answered: i64) -> Option<i64> {
+    let half = answered.saturating_sub(asked).max(0) / 2;
+    let offset = asked.saturating_add(half).saturating_sub(guest);
+    let explained = TOLERANCE_NS.saturating_add(half);
+    (offset.unsigned_abs() > explained.unsigned_abs()).then_some(offset)
+}
+
+/// The task that keeps the guest's clock right; it ends with this.
 #[derive(Debug)]
 pub(super) struct ClockKeeper(JoinHandle<()>);
 
 impl ClockKeeper {
-    /// Tells the time every `interval`. A guest that does not answer, as a paused one, is told
-    /// again.
+    /// Looks every `interval`. A guest that does not answer, as a paused one, is asked again.
     pub(super) fn start(agent: AgentClient, interval: Duration) -> Self {
         Self(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(interval).await;
-                if let Err(error) = agent.set_clock(host_realtime_ns()).await {
+                if let Err(error) = correct(&agent).await {
                     tracing::debug!(%error, "the guest's clock is not corrected");
                 }
             }
@@ -36,5 +63,29 @@ impl ClockKeeper {
 impl Drop for ClockKeeper {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    #[test]
+    fn what_the_way_explains_is_not_corrected() {
+        // Read at once, with an answer that takes its time; and the other way round.
+        assert_eq!(correction(0, 0, 800 * MS), None);
+        assert_eq!(correction(0, 800 * MS, 800 * MS), None);
+        assert_eq!(correction(0, 50 * MS, 0), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_corrected_by_the_difference() {
+        assert_eq!(correction(0, 51 * MS, 0), Some(-51 * MS));
+        assert_eq!(correction(1000 * MS, 0, 1020 * MS), Some(1010 * MS));
+        assert!(correction(i64::MAX, i64::MIN, i64::MAX).is_some());
+        // The host's own clock was set back meanwhile.
+        assert_eq!(correction(100 * MS, 100 * MS, 0), None);
     }
 }

@@ -12,8 +12,11 @@ use crate::runtime::Shared;
 /// How long a keeper may take to end by itself once its machine is gone.
 const KEEPER_END_LIMIT: Duration = Duration::from_secs(2);
 
-/// Between two looks at a keeper that is to end.
-const KEEPER_END_RETRY: Duration = Duration::from_millis(10);
+/// How long a process may take to end that was killed. One that waits for a dead disk does not.
+const KILLED_END_LIMIT: Duration = Duration::from_secs(2);
+
+/// Between two looks at a process that is to end.
+const END_RETRY: Duration = Duration::from_millis(10);
 
 /// Removes the sandbox `id`; with `force`, a running one too.
 ///
@@ -38,7 +41,12 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
     let may_live = |process: &Option<ProcessIdentity>| {
         process.as_ref().is_some_and(|process| !process.has_ended())
     };
-    if !force && (may_live(&record.keeper) || may_live(&record.vmm_process)) {
+    // A VMM whose keeper has ended is about to end too.
+    let kept = match &record.keeper {
+        None => may_live(&record.vmm_process),
+        keeper => may_live(keeper),
+    };
+    if !force && kept {
         return Err(Error::Running {
             sandbox: id.clone(),
         });
@@ -83,15 +91,30 @@ pub(super) fn end_processes(record: &SandboxRecord) -> Vec<String> {
     let foreign = |process: &&ProcessIdentity| own.as_ref() != Some(*process);
     let devices = record.processes.iter().map(|process| &process.identity);
     let machine = record.vmm_process.iter().chain(devices).filter(foreign);
-    let mut left: Vec<String> = machine.filter_map(kill_or_say).collect();
-    if let Some(keeper) = record.keeper.as_ref().filter(foreign) {
-        let end = Instant::now() + KEEPER_END_LIMIT;
-        while keeper.is_alive() && Instant::now() < end {
-            std::thread::sleep(KEEPER_END_RETRY);
+    let machine: Vec<&ProcessIdentity> = machine.collect();
+    let mut left: Vec<String> = machine.iter().filter_map(|p| kill_or_say(p)).collect();
+    let end = Instant::now() + KILLED_END_LIMIT;
+    for process in machine {
+        if !has_ended_by(process, end) {
+            left.push(format!("process {process}: it does not end"));
         }
+    }
+    if let Some(keeper) = record.keeper.as_ref().filter(foreign) {
+        has_ended_by(keeper, Instant::now() + KEEPER_END_LIMIT);
         left.extend(kill_or_say(keeper));
     }
     left
+}
+
+/// Waits for the end of a process that is not our child.
+fn has_ended_by(process: &ProcessIdentity, end: Instant) -> bool {
+    while process.is_alive() {
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(END_RETRY);
+    }
+    true
 }
 
 fn kill_or_say(process: &ProcessIdentity) -> Option<String> {

@@ -10,8 +10,7 @@ use vc_types::{ContainerId, ContainerState, ExecId, SandboxId, SandboxState, Sig
 
 use super::guest::{EndWatch, Guest};
 use super::process::{GuestProcess, Process};
-use super::vsock;
-use crate::container::saved;
+use super::{place, vsock};
 use crate::error::{Error, Result};
 use crate::runtime::{Shared, blocking};
 
@@ -68,14 +67,16 @@ impl FetchedSandbox {
         Ok(View::of(&self.directory.read()?))
     }
 
-    /// What the first process of a container was asked to be: the pattern for one that is added.
+    /// Starts the process of a container that was made and waits. That its program cannot be
+    /// executed is its exit, which its keeper is told.
     ///
     /// # Errors
     ///
-    /// [`Error::NoContainer`], and [`Error::System`] when its description cannot be read.
-    pub fn container_process(&self, container: &ContainerId) -> Result<ProcessSpec> {
-        self.existing(container)?;
-        saved::load(self.directory.path(), container)
+    /// [`Error::NoContainer`], [`Error::Types`] when it was started before, [`Error::Agent`].
+    pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
+        self.allowed(container, ContainerState::Running)?;
+        self.guest.start(container).await?;
+        place::started(&self.directory, container).await
     }
 
     /// Adds a process to a running container, with its streams attached.
@@ -137,7 +138,7 @@ impl FetchedSandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::NoContainer`], [`Error::Agent`] when it does not run, [`Error::State`] when it is
+    /// [`Error::NoContainer`], [`Error::Agent`] when it does not run, [`Error::Types`] when it is
     /// paused already.
     pub async fn pause_container(&self, container: &ContainerId) -> Result<()> {
         self.allowed(container, ContainerState::Paused)?;

@@ -72,7 +72,7 @@ fn remove_sandbox(
     let living = end_processes(&guard.sandbox().read()?);
     if !living.is_empty() {
         // The state stays, so that whoever tries again knows what to end.
-        left.extend(living);
+        left.extend(living.into_iter().map(|process| format!("{id}: {process}")));
         return Ok(None);
     }
     runtime.store.remove_by(guard)?;

@@ -13,7 +13,7 @@ use vc_types::{ContainerId, EndReason, ExecId, SandboxId, Signal};
 use super::machine::Machine;
 use super::process::GuestProcess;
 use crate::error::{Error, Result};
-use crate::stream::Streams;
+use crate::stream::{Streams, made_and_attached};
 
 /// Processes of a container that are looked at. A guest that names more has something to hide.
 const PROCESSES_MAX: usize = 65_536;
@@ -74,6 +74,11 @@ impl Guest {
         }
     }
 
+    pub(super) async fn start(&self, container: &ContainerId) -> Result<()> {
+        let started = self.agent.start_container(container);
+        self.while_it_runs(async { Ok(started.await?) }).await
+    }
+
     pub(super) async fn wait(
         &self,
         container: &ContainerId,
@@ -126,8 +131,7 @@ impl Guest {
         self.while_it_runs(async {
             let made = self.agent.exec_process(container, exec, message);
             let attached = Streams::attach(transport, limit, container, Some(exec), terminal);
-            let ((), streams) = tokio::try_join!(made, attached)?;
-            Ok(streams)
+            made_and_attached(async { Ok(made.await?) }, async { Ok(attached.await?) }).await
         })
         .await
     }

@@ -19,11 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vc_hypervisor::StopLimits;
-use vc_store::UnixMillis;
-use vc_types::{
-    ClockPoint, ContainerId, ContainerState, EndReason, ExitStatus, SandboxId, SandboxState,
-    Timeline,
-};
+use vc_types::{ClockPoint, ContainerId, EndReason, ExitStatus, SandboxId, Timeline};
 
 pub use config::{SandboxConfig, Scratch, VmConfig};
 pub(crate) use create::{MKFS, create};
@@ -36,7 +32,7 @@ pub use process::{GuestProcess, Process, ProcessExit};
 
 use crate::error::{Error, FailureReport, Result};
 use crate::fault;
-use crate::runtime::{Shared, blocking};
+use crate::runtime::Shared;
 use crate::stream::Streams;
 use clock::ClockKeeper;
 use guest::Guest;
@@ -57,11 +53,12 @@ pub const PROCESS_LOGS: [&str; 3] = ["vsock-device.log", "virtc-system.log", "vi
 /// To leave nothing behind, [`Sandbox::stop`] and [`Sandbox::delete`] it.
 pub struct Sandbox {
     runtime: Arc<Shared>,
-    machine: Arc<Machine>,
-    /// Goes after the machine: until its processes have ended, the place says what there is.
-    place: Place,
-    guest: Guest,
     _clock: ClockKeeper,
+    guest: Guest,
+    machine: Arc<Machine>,
+    /// Goes after the machine, which the guest has too: until its processes have ended, the place
+    /// says what there is.
+    place: Place,
     /// Attached, and not taken yet.
     streams: Mutex<BTreeMap<ContainerId, Streams>>,
     writable: bool,
@@ -98,21 +95,9 @@ impl Sandbox {
     ///
     /// [`Error::Ended`] when the machine ends meanwhile, [`Error::Agent`] otherwise.
     pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
-        self.while_it_runs(async { Ok(self.guest.agent.start_container(container).await?) })
-            .await?;
+        self.guest.start(container).await?;
         self.times().step("start acknowledged");
-        let (directory, id) = (self.place.directory().clone(), container.clone());
-        blocking(move || {
-            directory.try_update(|record| {
-                record.state = record.state.transition(SandboxState::Running)?;
-                if let Some(entry) = record.containers.get_mut(&id) {
-                    entry.state = entry.state.transition(ContainerState::Running)?;
-                    entry.started = Some(UnixMillis::now());
-                }
-                Ok(())
-            })
-        })
-        .await?;
+        place::started(self.place.directory(), container).await?;
         fault::point("start.container-started")
     }
 
@@ -133,11 +118,7 @@ impl Sandbox {
     /// cannot be set.
     pub async fn resume(&self) -> Result<()> {
         self.machine.vm().resume().await?;
-        Ok(self
-            .guest
-            .agent
-            .set_clock(clock::host_realtime_ns())
-            .await?)
+        Ok(clock::correct(&self.guest.agent).await?)
     }
 
     /// Ends the machine without the guest's help and waits until its processes are gone.
@@ -210,10 +191,6 @@ impl Sandbox {
     /// The end of the machine, where that is what `error` of a stream came from.
     pub async fn cause_of(&self, error: Error) -> Error {
         self.machine.cause_of(self.id(), error).await
-    }
-
-    async fn while_it_runs<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.guest.while_it_runs(work).await
     }
 }
 

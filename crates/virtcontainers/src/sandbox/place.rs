@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vc_store::{DeviceProcess, OperationGuard, SandboxDir, SandboxRecord, Verb};
+use vc_store::{DeviceProcess, OperationGuard, SandboxDir, SandboxRecord, UnixMillis, Verb};
 use vc_types::{
     ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxId, SandboxState,
 };
@@ -106,7 +106,7 @@ impl Place {
                 if let Some(entry) = record.containers.get_mut(&container) {
                     entry.state = entry.state.transition(ContainerState::Stopped)?;
                     entry.exit = Some(exit);
-                    entry.ended = Some(vc_store::UnixMillis::now());
+                    entry.ended = Some(UnixMillis::now());
                 }
                 Ok(())
             })
@@ -123,6 +123,24 @@ impl Place {
         blocking(move || Ok(runtime.store.remove_dir(&directory)?)).await?;
         Ok(())
     }
+}
+
+/// Writes down that a container's process was started.
+pub(super) async fn started(directory: &SandboxDir, container: &ContainerId) -> Result<()> {
+    let (directory, container) = (directory.clone(), container.clone());
+    blocking(move || {
+        directory.try_update(|record| {
+            if record.state != SandboxState::Running {
+                record.state = record.state.transition(SandboxState::Running)?;
+            }
+            if let Some(entry) = record.containers.get_mut(&container) {
+                entry.state = entry.state.transition(ContainerState::Running)?;
+                entry.started = Some(UnixMillis::now());
+            }
+            Ok(())
+        })
+    })
+    .await
 }
 
 impl Drop for Place {

@@ -21,7 +21,7 @@ use crate::container::placement::Placement;
 use crate::error::{Error, Result, Stage};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
-use crate::stream::Streams;
+use crate::stream::{Streams, made_and_attached};
 
 /// Bytes of randomness that the guest gets at its start.
 const SEED_BYTES: usize = 64;
@@ -93,7 +93,7 @@ pub(super) async fn connect(
                 }
             };
             let made = create_container(&agent, &id, &placement, config.shared_pids);
-            if let ((), Some(attached)) = tokio::try_join!(made, attached)? {
+            if let Some(attached) = made_and_attached(made, attached).await? {
                 streams.insert(id, attached);
             }
             timeline.step("container made");
@@ -137,7 +137,11 @@ impl Connected {
         mut place: Place,
         timeline: Timeline,
     ) -> Result<Sandbox> {
-        place.ready().await?;
+        if let Err(error) = place.ready().await {
+            // The machine goes before its place.
+            drop(self);
+            return Err(error);
+        }
         let interval = self.runtime.config.limits.clock_ms.duration();
         Ok(Sandbox {
             _clock: ClockKeeper::start(self.guest.agent.clone(), interval),

@@ -117,7 +117,8 @@ impl Prepared {
                 .process()
                 .as_ref()
                 .and_then(|p| p.args().clone());
-            let entry = ContainerRecord::new(args.unwrap_or_default());
+            let mut entry = ContainerRecord::new(args.unwrap_or_default());
+            entry.bundle = container.bundle.clone();
             record.containers.insert(container.id.clone(), entry);
         }
     }

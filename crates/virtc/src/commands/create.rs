@@ -1,0 +1,37 @@
+use std::process::ExitCode;
+
+use vc_types::SandboxId;
+
+use super::{Done, container, runtime};
+use crate::cli::{CreateArgs, GlobalArgs};
+use crate::error::{FAILED, Failure};
+use crate::stand_in::{self, Request, Task};
+
+/// Makes a container: starts its stand-in and waits until that has made it.
+pub(crate) fn create(global: &GlobalArgs, args: &CreateArgs) -> Done {
+    let refused = [
+        (args.console_socket.is_some(), "--console-socket"),
+        (args.preserve_fds > 0, "--preserve-fds"),
+        (args.no_pivot, "--no-pivot"),
+    ];
+    if let Some((_, flag)) = refused.iter().find(|(given, _)| *given) {
+        return Err(Failure::new(FAILED, format!("{flag} is not supported")));
+    }
+    let id = container(&args.id)?;
+    let bundle = std::fs::canonicalize(&args.bundle).map_err(|error| {
+        Failure::plain(FAILED, &error).note(format!("--bundle {}", args.bundle.display()))
+    })?;
+    let request = Request::new(id.to_string(), Task::Create { bundle }, global);
+    let pid = stand_in::start(&request)?;
+    if let Some(file) = &args.pid_file
+        && let Err(failure) = stand_in::write_pid(file, pid)
+    {
+        // A container whose pid nobody knows is nobody's.
+        let sandbox = SandboxId::new(id.as_str()).map_err(Failure::usage)?;
+        if let Err(error) = runtime(global)?.delete_sandbox(&sandbox, true) {
+            Failure::from_error(FAILED, &error).report();
+        }
+        return Err(failure);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,64 @@
+//! Stands for a process that was added to a running container.
+
+use std::fs::File;
+
+use oci_spec::runtime::Process as ProcessSpec;
+use virtcontainers::{Process, Runtime};
+
+use super::{Report, Request};
+use crate::commands::{block_on, container, runtime};
+use crate::error::{EXEC_FAILED, FAILED, Failure};
+use crate::join::{Added, End, Joined, Signals, signal_code};
+use crate::output;
+
+/// Adds the process, reports, and stays until it has ended. Gives the exit code.
+pub(super) fn enter(request: &Request, process: &ProcessSpec, report: File) -> u8 {
+    let stood = block_on(async {
+        match add(request, process).await {
+            Ok((runtime, process, signals)) => {
+                if let Err(error) = Report::Created.send(report) {
+                    tracing::debug!(%error, "nobody waits for the report");
+                }
+                stay(&runtime, process, signals).await
+            }
+            Err(failure) => {
+                if let Err(error) = Report::Failed(failure.into()).send(report) {
+                    tracing::debug!(%error, "nobody waits for the report");
+                }
+                FAILED
+            }
+        }
+    });
+    stood.unwrap_or(FAILED)
+}
+
+async fn add(
+    request: &Request,
+    process: &ProcessSpec,
+) -> Result<(Runtime, Process, Signals), Failure> {
+    let runtime = runtime(&request.global())?;
+    let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
+    let id = container(&request.id)?;
+    let sandbox = runtime.fetch_sandbox(&runtime.find_container(&id)?).await?;
+    let process = sandbox.enter_container(&id, process).await?;
+    Ok((runtime, process, signals))
+}
+
+async fn stay(runtime: &Runtime, process: Process, signals: Signals) -> u8 {
+    let limits = &runtime.config().limits;
+    let mut joined = Joined::forwarding(Added::new(process), limits, signals);
+    match joined.command(false, None).await {
+        Ok(End::Exited(exit)) => {
+            if let Some(text) = &exit.start_error {
+                output::error(text);
+            }
+            exit.status.shell_code()
+        }
+        Ok(End::Ended(signal)) => signal_code(signal),
+        Ok(End::TimedOut) => EXEC_FAILED,
+        Err(error) => {
+            Failure::from_error(EXEC_FAILED, &error).report();
+            EXEC_FAILED
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The stand-in: the process on the host that stands for a process of the OCI command line's.
+//!
+//! `create` and `exec --detach` start it with the process's standard streams as its own, and it
+//! lives as long as the process: it carries the streams, forwards signals, and ends with the exit
+//! code. That of a container also keeps the sandbox's machine.
+
+mod enter;
+mod keep;
+mod report;
+mod request;
+
+pub(crate) use report::Report;
+pub(crate) use request::{Request, Task};
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use rustix::io::FdFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::commands::own_program;
+use crate::error::{FAILED, Failure};
+use crate::log;
+
+/// Starts a stand-in with our standard streams, which are its process's, and waits until that is
+/// made. It outlives us. Gives its pid.
+///
+/// # Errors
+///
+/// What the stand-in reports, or that it could not be started.
+pub(crate) fn start(request: &Request) -> Result<u32, Failure> {
+    let (pid, report) = spawn(request).map_err(|error| {
+        Failure::plain(FAILED, &error).note("the process that stands for the guest's")
+    })?;
+    match Report::receive(report).map_err(|error| Failure::plain(FAILED, &error))? {
+        Some(Report::Created) => Ok(pid),
+        Some(Report::Failed(failed)) => Err(Failure::told(
+            FAILED,
+            failed.message,
+            failed.causes,
+            failed.hint,
+        )),
+        None => Err(Failure::new(
+            FAILED,
+            "the process that stands for the guest's ended without a word",
+        )),
+    }
+}
+
+fn spawn(request: &Request) -> std::io::Result<(u32, File)> {
+    let request: OwnedFd = request.to_file()?.into();
+    let (report, report_writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    // This process has one thread and starts one other: nobody else inherits them.
+    for fd in [&request, &report_writer] {
+        rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+    }
+    let child = Command::new(own_program())
+        .arg0("virtc")
+        .args(["internal", "stand-in"])
+        .args([&request, &report_writer].map(|fd| fd.as_raw_fd().to_string()))
+        .current_dir("/")
+        .spawn()?;
+    Ok((child.id(), report.into()))
+}
+
+/// Writes a stand-in's pid as other runtimes do: without a newline, and never half.
+///
+/// # Errors
+///
+/// With the file's name.
+pub(crate) fn write_pid(file: &Path, pid: u32) -> Result<(), Failure> {
+    let mut temporary = file.as_os_str().to_owned();
+    temporary.push(".virtc");
+    std::fs::write(&temporary, pid.to_string())
+        .and_then(|()| std::fs::rename(&temporary, file))
+        .map_err(|error| {
+            Failure::plain(FAILED, &error).note(format!("--pid-file {}", file.display()))
+        })
+}
+
+/// Runs the stand-in that these descriptors describe: the request is read from the first, and the
+/// report goes to the second.
+///
+/// # Errors
+///
+/// When there is no request, or nobody to report to.
+pub(crate) fn run(request: i32, report: i32) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let request: File = vc_launch::inherited_descriptor(request)?.into();
+    let report: File = vc_launch::inherited_descriptor(report)?.into();
+    let request = Request::read(request)?;
+    // Neither a terminal nor a job control of whoever called `create` reaches it.
+    let _ = rustix::process::setsid();
+    let code = match log::start(&request.global()) {
+        Ok(()) => match &request.task {
+            Task::Create { bundle } => keep::keep(&request, bundle, report),
+            Task::Enter { process } => enter::enter(&request, process, report),
+        },
+        Err(failure) => {
+            Report::Failed(failure.into()).send(report)?;
+            FAILED
+        }
+    };
+    Ok(ExitCode::from(code))
+}
+
+impl From<Failure> for report::Failed {
+    fn from(failure: Failure) -> Self {
+        let (message, causes, hint) = failure.into_parts();
+        Self {
+            message,
+            causes,
+            hint,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Debian's podman with virtc as its runtime.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use test_vm::Host;
+
+use super::{busybox_root, host};
+
+/// How long podman's own clean-up may take.
+const CLEANUP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A podman with a store of its own and one image, `box`.
+struct Podman<'a> {
+    host: &'a Host,
+    directory: PathBuf,
+}
+
+impl<'a> Podman<'a> {
+    fn new(host: &'a Host) -> Self {
+        let directory = host.dir("podman");
+        let path = |name: &str| directory.join(name).display().to_string();
+        let storage = format!(
+            "[storage]\ndriver = \"vfs\"\nrunroot = \"{}\"\ngraphroot = \"{}\"\n",
+            path("run"),
+            path("graph")
+        );
+        fs::write(directory.join("storage.conf"), storage).unwrap();
+        // What this machine allows; and no journal.
+        let engine = format!(
+            "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n\
+             tmp_dir = \"{}\"\n[containers]\ndefault_ulimits = [\"nofile=1024:4096\"]\n",
+            path("tmp")
+        );
+        fs::write(directory.join("containers.conf"), engine).unwrap();
+        let podman = Self { host, directory };
+        let root = busybox_root(host);
+        let archive = podman.directory.join("box.tar");
+        let tar = Command::new("tar")
+            .args(["-C", root.to_str().unwrap(), "-cf"])
+            .arg(&archive)
+            .arg(".")
+            .status();
+        assert!(tar.unwrap().success());
+        podman.done(&["import", archive.to_str().unwrap(), "box"]);
+        podman
+    }
+
+    fn output(&self, args: &[&str], input: &str) -> Output {
+        // virtc takes its root and its records from here.
+        let mut command = Command::new("podman");
+        command
+            .env(
+                "CONTAINERS_STORAGE_CONF",
+                self.directory.join("storage.conf"),
+            )
+            .env("CONTAINERS_CONF", self.directory.join("containers.conf"))
+            .env("VIRTC_RUNTIME_ROOT", self.host.root())
+            .env("VIRTC_RUNTIME_FAILURES", self.host.failures())
+            .args(["--runtime", env!("CARGO_BIN_EXE_virtc")])
+            .args(args);
+        let stdin = self.directory.join("stdin");
+        fs::write(&stdin, input).unwrap();
+        command
+            .stdin(fs::File::open(stdin).unwrap())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .expect("podman is installed")
+    }
+
+    /// Runs it, and gives exit code and stdout.
+    fn run(&self, args: &[&str], input: &str) -> (i32, String) {
+        let output = self.output(args, input);
+        let code = output.status.code().unwrap_or(-1);
+        (code, String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    #[track_caller]
+    fn done(&self, args: &[&str]) -> String {
+        let output = self.output(args, "");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "podman {args:?}: {err}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Podman<'_> {
+    fn drop(&mut self) {
+        // Whatever a failed test has left.
+        self.output(&["rm", "--all", "--force", "--time", "0"], "");
+        // conmon cleans up beside us, and podman does not wait for it. What stays fails the test.
+        let end = Instant::now() + CLEANUP_LIMIT;
+        let mounted = || {
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            mounts.contains(&self.directory.display().to_string())
+        };
+        while mounted() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+const RUN: [&str; 4] = ["run", "--rm", "--network", "none"];
+
+#[test]
+fn podman_runs_a_command_with_its_streams_and_its_code() {
+    let host = host();
+    let podman = Podman::new(&host);
+    let run = |args: &[&str], input: &str| podman.run(&[&RUN[..], args].concat(), input);
+    let kernel = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let (code, out) = run(&["box", "/bin/busybox", "uname", "-r"], "");
+    assert_eq!(code, 0);
+    assert_ne!(out.trim(), kernel);
+    assert_eq!(run(&["box", "/bin/sh", "-c", "exit 7"], "").0, 7);
+    assert_eq!(run(&["box", "/no-such-program"], "").0, 127);
+    let (code, out) = run(&["-i", "box", "/bin/cat"], "through a guest\n");
+    assert_eq!((code, out.as_str()), (0, "through a guest\n"));
+
+    let source = host.dir("volume");
+    fs::write(source.join("file"), "of the host\n").unwrap();
+    let volume = format!("{}:/data", source.display());
+    let script = "cat /data/file && echo changed > /data/file";
+    let (code, out) = run(&["-v", &volume, "box", "/bin/sh", "-c", script], "");
+    assert_eq!((code, out.as_str()), (0, "of the host\n"));
+    assert_eq!(
+        fs::read_to_string(source.join("file")).unwrap(),
+        "changed\n"
+    );
+    assert_eq!(podman.done(&["ps", "--all", "--quiet"]), "");
+}
+
+#[test]
+fn podman_manages_a_container_that_runs_in_the_background() {
+    let host = host();
+    let podman = Podman::new(&host);
+    let script = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.1; done";
+    let name = [
+        "--name",
+        "c1",
+        "--network",
+        "none",
+        "box",
+        "/bin/sh",
+        "-c",
+        script,
+    ];
+    podman.done(&[&["run", "--detach"], &name[..]].concat());
+    let inspect = |what: &str| {
+        let format = format!("{{{{.State.{what}}}}}");
+        podman
+            .done(&["inspect", "--format", &format, "c1"])
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(inspect("Status"), "running");
+
+    assert_eq!(
+        podman.run(&["exec", "c1", "/bin/echo", "in"], ""),
+        (0, "in\n".into())
+    );
+    assert_eq!(
+        podman.run(&["exec", "c1", "/bin/sh", "-c", "exit 4"], "").0,
+        4
+    );
+    let fed = podman.run(&["exec", "-i", "c1", "/bin/cat"], "fed\n");
+    assert_eq!(fed, (0, "fed\n".into()));
+    assert_eq!(podman.run(&["exec", "c1", "/no-such-program"], "").0, 127);
+
+    podman.done(&["pause", "c1"]);
+    assert_eq!(inspect("Status"), "paused");
+    podman.done(&["unpause", "c1"]);
+    assert_eq!(inspect("Status"), "running");
+
+    podman.done(&["stop", "--time", "10", "c1"]);
+    assert_eq!(
+        (inspect("Status").as_str(), inspect("ExitCode").as_str()),
+        ("exited", "9")
+    );
+    assert_eq!(podman.done(&["logs", "c1"]), "up\nbye\n");
+
+    podman.done(&["start", "c1"]);
+    assert_eq!(inspect("Status"), "running");
+    podman.done(&["kill", "c1"]);
+    assert_eq!(podman.done(&["wait", "c1"]).trim(), "137");
+    podman.done(&["rm", "c1"]);
+    assert_eq!(podman.done(&["ps", "--all", "--quiet"]), "");
+}

@@ -1,0 +1,299 @@
+//! OCI bundles: what their `config.json` asks for, as a container of a sandbox.
+//!
+//! What is the guest's stays in the specification. What names something of the host is taken out
+//! of it: the root and bind mounts become shares. What a machine of its own makes meaningless is
+//! left out, and what is not there yet is refused by name.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount, Spec};
+use vc_types::ContainerId;
+
+use super::config::{Access, ContainerConfig, Root, RootSource, Volume};
+use crate::error::{Error, Result};
+
+/// Where engines bind a tmpfs of the host for POSIX shared memory. The guest's own serves as well,
+/// and is memory that its processes can share.
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// An OCI bundle.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    path: PathBuf,
+    spec: Spec,
+}
+
+impl Bundle {
+    /// Reads the bundle in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bundle`] when its `config.json` cannot be read.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let failed = |source| Error::Bundle {
+            bundle: directory.to_owned(),
+            source,
+        };
+        let path = std::fs::canonicalize(directory)
+            .map_err(|error| failed(oci_spec::OciSpecError::Io(error)))?;
+        let spec = Spec::load(path.join("config.json")).map_err(failed)?;
+        Ok(Self { path, spec })
+    }
+
+    /// Its specification, as it was read.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The host name that it asks for.
+    pub fn hostname(&self) -> Option<String> {
+        self.spec.hostname().clone()
+    }
+
+    /// The container that it describes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] with the key of `config.json` that cannot be honoured.
+    pub fn container(self, id: ContainerId) -> Result<ContainerConfig> {
+        let Self { path, mut spec } = self;
+        let unsupported = |what: &str| {
+            Err(Error::Unsupported {
+                what: what.to_owned(),
+            })
+        };
+        if spec.process().is_none() {
+            return unsupported("a bundle without `process`");
+        }
+        if spec.hooks().as_ref().is_some_and(has_any) {
+            return unsupported("`hooks`");
+        }
+        let root = spec.root().clone().unwrap_or_default();
+        let access = match root.readonly() {
+            Some(true) => Access::ReadOnly,
+            _ => Access::ReadWrite,
+        };
+        let source = RootSource::Directory(path.join(root.path()));
+        let (volumes, mounts) = split_mounts(spec.mounts().as_deref().unwrap_or_default(), &path);
+        spec.set_mounts(Some(mounts));
+        prepare_namespaces(&mut spec)?;
+        leave_out_placement(&mut spec);
+        Ok(ContainerConfig {
+            id,
+            spec,
+            root: Root { source, access },
+            volumes,
+            mounts: Vec::new(),
+            files: Vec::new(),
+            empty_dirs: Vec::new(),
+            attach: true,
+            bundle: Some(path),
+        })
+    }
+}
+
+fn has_any(hooks: &Hooks) -> bool {
+    [
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ]
+    .into_iter()
+    .flatten()
+    .any(|list| !list.is_empty())
+}
+
+/// Bind mounts become volumes, the rest stays.
+fn split_mounts(all: &[Mount], bundle: &Path) -> (Vec<Volume>, Vec<Mount>) {
+    let (mut volumes, mut mounts) = (Vec::new(), Vec::new());
+    for mount in all {
+        let options = mount.options().as_deref().unwrap_or_default();
+        let has = |name: &str| options.iter().any(|option| option == name);
+        let is_bind = mount.typ().as_deref() == Some("bind") || has("bind") || has("rbind");
+        if !is_bind {
+            mounts.push(mount.clone());
+        } else if mount.destination() == Path::new(SHARED_MEMORY) {
+            mounts.push(shared_memory());
+        } else {
+            let source = mount.source().clone().unwrap_or_default();
+            volumes.push(Volume {
+                source: bundle.join(source),
+                destination: mount.destination().clone(),
+                access: if has("ro") {
+                    Access::ReadOnly
+                } else {
+                    Access::ReadWrite
+                },
+            });
+        }
+    }
+    (volumes, mounts)
+}
+
+fn shared_memory() -> Mount {
+    let mut mount = Mount::default();
+    let options = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"];
+    mount
+        .set_destination(SHARED_MEMORY.into())
+        .set_typ(Some("tmpfs".into()))
+        .set_source(Some("shm".into()))
+        .set_options(Some(options.map(str::to_owned).to_vec()));
+    mount
+}
+
+/// The network is the sandbox's; other namespaces are made in the guest.
+fn prepare_namespaces(spec: &mut Spec) -> Result<()> {
+    let Some(linux) = spec.linux_mut() else {
+        return Err(Error::Unsupported {
+            what: "a bundle without `linux`".into(),
+        });
+    };
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
+    for namespace in &mut namespaces {
+        match (namespace.typ(), namespace.path()) {
+            (LinuxNamespaceType::User, _) => {
+                return Err(Error::Unsupported {
+                    what: "a user namespace (`linux.namespaces`)".into(),
+                });
+            }
+            // The host's cgroups mean nothing in the guest.
+            (LinuxNamespaceType::Cgroup, Some(_)) => {
+                namespace.set_path(None);
+            }
+            (kind, Some(path)) => {
+                return Err(Error::Unsupported {
+                    what: format!("joining the {kind} namespace {}", path.display()),
+                });
+            }
+            (_, None) => {}
+        }
+    }
+    linux.set_namespaces(Some(namespaces));
+    Ok(())
+}
+
+/// Processors and memory nodes of the host mean nothing in the guest.
+fn leave_out_placement(spec: &mut Spec) {
+    let Some(linux) = spec.linux_mut() else {
+        return;
+    };
+    linux.set_intel_rdt(None);
+    if let Some(mut resources) = linux.resources().clone() {
+        if let Some(mut cpu) = resources.cpu().clone() {
+            cpu.set_cpus(None).set_mems(None);
+            resources.set_cpu(Some(cpu));
+        }
+        linux.set_resources(Some(resources));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::{HookBuilder, HooksBuilder, LinuxNamespaceBuilder, MountBuilder};
+
+    use super::*;
+
+    fn bundle(change: impl FnOnce(&mut Spec)) -> Bundle {
+        let mut spec = Spec::default();
+        change(&mut spec);
+        Bundle {
+            path: "/bundle".into(),
+            spec,
+        }
+    }
+
+    fn container(bundle: Bundle) -> Result<ContainerConfig> {
+        bundle.container(ContainerId::new("c1").unwrap())
+    }
+
+    fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
+        MountBuilder::default()
+            .destination(destination)
+            .typ(kind)
+            .source(source)
+            .options(options.iter().map(|&o| o.to_owned()).collect::<Vec<_>>())
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn what_names_the_host_is_taken_out_of_the_specification() {
+        let config = container(bundle(|spec| {
+            spec.set_mounts(Some(vec![
+                mount("/proc", "proc", "proc", &[]),
+                mount("/etc/hosts", "bind", "/run/hosts", &["rbind", "ro"]),
+                mount("/data", "none", "data", &["bind"]),
+                mount("/dev/shm", "bind", "/var/lib/shm", &["bind"]),
+            ]));
+            let namespace = |kind| LinuxNamespaceBuilder::default().typ(kind);
+            let namespaces = vec![
+                namespace(LinuxNamespaceType::Network)
+                    .path("/run/netns/x")
+                    .build()
+                    .unwrap(),
+                namespace(LinuxNamespaceType::Pid).build().unwrap(),
+            ];
+            let linux = spec.linux_mut().as_mut().unwrap();
+            linux.set_namespaces(Some(namespaces));
+        }))
+        .unwrap();
+        let volumes: Vec<_> = config
+            .volumes
+            .iter()
+            .map(|v| (v.source.to_str().unwrap(), v.access))
+            .collect();
+        assert_eq!(
+            volumes,
+            [
+                ("/run/hosts", Access::ReadOnly),
+                ("/bundle/data", Access::ReadWrite)
+            ]
+        );
+        let mounts = config.spec.mounts().as_ref().unwrap();
+        assert_eq!(mounts.len(), 2);
+        assert_eq!(mounts[1].typ().as_deref(), Some("tmpfs"));
+        let linux = config.spec.linux().as_ref().unwrap();
+        assert_eq!(linux.namespaces().as_ref().unwrap().len(), 1);
+        assert!(matches!(
+            config.root.source,
+            RootSource::Directory(path) if path.starts_with("/bundle")
+        ));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused_by_name() {
+        let refused = |change: fn(&mut Spec), what: &str| {
+            let error = container(bundle(change)).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+        };
+        refused(
+            |spec| {
+                let hook = HookBuilder::default().path("/bin/true").build().unwrap();
+                let hooks = HooksBuilder::default().poststop(vec![hook]);
+                spec.set_hooks(Some(hooks.build().unwrap()));
+            },
+            "hooks",
+        );
+        refused(
+            |spec| {
+                let joined = LinuxNamespaceBuilder::default()
+                    .typ(LinuxNamespaceType::Ipc)
+                    .path("/proc/7/ns/ipc")
+                    .build();
+                let linux = spec.linux_mut().as_mut().unwrap();
+                linux.set_namespaces(Some(vec![joined.unwrap()]));
+            },
+            "/proc/7/ns/ipc",
+        );
+        refused(|spec| _ = spec.set_process(None), "process");
+    }
+
+    #[test]
+    fn a_directory_without_a_config_is_named() {
+        let error = Bundle::open(Path::new("/nonexistent")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent"), "{error}");
+    }
+}
