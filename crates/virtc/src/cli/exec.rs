@@ -40,7 +40,7 @@ pub(crate) struct ExecArgs {
 
     /// A file with the process as the OCI specification describes it
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["env", "cwd", "user",
-        "additional_gids", "cap", "no_new_privs", "terminal", "command"])]
+        "additional_gids", "cap", "no_new_privs", "command"])]
     pub(crate) process: Option<PathBuf>,
 
     /// Do not wait for its end; a process of the host stands for it
@@ -52,7 +52,7 @@ pub(crate) struct ExecArgs {
     pub(crate) pid_file: Option<PathBuf>,
 
     /// A socket that gets its terminal
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(long, value_name = "SOCKET", requires = "detach")]
     pub(crate) console_socket: Option<PathBuf>,
 
     /// The container

@@ -10,7 +10,6 @@ use crate::stand_in::{self, Request, Task};
 /// Makes a container: starts its stand-in and waits until that has made it.
 pub(crate) fn create(global: &GlobalArgs, args: &CreateArgs) -> Done {
     let refused = [
-        (args.console_socket.is_some(), "--console-socket"),
         (args.preserve_fds > 0, "--preserve-fds"),
         (args.no_pivot, "--no-pivot"),
     ];
@@ -21,7 +20,12 @@ pub(crate) fn create(global: &GlobalArgs, args: &CreateArgs) -> Done {
     let bundle = std::fs::canonicalize(&args.bundle).map_err(|error| {
         Failure::plain(FAILED, &error).note(format!("--bundle {}", args.bundle.display()))
     })?;
-    let request = Request::new(id.to_string(), Task::Create { bundle }, global);
+    let request = Request::new(
+        id.to_string(),
+        Task::Create { bundle },
+        &args.console_socket,
+        global,
+    );
     let pid = stand_in::start(&request)?;
     if let Some(file) = &args.pid_file
         && let Err(failure) = stand_in::write_pid(file, pid)

@@ -15,18 +15,12 @@ use crate::output;
 use crate::stand_in::{self, Request, Task};
 
 pub(crate) fn exec(global: &GlobalArgs, args: &ExecArgs) -> Done {
-    if args.terminal && !std::io::stdin().is_terminal() {
+    if args.terminal && !args.detach && !std::io::stdin().is_terminal() {
         return Err(Failure::usage("-t needs a terminal on stdin"));
     }
     if args.command.is_empty() && args.process.is_none() {
         return Err(Failure::usage(
             "exec needs a command after the container's name",
-        ));
-    }
-    if args.console_socket.is_some() {
-        return Err(Failure::new(
-            EXEC_FAILED,
-            "--console-socket is not supported",
         ));
     }
     if args.detach {
@@ -43,22 +37,21 @@ fn detached(global: &GlobalArgs, args: &ExecArgs) -> Done {
     let runtime = runtime(global)?;
     let id = container(&args.id)?;
     let process = match &args.process {
-        Some(file) => described(file)?,
+        Some(file) => described(file, args.terminal)?,
         None => {
             let sandbox = runtime.find_container(&id)?;
             changed(runtime.container_process(&sandbox, &id)?, args)?
         }
     };
-    if process.terminal() == Some(true) {
-        return Err(Failure::new(
-            EXEC_FAILED,
-            "a terminal without --console-socket is not supported with --detach",
-        ));
-    }
     let task = Task::Enter {
         process: Box::new(process),
     };
-    let pid = stand_in::start(&Request::new(id.to_string(), task, global))?;
+    let pid = stand_in::start(&Request::new(
+        id.to_string(),
+        task,
+        &args.console_socket,
+        global,
+    ))?;
     if let Some(file) = &args.pid_file {
         stand_in::write_pid(file, pid)?;
     }
@@ -70,7 +63,7 @@ async fn run(runtime: &Runtime, args: &ExecArgs) -> Result<u8, Failure> {
     let signals = Signals::take().map_err(|error| Failure::plain(EXEC_FAILED, &error))?;
     let sandbox = runtime.fetch_sandbox(&runtime.find_container(&id)?).await?;
     let spec = match &args.process {
-        Some(file) => described(file)?,
+        Some(file) => described(file, args.terminal)?,
         None => changed(runtime.container_process(sandbox.id(), &id)?, args)?,
     };
     let terminal = spec.terminal() == Some(true);
@@ -119,11 +112,16 @@ fn exit_code(exit: &ProcessExit) -> u8 {
     }
 }
 
-fn described(file: &std::path::Path) -> Result<ProcessSpec, Failure> {
+/// The process of a file; engines say by a flag too that it is to have a terminal.
+fn described(file: &std::path::Path, terminal: bool) -> Result<ProcessSpec, Failure> {
     let named = |failure: Failure| failure.note(format!("--process {}", file.display()));
     let opened = File::open(file).map_err(|error| named(Failure::plain(USAGE, &error)))?;
-    serde_json::from_reader(BufReader::new(opened))
-        .map_err(|error| named(Failure::plain(USAGE, &error)))
+    let mut process: ProcessSpec = serde_json::from_reader(BufReader::new(opened))
+        .map_err(|error| named(Failure::plain(USAGE, &error)))?;
+    if terminal {
+        process.set_terminal(Some(true));
+    }
+    Ok(process)
 }
 
 /// The container's own process with what the flags say.

@@ -43,6 +43,8 @@ pub(crate) struct Joined<'a, J> {
     pub(crate) policy: SignalPolicy,
     pub(crate) first: Arc<AtomicU64>,
     raw: Option<RawTerminal>,
+    /// Whether the keys of a terminal can end it.
+    has_escape: bool,
 }
 
 impl<'a, J: Job> Joined<'a, J> {
@@ -66,14 +68,21 @@ impl<'a, J: Job> Joined<'a, J> {
             policy,
             first,
             raw: None,
+            has_escape: terminal,
         }
     }
 
-    /// A job whose virtc stands for it: every signal is the job's.
-    pub(crate) fn forwarding(job: J, limits: &'a vc_config::Limits, signals: Signals) -> Self {
+    /// A job whose virtc stands for it: every signal is the job's, and no key is for virtc.
+    pub(crate) fn forwarding(
+        job: J,
+        limits: &'a vc_config::Limits,
+        signals: Signals,
+        terminal: bool,
+    ) -> Self {
         Self {
-            policy: SignalPolicy::forwarding(),
-            ..Self::new(job, limits, signals, false, Arc::default())
+            policy: SignalPolicy::forwarding(terminal),
+            has_escape: false,
+            ..Self::new(job, limits, signals, terminal, Arc::default())
         }
     }
 
@@ -96,7 +105,7 @@ impl<'a, J: Job> Joined<'a, J> {
             sig = ending_signal(&mut self.signals) => return Ok(End::Ended(Some(sig))),
         }
         let started = "start the threads of the streams";
-        let (outputs, escape) = self.pump(terminal).map_err(system(started))?;
+        let (outputs, escape) = self.pump().map_err(system(started))?;
         let (end, exited) = self.wait(escape, timeout).await?;
         // Without its end, what the command still writes is nobody's.
         if exited && let Some(sig) = self.drain(outputs).await? {
@@ -110,7 +119,7 @@ impl<'a, J: Job> Joined<'a, J> {
         self.job.signal(Signal::KILL).await
     }
 
-    fn pump(&self, terminal: bool) -> io::Result<(Vec<Output>, oneshot::Receiver<()>)> {
+    fn pump(&self) -> io::Result<(Vec<Output>, oneshot::Receiver<()>)> {
         let streams = self.job.take_streams().ok_or(io::ErrorKind::NotConnected)?;
         let first = || Arc::clone(&self.first);
         let mut outputs = vec![pump::output(
@@ -122,7 +131,7 @@ impl<'a, J: Job> Joined<'a, J> {
         if let Some(stderr) = streams.stderr {
             outputs.push(pump::output("stderr", stderr, io::stderr(), first())?);
         }
-        Ok((outputs, pump::input(streams.stdin, terminal)?))
+        Ok((outputs, pump::input(streams.stdin, self.has_escape)?))
     }
 
     /// Waits for the command, and does what signals and the clock ask for meanwhile. Says too

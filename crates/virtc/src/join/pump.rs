@@ -95,18 +95,18 @@ pub(crate) fn output(
 }
 
 /// Copies the host's stdin to the command on a thread, for as long as both last. The answer is
-/// the escape of a terminal; none comes when stdin or the command ends.
+/// the escape of a terminal that has one; none comes when stdin or the command ends.
 ///
 /// # Errors
 ///
 /// When there can be no more threads.
-pub(crate) fn input(mut stream: Outgoing, terminal: bool) -> io::Result<oneshot::Receiver<()>> {
+pub(crate) fn input(mut stream: Outgoing, has_escape: bool) -> io::Result<oneshot::Receiver<()>> {
     let (escaped, escape) = oneshot::channel();
     thread::Builder::new()
         .name("stdin".to_owned())
         .spawn(move || {
             let mut stdin = Stdin;
-            if !terminal {
+            if !has_escape {
                 if let Err(error) = stream.copy_from(&mut stdin) {
                     tracing::debug!(%error, "stdin ended early");
                 }

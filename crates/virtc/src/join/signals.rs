@@ -45,11 +45,11 @@ impl SignalPolicy {
         }
     }
 
-    /// Every signal is the process's.
-    pub(crate) fn forwarding() -> Self {
+    /// Every signal is the process's; the size of a terminal is told it otherwise.
+    pub(crate) fn forwarding(terminal: bool) -> Self {
         Self {
             forwards_all: true,
-            ..Self::new(Duration::ZERO, Duration::ZERO, false)
+            ..Self::new(Duration::ZERO, Duration::ZERO, terminal)
         }
     }
 
@@ -57,7 +57,7 @@ impl SignalPolicy {
     pub(crate) fn decide(&mut self, signal: Sig, now: Instant) -> Action {
         let number = u8::try_from(signal as i32).unwrap_or(Signal::TERM.number());
         let forwarded = Signal::from_number(number).unwrap_or(Signal::TERM);
-        if self.forwards_all {
+        if self.forwards_all && !(self.terminal && signal == Sig::SIGWINCH) {
             return Action::Forward(forwarded);
         }
         match signal {

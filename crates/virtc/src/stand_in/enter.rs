@@ -5,7 +5,7 @@ use std::fs::File;
 use oci_spec::runtime::Process as ProcessSpec;
 use virtcontainers::{Process, Runtime};
 
-use super::{Report, Request};
+use super::{Report, Request, take_terminal};
 use crate::commands::{block_on, container, runtime};
 use crate::error::{EXEC_FAILED, FAILED, Failure};
 use crate::join::{Added, End, Joined, Signals, signal_code};
@@ -15,11 +15,11 @@ use crate::output;
 pub(super) fn enter(request: &Request, process: &ProcessSpec, report: File) -> u8 {
     let stood = block_on(async {
         match add(request, process).await {
-            Ok((runtime, process, signals)) => {
+            Ok((runtime, process, signals, terminal)) => {
                 if let Err(error) = Report::Created.send(report) {
                     tracing::debug!(%error, "nobody waits for the report");
                 }
-                stay(&runtime, process, signals).await
+                stay(&runtime, process, signals, terminal).await
             }
             Err(failure) => {
                 if let Err(error) = Report::Failed(failure.into()).send(report) {
@@ -35,19 +35,20 @@ pub(super) fn enter(request: &Request, process: &ProcessSpec, report: File) -> u
 async fn add(
     request: &Request,
     process: &ProcessSpec,
-) -> Result<(Runtime, Process, Signals), Failure> {
+) -> Result<(Runtime, Process, Signals, bool), Failure> {
     let runtime = runtime(&request.global())?;
     let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
     let id = container(&request.id)?;
     let sandbox = runtime.fetch_sandbox(&runtime.find_container(&id)?).await?;
+    let terminal = take_terminal(request, Some(process))?;
     let process = sandbox.enter_container(&id, process).await?;
-    Ok((runtime, process, signals))
+    Ok((runtime, process, signals, terminal))
 }
 
-async fn stay(runtime: &Runtime, process: Process, signals: Signals) -> u8 {
+async fn stay(runtime: &Runtime, process: Process, signals: Signals, terminal: bool) -> u8 {
     let limits = &runtime.config().limits;
-    let mut joined = Joined::forwarding(Added::new(process), limits, signals);
-    match joined.command(false, None).await {
+    let mut joined = Joined::forwarding(Added::new(process), limits, signals, terminal);
+    match joined.command(terminal, None).await {
         Ok(End::Exited(exit)) => {
             if let Some(text) = &exit.start_error {
                 output::error(text);

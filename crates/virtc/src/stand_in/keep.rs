@@ -9,7 +9,7 @@ use virtcontainers::{
     Bundle, Error, Runtime, RuntimeOptions, Sandbox, SandboxConfig, Scratch, VmConfig,
 };
 
-use super::{Report, Request};
+use super::{Report, Request, take_terminal};
 use crate::commands::{block_on, container, load, own_program};
 use crate::error::{FAILED, Failure};
 use crate::join::{End, Joined, Signals, Standing, signal_code};
@@ -36,6 +36,7 @@ struct Made {
     sandbox: Sandbox,
     container: ContainerId,
     signals: Signals,
+    terminal: bool,
 }
 
 async fn make(request: &Request, bundle: &Path) -> Result<Made, Failure> {
@@ -43,6 +44,8 @@ async fn make(request: &Request, bundle: &Path) -> Result<Made, Failure> {
     // Signals count from here on: they are the container's.
     let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
     let container = container(&request.id)?;
+    let bundle = Bundle::open(bundle)?;
+    let terminal = take_terminal(request, bundle.spec().process().as_ref())?;
     let config = sandbox_config(bundle, &container, &loaded.config)?;
     let runtime = Runtime::open(RuntimeOptions {
         config: loaded.config,
@@ -54,22 +57,15 @@ async fn make(request: &Request, bundle: &Path) -> Result<Made, Failure> {
         sandbox,
         container,
         signals,
+        terminal,
     })
 }
 
 fn sandbox_config(
-    bundle: &Path,
+    bundle: Bundle,
     container: &ContainerId,
     config: &vc_config::Config,
 ) -> Result<SandboxConfig, Failure> {
-    let bundle = Bundle::open(bundle)?;
-    let terminal = bundle.spec().process().as_ref().and_then(|p| p.terminal());
-    if terminal == Some(true) {
-        return Err(Error::Unsupported {
-            what: "`process.terminal` of a bundle".into(),
-        }
-        .into());
-    }
     let size = config.vm.size(&HostFacts::read()?);
     Ok(SandboxConfig {
         id: SandboxId::new(container.as_str()).map_err(Failure::usage)?,
@@ -95,6 +91,7 @@ async fn stay(made: Made, report: File) -> u8 {
         sandbox,
         container,
         signals,
+        terminal,
     } = made;
     if let Err(error) = Report::Created.send(report) {
         // Whoever asked for the container is gone, and nobody else knows of it.
@@ -109,8 +106,8 @@ async fn stay(made: Made, report: File) -> u8 {
         container: &container,
     };
     let limits = &runtime.config().limits;
-    let mut joined = Joined::forwarding(job, limits, signals);
-    let ended = joined.command(false, None).await;
+    let mut joined = Joined::forwarding(job, limits, signals, terminal);
+    let ended = joined.command(terminal, None).await;
     drop(joined);
     let (code, exit) = match ended {
         Ok(End::Exited(exit)) => {

@@ -4,6 +4,7 @@
 //! lives as long as the process: it carries the streams, forwards signals, and ends with the exit
 //! code. That of a container also keeps the sandbox's machine.
 
+mod console;
 mod enter;
 mod keep;
 mod report;
@@ -20,6 +21,8 @@ use std::process::{Command, ExitCode};
 
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
+
+use oci_spec::runtime::Process as ProcessSpec;
 
 use crate::commands::own_program;
 use crate::error::{FAILED, Failure};
@@ -104,6 +107,29 @@ pub(crate) fn run(request: i32, report: i32) -> Result<ExitCode, Box<dyn std::er
         }
     };
     Ok(ExitCode::from(code))
+}
+
+/// Takes the terminal that the process is to have, where it is to have one. Says whether it is.
+///
+/// # Errors
+///
+/// A terminal without a socket to give it to, or the other way round, and what the system says.
+fn take_terminal(request: &Request, process: Option<&ProcessSpec>) -> Result<bool, Failure> {
+    let terminal = process.and_then(ProcessSpec::terminal) == Some(true);
+    match (terminal, &request.console_socket) {
+        (true, Some(socket)) => console::take(socket)
+            .map(|()| true)
+            .map_err(|error| Failure::plain(FAILED, &error).note("--console-socket")),
+        (false, None) => Ok(false),
+        (true, None) => Err(Failure::new(
+            FAILED,
+            "the process is to have a terminal: --console-socket says who holds its other end",
+        )),
+        (false, Some(_)) => Err(Failure::new(
+            FAILED,
+            "--console-socket is given, and the process is to have no terminal",
+        )),
+    }
 }
 
 impl From<Failure> for report::Failed {

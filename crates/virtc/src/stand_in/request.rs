@@ -29,6 +29,8 @@ pub(crate) struct Request {
     /// The container.
     pub(crate) id: String,
     pub(crate) task: Task,
+    /// Who holds the other end of its terminal.
+    pub(crate) console_socket: Option<PathBuf>,
     config: Option<PathBuf>,
     root: Option<PathBuf>,
     log: Option<PathBuf>,
@@ -37,7 +39,12 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(id: String, task: Task, global: &GlobalArgs) -> Self {
+    pub(crate) fn new(
+        id: String,
+        task: Task,
+        console_socket: &Option<PathBuf>,
+        global: &GlobalArgs,
+    ) -> Self {
         let absolute = |path: &Option<PathBuf>| {
             let path = path.as_ref()?;
             Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()))
@@ -45,6 +52,7 @@ impl Request {
         Self {
             id,
             task,
+            console_socket: absolute(console_socket),
             config: absolute(&global.config),
             root: absolute(&global.root),
             log: absolute(&global.log),

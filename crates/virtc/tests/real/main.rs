@@ -40,7 +40,8 @@ fn busybox_root(host: &Host) -> std::path::PathBuf {
     std::fs::write(root.join("etc/marker"), "made by the test\n").unwrap();
     std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
     for name in [
-        "sh", "true", "echo", "cat", "ls", "id", "touch", "dd", "rm", "sleep", "stat",
+        "sh", "true", "echo", "cat", "ls", "id", "touch", "dd", "rm", "sleep", "stat", "stty",
+        "test",
     ] {
         std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
     }

@@ -136,6 +136,40 @@ fn podman_runs_a_command_with_its_streams_and_its_code() {
 }
 
 #[test]
+fn podman_gives_a_container_a_terminal() {
+    let host = host();
+    let podman = Podman::new(&host);
+    let script = "test -t 0 && test -t 1 && echo a terminal; read x; echo got $x";
+    let terminal = ["-t", "-i", "box", "/bin/sh", "-c", script];
+    let (code, out) = podman.run(&[&RUN[..], &terminal].concat(), "line\n");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("a terminal\r\n"), "{out:?}");
+    // What is typed is echoed, as by any terminal.
+    assert!(
+        out.contains("line\r\n") && out.ends_with("got line\r\n"),
+        "{out:?}"
+    );
+
+    let name = [
+        "--detach",
+        "--name",
+        "c1",
+        "--network",
+        "none",
+        "box",
+        "/bin/sleep",
+        "1000",
+    ];
+    podman.done(&[&["run"], &name[..]].concat());
+    let (code, out) = podman.run(
+        &["exec", "-t", "c1", "/bin/sh", "-c", "test -t 1 && echo yes"],
+        "",
+    );
+    assert_eq!((code, out.as_str()), (0, "yes\r\n"));
+    podman.done(&["rm", "--force", "--time", "0", "c1"]);
+}
+
+#[test]
 fn podman_manages_a_container_that_runs_in_the_background() {
     let host = host();
     let podman = Podman::new(&host);
