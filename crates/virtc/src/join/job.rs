@@ -24,19 +24,25 @@ pub(crate) trait Job {
     async fn cause_of(&self, error: Error) -> Error;
 }
 
-/// The command of a throw-away machine: what happens to it happens to the machine.
-pub(crate) struct Command<'a> {
+/// The first process of a container whose machine this process keeps.
+pub(crate) struct Kept<'a> {
     pub(crate) sandbox: &'a Sandbox,
     pub(crate) container: &'a ContainerId,
+    /// Whether it is the command of a throw-away machine: begun here, and what happens to virtc
+    /// happens to the machine. Otherwise others start it, and it is its container's.
+    pub(crate) throw_away: bool,
 }
 
-impl Job for Command<'_> {
+impl Job for Kept<'_> {
     fn take_streams(&self) -> Option<Streams> {
         self.sandbox.take_streams(self.container)
     }
 
     async fn start(&self) -> Result<(), Error> {
-        self.sandbox.start_container(self.container).await
+        match self.throw_away {
+            true => self.sandbox.start_container(self.container).await,
+            false => Ok(()),
+        }
     }
 
     async fn wait(&self) -> Result<ProcessExit, Error> {
@@ -53,52 +59,17 @@ impl Job for Command<'_> {
     }
 
     async fn suspend(&self) -> Result<(), Error> {
-        self.sandbox.pause().await
+        match self.throw_away {
+            true => self.sandbox.pause().await,
+            false => Ok(()),
+        }
     }
 
     async fn resume(&self) -> Result<(), Error> {
-        self.sandbox.resume().await
-    }
-
-    async fn cause_of(&self, error: Error) -> Error {
-        self.sandbox.cause_of(error).await
-    }
-}
-
-/// A container of the OCI command line, whose start is another process's doing.
-pub(crate) struct Standing<'a> {
-    pub(crate) sandbox: &'a Sandbox,
-    pub(crate) container: &'a ContainerId,
-}
-
-impl Job for Standing<'_> {
-    fn take_streams(&self) -> Option<Streams> {
-        self.sandbox.take_streams(self.container)
-    }
-
-    async fn start(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn wait(&self) -> Result<ProcessExit, Error> {
-        self.sandbox.wait_process(self.container).await
-    }
-
-    async fn signal(&self, signal: Signal) -> Result<(), Error> {
-        self.sandbox.signal_process(self.container, signal).await
-    }
-
-    async fn winsize(&self, rows: u16, columns: u16) -> Result<(), Error> {
-        let sandbox = self.sandbox;
-        sandbox.winsize_process(self.container, rows, columns).await
-    }
-
-    async fn suspend(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn resume(&self) -> Result<(), Error> {
-        Ok(())
+        match self.throw_away {
+            true => self.sandbox.resume().await,
+            false => Ok(()),
+        }
     }
 
     async fn cause_of(&self, error: Error) -> Error {

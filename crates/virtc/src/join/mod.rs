@@ -8,6 +8,6 @@ mod pump;
 mod signals;
 mod terminal;
 
-pub(crate) use job::{Added, Command, Standing};
+pub(crate) use job::{Added, Kept};
 pub(crate) use joined::{End, Joined, ending_signal, signal_code};
 pub(crate) use signals::Signals;

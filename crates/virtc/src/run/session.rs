@@ -11,7 +11,7 @@ use super::plan::{Caller, Plan};
 use super::progress::Progress;
 use crate::cli::RunArgs;
 use crate::error::{Failure, NOT_EXECUTABLE, NOT_FOUND, RUN_FAILED, TIMED_OUT};
-use crate::join::{Command, End, Joined, Signals, ending_signal, signal_code};
+use crate::join::{End, Joined, Kept, Signals, ending_signal, signal_code};
 use crate::output;
 
 /// Runs the plan, and gives the exit code.
@@ -42,9 +42,10 @@ pub(crate) async fn run(
     })?;
 
     let first = Arc::new(AtomicU64::new(0));
-    let job = Command {
+    let job = Kept {
         sandbox: &sandbox,
         container: &container,
+        throw_away: true,
     };
     let mut joined = Joined::new(job, limits, signals, terminal, Arc::clone(&first));
     let result = joined.command(terminal, timeout).await;

@@ -12,7 +12,7 @@ use virtcontainers::{
 use super::{Report, Request, take_terminal};
 use crate::commands::{block_on, container, load, own_program};
 use crate::error::{FAILED, Failure};
-use crate::join::{End, Joined, Signals, Standing, signal_code};
+use crate::join::{End, Joined, Kept, Signals, signal_code};
 
 /// Makes the sandbox, reports, and stays until the container has ended. Gives the exit code.
 pub(super) fn keep(request: &Request, bundle: &Path, report: File) -> u8 {
@@ -101,9 +101,10 @@ async fn stay(made: Made, report: File) -> u8 {
         }
         return FAILED;
     }
-    let job = Standing {
+    let job = Kept {
         sandbox: &sandbox,
         container: &container,
+        throw_away: false,
     };
     let limits = &runtime.config().limits;
     let mut joined = Joined::forwarding(job, limits, signals, terminal);
