@@ -7,7 +7,7 @@ use oci_spec::runtime::{Capability as OciCapability, LinuxCapabilities, Process 
 use vc_config::syntax::{Capability, EnvVar, UserPart, UserSpec};
 use virtcontainers::{FetchedSandbox, ProcessExit, Runtime};
 
-use super::{Done, block_on, container, runtime};
+use super::{Done, block_on, container, fetch, runtime};
 use crate::cli::{ExecArgs, GlobalArgs};
 use crate::error::{EXEC_FAILED, Failure, NOT_EXECUTABLE, NOT_FOUND, USAGE};
 use crate::join::{Added, End, Joined, Signals, signal_code};
@@ -61,7 +61,7 @@ fn detached(global: &GlobalArgs, args: &ExecArgs) -> Done {
 async fn run(runtime: &Runtime, args: &ExecArgs) -> Result<u8, Failure> {
     let id = container(&args.id)?;
     let signals = Signals::take().map_err(|error| Failure::plain(EXEC_FAILED, &error))?;
-    let sandbox = runtime.fetch_sandbox(&runtime.find_container(&id)?).await?;
+    let sandbox = fetch(runtime, &id).await?;
     let spec = match &args.process {
         Some(file) => described(file, args.terminal)?,
         None => changed(runtime.container_process(sandbox.id(), &id)?, args)?,

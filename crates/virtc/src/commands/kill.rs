@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use vc_types::Signal;
 
-use super::{Done, block_on, container, runtime};
+use super::{Done, block_on, container, fetch, runtime};
 use crate::cli::{GlobalArgs, KillArgs};
 use crate::error::Failure;
 
@@ -11,8 +11,10 @@ pub(crate) fn kill(global: &GlobalArgs, args: &KillArgs) -> Done {
     let runtime = runtime(global)?;
     let id = container(&args.id)?;
     block_on(async {
-        let sandbox = runtime.fetch_sandbox(&runtime.find_container(&id)?).await?;
-        sandbox.kill_container(&id, signal, args.all).await
+        fetch(&runtime, &id)
+            .await?
+            .kill_container(&id, signal, args.all)
+            .await
     })??;
     Ok(ExitCode::SUCCESS)
 }

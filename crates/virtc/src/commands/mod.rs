@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use vc_config::{Loaded, Sources};
 use vc_types::ContainerId;
-use virtcontainers::{Runtime, RuntimeOptions};
+use virtcontainers::{FetchedSandbox, Runtime, RuntimeOptions};
 
 use crate::cli::GlobalArgs;
 use crate::error::{FAILED, Failure};
@@ -65,6 +65,19 @@ pub(crate) fn runtime(global: &GlobalArgs) -> Result<Runtime, Failure> {
 /// Wrong usage, for what cannot be a name.
 pub(crate) fn container(name: &str) -> Result<ContainerId, Failure> {
     ContainerId::new(name).map_err(Failure::usage)
+}
+
+/// Fetches the sandbox that has the container.
+///
+/// # Errors
+///
+/// As [`Runtime::find_container`] and [`Runtime::fetch_sandbox`].
+pub(crate) async fn fetch(
+    runtime: &Runtime,
+    container: &ContainerId,
+) -> Result<FetchedSandbox, virtcontainers::Error> {
+    let sandbox = runtime.find_container(container)?;
+    runtime.fetch_sandbox(&sandbox).await
 }
 
 /// Runs what waits for a guest, on this thread.

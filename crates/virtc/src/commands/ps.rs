@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use super::{Done, block_on, container, runtime};
+use super::{Done, block_on, container, fetch, runtime};
 use crate::cli::{GlobalArgs, PsArgs};
 use crate::error::Failure;
 use crate::output;
@@ -11,8 +11,10 @@ pub(crate) fn ps(global: &GlobalArgs, args: &PsArgs) -> Done {
     let runtime = runtime(global)?;
     let id = container(&args.id)?;
     let processes = block_on(async {
-        let sandbox = runtime.fetch_sandbox(&runtime.find_container(&id)?).await?;
-        sandbox.process_list_container(&id).await
+        fetch(&runtime, &id)
+            .await?
+            .process_list_container(&id)
+            .await
     })?
     .map_err(Failure::from)?;
     let rows: Vec<_> = processes

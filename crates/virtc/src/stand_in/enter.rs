@@ -6,7 +6,7 @@ use oci_spec::runtime::Process as ProcessSpec;
 use virtcontainers::{Process, Runtime};
 
 use super::{Report, Request, take_terminal};
-use crate::commands::{block_on, container, runtime};
+use crate::commands::{block_on, container, fetch, runtime};
 use crate::error::{EXEC_FAILED, FAILED, Failure};
 use crate::join::{Added, End, Joined, Signals, signal_code};
 use crate::output;
@@ -39,7 +39,7 @@ async fn add(
     let runtime = runtime(&request.global())?;
     let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
     let id = container(&request.id)?;
-    let sandbox = runtime.fetch_sandbox(&runtime.find_container(&id)?).await?;
+    let sandbox = fetch(&runtime, &id).await?;
     let terminal = take_terminal(request, Some(process))?;
     let process = sandbox.enter_container(&id, process).await?;
     Ok((runtime, process, signals, terminal))
