@@ -74,7 +74,7 @@ bench: dist guest
 		cargo run --quiet --release -p xtask -- bench --virtc $(DIST)/virtc $(BENCH_FLAGS)
 
 conformance:
-	@echo 'conformance: there is no OCI command line to test yet'; exit 1
+	@echo 'conformance: the OCI command line is not far enough for a suite (docs/oci.md)'; exit 1
 
 # Program, device process and guest.
 install: build dist guest

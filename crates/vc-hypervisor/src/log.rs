@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 /// What a guest's console says when the guest ends by a fault, the most telling first.
 const LAST_WORDS: [&str; 2] = ["virtc-agent: fatal:", "Kernel panic - not syncing"];
 
-/// Bytes at the end of a log that [`last_lines`] looks at.
+/// Bytes at the end of a log that are looked at for an error message.
 const TAIL_BYTES: u64 = 16 << 10;
 
 /// Characters of one line that are shown.
@@ -185,6 +185,17 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let log = BoundedLog::new(file.try_clone().unwrap(), bytes_max).unwrap();
         (file, log)
+    }
+
+    #[test]
+    fn what_tells_of_the_end_is_quoted_from_where_it_begins() {
+        let (file, mut log) = log(4096);
+        log.append(b"one\ntwo\nthree\n").unwrap();
+        assert_eq!(telling_lines(&file, 2).unwrap(), ["two", "three"]);
+        log.append(b"[1] Kernel panic - not syncing: x\ntrace\ntrace\n")
+            .unwrap();
+        let told = telling_lines(&file, 2).unwrap();
+        assert_eq!(told, ["[1] Kernel panic - not syncing: x", "trace"]);
     }
 
     #[test]

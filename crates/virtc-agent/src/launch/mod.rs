@@ -2,9 +2,9 @@
 //! never forks without an exec.
 //!
 //! The agent starts itself again ([`child`]) with the container's standard streams, a pipe for the
-//! report, a pipe for the start and one for the filter of system calls. The child builds the container with `libcontainer`, which
-//! clones its first process as the agent's child (so the agent waits for it), reports the pid and
-//! ends. The start pipe is held by the container's process alone then, and closes when its
+//! report, one for the start and one for the filter of system calls. The child builds the
+//! container with `libcontainer`, which clones its first process as the agent's child (so the
+//! agent waits for it), reports the pid and ends. The start pipe is held by the container's process alone then, and closes when its
 //! `execve` succeeds, or carries why it did not.
 
 mod child;

@@ -80,7 +80,7 @@ pub(crate) enum Command {
     /// Run another process in a running container: `virtc exec FLAGS ID COMMAND`
     Exec(Box<ExecArgs>),
     /// Show the processes of a container, as its guest knows them
-    Ps(PsArgs),
+    Ps(IdArgs),
     /// Send a signal to a container
     Kill(KillArgs),
     /// Show the state of a container
@@ -138,13 +138,6 @@ pub(crate) struct ListArgs {
 /// A command with nothing but the container that it is about.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct IdArgs {
-    /// The container
-    #[arg(value_name = "ID")]
-    pub(crate) id: String,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct PsArgs {
     /// The container
     #[arg(value_name = "ID")]
     pub(crate) id: String,

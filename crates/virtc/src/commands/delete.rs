@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use vc_types::ContainerState;
+use vc_types::{ContainerState, SandboxId};
 use virtcontainers::{Error, Runtime, View};
 
 use super::{Done, container, runtime};
@@ -25,7 +25,7 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
         Ok(sandbox) => sandbox,
         // A sandbox whose state cannot be read has its name alone.
         Err(Error::UnknownContainer { .. }) => {
-            let sandbox = vc_types::SandboxId::new(name).map_err(Failure::usage)?;
+            let sandbox = SandboxId::new(name).map_err(Failure::usage)?;
             return match runtime.delete_sandbox(&sandbox, force) {
                 // Nothing is what force asks for, as other runtimes have it.
                 Err(error) if force && error.is_not_found() => Ok(()),

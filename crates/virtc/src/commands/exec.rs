@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use oci_spec::runtime::{Capability as OciCapability, LinuxCapabilities, Process as ProcessSpec};
 use vc_config::syntax::{Capability, EnvVar, UserPart, UserSpec};
-use virtcontainers::{FetchedSandbox, ProcessExit, Runtime};
+use virtcontainers::{FetchedSandbox, Runtime};
 
 use super::{Done, block_on, container, fetch, runtime};
 use crate::cli::{ExecArgs, GlobalArgs};
-use crate::error::{EXEC_FAILED, Failure, NOT_EXECUTABLE, NOT_FOUND, USAGE};
-use crate::join::{Added, End, Joined, Signals, signal_code};
+use crate::error::{EXEC_FAILED, Failure, USAGE};
+use crate::join::{Added, End, Joined, Signals, exit_code, signal_code};
 use crate::output;
 use crate::stand_in::{self, Request, Task};
 
@@ -86,9 +86,14 @@ async fn joined(
 ) -> Result<u8, Failure> {
     let limits = &runtime.config().limits;
     let mut joined = Joined::new(job, limits, signals, terminal, Arc::default());
-    let ended = joined.command(terminal, None).await?;
+    let ended = joined.command(None).await?;
     Ok(match ended {
-        End::Exited(exit) => exit_code(&exit),
+        End::Exited(exit) => {
+            if let Some(text) = &exit.start_error {
+                output::error(text);
+            }
+            exit_code(&exit)
+        }
         // There is no time limit.
         End::TimedOut => EXEC_FAILED,
         End::Ended(signal) => {
@@ -99,17 +104,6 @@ async fn joined(
             signal_code(signal)
         }
     })
-}
-
-fn exit_code(exit: &ProcessExit) -> u8 {
-    if let Some(text) = &exit.start_error {
-        output::error(text);
-    }
-    match (&exit.start_error, exit.status.shell_code()) {
-        (Some(_), code @ (NOT_FOUND | NOT_EXECUTABLE)) => code,
-        (Some(_), _) => NOT_EXECUTABLE,
-        (None, code) => code,
-    }
 }
 
 /// The process of a file; engines say by a flag too that it is to have a terminal.

@@ -1,6 +1,6 @@
-//! What virtc starts itself as: the launcher step, the vsock device process, and stand-ins. It is dispatched
-//! before arguments are parsed, a runtime is made or a log is begun: these processes are many,
-//! and small.
+//! What virtc starts itself as: the launcher step, the vsock device process, and stand-ins. It is
+//! dispatched before arguments are parsed, a runtime is made or a log is begun: these processes
+//! are many, and small.
 
 use std::process::ExitCode;
 

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use virtcontainers::{Listed, View};
 
-use super::{Done, runtime};
+use super::{Done, oci_status, runtime};
 use crate::cli::{GlobalArgs, ListArgs, OutputFormat};
 use crate::output;
 
@@ -92,7 +92,9 @@ fn rows(listed: Listed) -> Vec<Row> {
             // What happens to the sandbox says more than the container's own state.
             let status = match &view.activity {
                 Some(_) => view.status(),
-                None => seen.map_or_else(|| view.status(), |seen| seen.state.name().to_owned()),
+                None => {
+                    seen.map_or_else(|| view.status(), |seen| oci_status(seen.state).to_owned())
+                }
             };
             Row {
                 id: id.to_string(),

@@ -20,7 +20,7 @@ pub(crate) mod version;
 use std::path::PathBuf;
 
 use vc_config::{Loaded, Sources};
-use vc_types::ContainerId;
+use vc_types::{ContainerId, ContainerState};
 use virtcontainers::{FetchedSandbox, Runtime, RuntimeOptions};
 
 use crate::cli::GlobalArgs;
@@ -65,6 +65,14 @@ pub(crate) fn runtime(global: &GlobalArgs) -> Result<Runtime, Failure> {
 /// Wrong usage, for what cannot be a name.
 pub(crate) fn container(name: &str) -> Result<ContainerId, Failure> {
     ContainerId::new(name).map_err(Failure::usage)
+}
+
+/// The OCI specification's word for a container's state.
+pub(crate) fn oci_status(state: ContainerState) -> &'static str {
+    match state {
+        ContainerState::Ready => "created",
+        state => state.name(),
+    }
 }
 
 /// Fetches the sandbox that has the container.

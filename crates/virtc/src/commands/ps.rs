@@ -1,13 +1,13 @@
 use std::process::ExitCode;
 
 use super::{Done, block_on, container, fetch, runtime};
-use crate::cli::{GlobalArgs, PsArgs};
+use crate::cli::{GlobalArgs, IdArgs};
 use crate::error::Failure;
 use crate::output;
 
 /// The processes of a container. The numbers are the guest's: on the host there are no such
 /// processes.
-pub(crate) fn ps(global: &GlobalArgs, args: &PsArgs) -> Done {
+pub(crate) fn ps(global: &GlobalArgs, args: &IdArgs) -> Done {
     let runtime = runtime(global)?;
     let id = container(&args.id)?;
     let processes = block_on(async {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use vc_types::ContainerState;
 use virtcontainers::View;
 
-use super::{Done, container, runtime};
+use super::{Done, container, oci_status, runtime};
 use crate::cli::{GlobalArgs, IdArgs};
 use crate::output;
 
@@ -54,12 +54,4 @@ pub(crate) fn state(global: &GlobalArgs, args: &IdArgs) -> Done {
         exit_code: seen.exit.as_ref().map(|exit| exit.shell_code()),
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The specification's word for it.
-fn oci_status(state: ContainerState) -> &'static str {
-    match state {
-        ContainerState::Ready => "created",
-        state => state.name(),
-    }
 }

@@ -15,6 +15,7 @@ use super::job::Job;
 use super::pump::{self, Output};
 use super::signals::{Action, SignalPolicy, Signals, ends_programs};
 use super::terminal::{self, RawTerminal};
+use crate::error::{NOT_EXECUTABLE, NOT_FOUND};
 
 /// Calls to the guest that wait for the one before. More than a person types in a second.
 const CALLS_MAX: usize = 32;
@@ -37,11 +38,12 @@ enum Call {
 
 /// A command, joined with what virtc has of the host.
 pub(crate) struct Joined<'a, J> {
-    pub(crate) job: J,
-    pub(crate) limits: &'a vc_config::Limits,
-    pub(crate) signals: Signals,
-    pub(crate) policy: SignalPolicy,
-    pub(crate) first: Arc<AtomicU64>,
+    job: J,
+    limits: &'a vc_config::Limits,
+    signals: Signals,
+    policy: SignalPolicy,
+    terminal: bool,
+    first: Arc<AtomicU64>,
     raw: Option<RawTerminal>,
     /// Whether the keys of a terminal can end it.
     has_escape: bool,
@@ -66,6 +68,7 @@ impl<'a, J: Job> Joined<'a, J> {
             limits,
             signals,
             policy,
+            terminal,
             first,
             raw: None,
             has_escape: terminal,
@@ -87,16 +90,12 @@ impl<'a, J: Job> Joined<'a, J> {
     }
 
     /// Starts the command and stays with it until every byte is where it belongs.
-    pub(crate) async fn command(
-        &mut self,
-        terminal: bool,
-        timeout: Option<Duration>,
-    ) -> Result<End, Error> {
+    pub(crate) async fn command(&mut self, timeout: Option<Duration>) -> Result<End, Error> {
         let system = |attempt: &str| {
             let attempt = attempt.to_owned();
             move |source| Error::System { attempt, source }
         };
-        if terminal {
+        if self.terminal {
             self.raw = Some(RawTerminal::enter().map_err(system("make the terminal raw"))?);
             resize(&self.job).await;
         }
@@ -254,6 +253,15 @@ pub(crate) async fn ending_signal(signals: &mut Signals) -> Sig {
             sig if ends_programs(sig) => return sig,
             _ => {}
         }
+    }
+}
+
+/// The exit code of a process of the guest, as its parent on the host would have it.
+pub(crate) fn exit_code(exit: &ProcessExit) -> u8 {
+    match (&exit.start_error, exit.status.shell_code()) {
+        (Some(_), code @ (NOT_FOUND | NOT_EXECUTABLE)) => code,
+        (Some(_), _) => NOT_EXECUTABLE,
+        (None, code) => code,
     }
 }
 

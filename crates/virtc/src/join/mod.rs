@@ -9,5 +9,5 @@ mod signals;
 mod terminal;
 
 pub(crate) use job::{Added, Kept};
-pub(crate) use joined::{End, Joined, ending_signal, signal_code};
+pub(crate) use joined::{End, Joined, ending_signal, exit_code, signal_code};
 pub(crate) use signals::Signals;

@@ -10,8 +10,8 @@ use super::not_found::hidden_command;
 use super::plan::{Caller, Plan};
 use super::progress::Progress;
 use crate::cli::RunArgs;
-use crate::error::{Failure, NOT_EXECUTABLE, NOT_FOUND, RUN_FAILED, TIMED_OUT};
-use crate::join::{End, Joined, Kept, Signals, ending_signal, signal_code};
+use crate::error::{Failure, RUN_FAILED, TIMED_OUT};
+use crate::join::{End, Joined, Kept, Signals, ending_signal, exit_code, signal_code};
 use crate::output;
 
 /// Runs the plan, and gives the exit code.
@@ -48,7 +48,7 @@ pub(crate) async fn run(
         throw_away: true,
     };
     let mut joined = Joined::new(job, limits, signals, terminal, Arc::clone(&first));
-    let result = joined.command(terminal, timeout).await;
+    let result = joined.command(timeout).await;
     // The terminal is the user's again before anything is said.
     drop(joined);
 
@@ -114,14 +114,6 @@ async fn finish(
         }
     };
     sandbox.keep(container, exit).await
-}
-
-fn exit_code(exit: &ProcessExit) -> u8 {
-    match (&exit.start_error, &exit.status) {
-        (Some(_), ExitStatus::Code(code @ (NOT_FOUND | NOT_EXECUTABLE))) => *code,
-        (Some(_), _) => NOT_EXECUTABLE,
-        (None, status) => status.shell_code(),
-    }
 }
 
 /// Says what the exit code alone does not.

@@ -8,7 +8,7 @@ use virtcontainers::{Process, Runtime};
 use super::{Report, Request, take_terminal};
 use crate::commands::{block_on, container, fetch, runtime};
 use crate::error::{EXEC_FAILED, FAILED, Failure};
-use crate::join::{Added, End, Joined, Signals, signal_code};
+use crate::join::{Added, End, Joined, Signals, exit_code, signal_code};
 use crate::output;
 
 /// Adds the process, reports, and stays until it has ended. Gives the exit code.
@@ -48,12 +48,12 @@ async fn add(
 async fn stay(runtime: &Runtime, process: Process, signals: Signals, terminal: bool) -> u8 {
     let limits = &runtime.config().limits;
     let mut joined = Joined::forwarding(Added::new(process), limits, signals, terminal);
-    match joined.command(terminal, None).await {
+    match joined.command(None).await {
         Ok(End::Exited(exit)) => {
             if let Some(text) = &exit.start_error {
                 output::error(text);
             }
-            exit.status.shell_code()
+            exit_code(&exit)
         }
         Ok(End::Ended(signal)) => signal_code(signal),
         Ok(End::TimedOut) => EXEC_FAILED,

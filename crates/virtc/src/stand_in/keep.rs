@@ -12,7 +12,7 @@ use virtcontainers::{
 use super::{Report, Request, take_terminal};
 use crate::commands::{block_on, container, load, own_program};
 use crate::error::{FAILED, Failure};
-use crate::join::{End, Joined, Kept, Signals, signal_code};
+use crate::join::{End, Joined, Kept, Signals, exit_code, signal_code};
 
 /// Makes the sandbox, reports, and stays until the container has ended. Gives the exit code.
 pub(super) fn keep(request: &Request, bundle: &Path, report: File) -> u8 {
@@ -108,14 +108,14 @@ async fn stay(made: Made, report: File) -> u8 {
     };
     let limits = &runtime.config().limits;
     let mut joined = Joined::forwarding(job, limits, signals, terminal);
-    let ended = joined.command(terminal, None).await;
+    let ended = joined.command(None).await;
     drop(joined);
     let (code, exit) = match ended {
         Ok(End::Exited(exit)) => {
             if let Some(text) = &exit.start_error {
                 crate::output::error(text);
             }
-            (exit.status.shell_code(), exit.status)
+            (exit_code(&exit), exit.status)
         }
         Ok(End::TimedOut) => (FAILED, lost(EndReason::TimedOut)),
         Ok(End::Ended(signal)) => (signal_code(signal), lost(EndReason::Requested)),

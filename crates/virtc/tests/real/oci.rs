@@ -136,6 +136,12 @@ fn a_container_goes_the_whole_way_and_leaves_nothing() {
     assert_eq!(state["pid"], container.pid.as_raw_nonzero().get());
     assert_eq!(state["bundle"], container.directory.to_str().unwrap());
     assert_eq!(container.out(), "");
+    let list = host.virtc(["list", "-f", "json"]).expect_code(0).out();
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(
+        (&list[0]["id"], &list[0]["status"]),
+        (&json!("c1"), &json!("created"))
+    );
 
     host.virtc(["start", "c1"]).expect_code(0);
     let state = container.ended();

@@ -92,8 +92,10 @@ impl Bundle {
     }
 }
 
+#[allow(deprecated, reason = "docker still gives prestart hooks")]
 fn has_any(hooks: &Hooks) -> bool {
     [
+        hooks.prestart(),
         hooks.create_runtime(),
         hooks.create_container(),
         hooks.start_container(),
