@@ -41,6 +41,19 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The mount tree of a running process could not be changed.
+    #[error("cannot change what {name} sees: {step}, {object}")]
+    TreeChange {
+        /// The process.
+        name: String,
+        /// Which step.
+        step: Step,
+        /// What it was working on.
+        object: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// Talking to the launcher step failed.
     #[error("cannot start {name}: the launcher step does not talk as expected")]
     Transfer {
@@ -137,6 +150,10 @@ pub enum Step {
     Namespaces,
     /// The mount tree is built and becomes the root.
     MountTree,
+    /// The mount namespace of a running process is entered.
+    EnterNamespace,
+    /// Something is taken out of a running process's mount tree.
+    Unmount,
     /// Resource limits.
     Limits,
     /// Groups and user.
@@ -167,6 +184,8 @@ impl fmt::Display for Step {
             Self::MountSources => "taking a mount's source",
             Self::Namespaces => "making namespaces",
             Self::MountTree => "building the mount tree",
+            Self::EnterNamespace => "entering its mount namespace",
+            Self::Unmount => "unmounting",
             Self::Limits => "setting resource limits",
             Self::User => "changing the user",
             Self::Capabilities => "setting capabilities",

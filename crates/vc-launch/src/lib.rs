@@ -14,6 +14,9 @@
 //! A step that fails is reported with its name, the object and the system's error; the answer
 //! comes back as a [`LaunchedProcess`], a guard that kills and reaps what it holds.
 //!
+//! What a running process sees is changed by [`TreeChange`], in a step of the same kind
+//! ([`internal_change_tree`]).
+//!
 //! What is deliberately not here: what a sandbox, a VMM or a share is, and any retry.
 
 mod error;
@@ -25,6 +28,7 @@ mod socket_pair;
 mod spec;
 mod step;
 mod sys;
+mod tree_change;
 mod wire;
 
 pub use error::{Error, Result, Step};
@@ -36,5 +40,6 @@ pub use socket_pair::SocketPair;
 pub use spec::{
     Capability, DescriptorUse, LaunchSpec, Namespaces, PassedFd, Program, ResourceLimit, User,
 };
-pub use step::internal_launch;
+pub use step::{internal_change_tree, internal_launch};
 pub use sys::inherited_descriptor;
+pub use tree_change::{Addition, TREE_CHANGE_LIMIT, TreeChange};

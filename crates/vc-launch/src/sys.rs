@@ -25,6 +25,25 @@ pub(crate) fn set_mount_attributes(
         propagation: libc::MS_PRIVATE,
         user_namespace: 0,
     };
+    change_mount(fd, &attributes, recursive)
+}
+
+/// Lets the mount at `fd` be written.
+pub(crate) fn make_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = MountAttributes {
+        set: 0,
+        clear: libc::MOUNT_ATTR_RDONLY,
+        propagation: 0,
+        user_namespace: 0,
+    };
+    change_mount(fd, &attributes, false)
+}
+
+fn change_mount(
+    fd: BorrowedFd<'_>,
+    attributes: &MountAttributes,
+    recursive: bool,
+) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let empty: &CStr = c"";
     // SAFETY: the path is a C string and the structure is the kernel's of the size that is
@@ -35,7 +54,7 @@ pub(crate) fn set_mount_attributes(
             fd.as_raw_fd(),
             empty.as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<MountAttributes>(),
         )
     };

@@ -13,6 +13,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Step;
@@ -49,7 +50,7 @@ pub(crate) struct Failure {
 
 pub(crate) fn send_order(
     mut socket: &UnixStream,
-    order: &Order,
+    order: &impl Serialize,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let text = serde_json::to_vec(order)?;
@@ -78,7 +79,18 @@ pub(crate) fn send_order(
     socket.write_all(&text)
 }
 
-pub(crate) fn receive_order(mut socket: &UnixStream) -> io::Result<(Order, Vec<OwnedFd>)> {
+pub(crate) fn receive_order(socket: &UnixStream) -> io::Result<(Order, Vec<OwnedFd>)> {
+    let (order, descriptors) = receive::<Order>(socket)?;
+    if order.uses.len() != descriptors.len() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((order, descriptors))
+}
+
+/// Receives what [`send_order`] sent.
+pub(crate) fn receive<T: DeserializeOwned>(
+    mut socket: &UnixStream,
+) -> io::Result<(T, Vec<OwnedFd>)> {
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -103,11 +115,7 @@ pub(crate) fn receive_order(mut socket: &UnixStream) -> io::Result<(Order, Vec<O
     }
     let mut text = vec![0; length];
     socket.read_exact(&mut text)?;
-    let order: Order = serde_json::from_slice(&text)?;
-    if order.uses.len() != descriptors.len() {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    Ok((order, descriptors))
+    Ok((serde_json::from_slice(&text)?, descriptors))
 }
 
 /// What the bytes of an answer mean once the stream has ended.

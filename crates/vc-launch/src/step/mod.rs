@@ -1,5 +1,6 @@
 //! The new process on its way to the program. It is alone: no thread, no runtime.
 
+mod change;
 mod descriptors;
 mod execute;
 mod rights;
@@ -13,6 +14,7 @@ use std::os::unix::net::UnixStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal, setsid};
 
+pub use self::change::internal_change_tree;
 use self::descriptors::{Descriptors, take_socket};
 use crate::error::Step;
 use crate::wire::{ABOUT_TO_EXEC, Failure, Order, receive_order};

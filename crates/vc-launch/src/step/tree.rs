@@ -19,7 +19,7 @@ use crate::mount_tree::{MountTree, TreeEntry, TreeNode};
 use crate::sys::set_mount_attributes;
 
 /// No mount of a tree gives rights by set-id bits or device files.
-const ALWAYS: MountAttrFlags =
+pub(super) const ALWAYS: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Copies of the mounts that the tree binds, not attached anywhere yet.
@@ -49,11 +49,11 @@ impl Sources {
                     } else {
                         ALWAYS
                     };
-                    copy_mount(source.as_fd(), "", *recursive, attributes, entry)?
+                    copy_mount(source.as_fd(), "", *recursive, attributes, &entry.at)?
                 }
                 TreeNode::OwnDescriptors => {
                     let attributes = ALWAYS | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-                    copy_mount(CWD, "/proc/self/fd", false, attributes, entry)?
+                    copy_mount(CWD, "/proc/self/fd", false, attributes, &entry.at)?
                 }
                 _ => continue,
             };
@@ -63,14 +63,15 @@ impl Sources {
     }
 }
 
-fn copy_mount(
+/// A copy of a mount that is not attached anywhere, with these attributes.
+pub(super) fn copy_mount(
     from: BorrowedFd<'_>,
     path: &str,
     recursive: bool,
     attributes: MountAttrFlags,
-    entry: &TreeEntry,
+    at: &str,
 ) -> StepResult<OwnedFd> {
-    let at = || entry.at.clone();
+    let at = || at.to_owned();
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_EMPTY_PATH, path.is_empty());
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
@@ -113,7 +114,7 @@ fn new_tmpfs(bytes: u64, mode: RawMode) -> Result<OwnedFd, Errno> {
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, ALWAYS)
 }
 
-fn attach(mount: BorrowedFd<'_>, at: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {
+pub(super) fn attach(mount: BorrowedFd<'_>, at: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {
     let mut flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     flags.set(MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH, path.is_empty());
     move_mount(mount, "", at, path, flags)
@@ -230,7 +231,7 @@ impl Builder {
 }
 
 /// Opens `name` below `parent`, which is one name and never a link.
-fn open_in(parent: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn open_in(parent: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let mode = if flags.contains(OFlags::CREATE) {
         Mode::from_raw_mode(0o600)
     } else {

@@ -9,6 +9,7 @@
     reason = "tests, and the output of a test program"
 )]
 
+mod change;
 mod failures;
 mod lifetime;
 mod probe;
@@ -100,6 +101,14 @@ const TESTS: &[Test] = &[
         tree::a_tree_leaves_no_mount_on_the_host,
     ),
     ("namespaces_are_new", tree::namespaces_are_new),
+    (
+        "a_running_process_gets_and_loses_mounts",
+        change::a_running_process_gets_and_loses_mounts,
+    ),
+    (
+        "a_change_that_fails_says_where",
+        change::a_change_that_fails_says_where,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -110,6 +119,10 @@ fn main() -> ExitCode {
             let error = vc_launch::internal_launch().unwrap_err();
             ExitCode::from(u8::try_from(error.raw_os_error().unwrap_or(1)).unwrap_or(1))
         }
+        ["internal", "change-tree"] => match vc_launch::internal_change_tree() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
         ["probe", rest @ ..] => probe::run(rest),
         ["parent"] => lifetime::parent(),
         // What a program that is no launcher step does.
