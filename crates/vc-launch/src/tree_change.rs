@@ -86,15 +86,13 @@ impl TreeChange {
         descriptors.extend(sources.iter().map(AsFd::as_fd));
         send_order(&ours, &ChangeOrder { add, remove }, &descriptors).map_err(transfer)?;
         match answer(ours).map_err(transfer)? {
-            Some(answer) if answer.is_empty() => {
-                match process.wait_timeout(TREE_CHANGE_LIMIT)? {
-                    Some(ProcessEnd::Code(0)) => Ok(()),
-                    end => Err(Error::EndedEarly {
-                        name: name.into(),
-                        end: end.map_or_else(|| "it still runs".into(), |end| end.to_string()),
-                    }),
-                }
-            }
+            Some(answer) if answer.is_empty() => match process.wait_timeout(TREE_CHANGE_LIMIT)? {
+                Some(ProcessEnd::Code(0)) => Ok(()),
+                end => Err(Error::EndedEarly {
+                    name: name.into(),
+                    end: end.map_or_else(|| "it still runs".into(), |end| end.to_string()),
+                }),
+            },
             Some(answer) => {
                 let failure: Failure = serde_json::from_slice(&answer)
                     .map_err(|error| transfer(std::io::Error::other(error)))?;

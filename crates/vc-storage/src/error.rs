@@ -2,7 +2,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vc_types::{ByteSize, Hint};
+use vc_types::{ByteSize, Hint, ProcessIdentity};
 
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -58,7 +58,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A process did not start.
+    /// The process of a share that was to be changed has ended.
+    #[error("cannot change the share of process {process}")]
+    ShareEnded {
+        /// Which process.
+        process: ProcessIdentity,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A process did not start, or what it sees could not be changed.
     #[error(transparent)]
     Launch(#[from] vc_launch::Error),
     /// The file of the scratch disk could not be made.

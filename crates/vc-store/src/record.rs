@@ -52,6 +52,10 @@ pub struct SandboxRecord {
     pub throwaway: bool,
     /// Whether it is kept after its end until somebody deletes it.
     pub keep: bool,
+    /// What whoever made it noted about it; nothing here reads it.
+    pub annotations: BTreeMap<String, String>,
+    /// How many containers were made in it so far: the next one's number.
+    pub containers_made: u64,
 }
 
 /// Something that is done with a sandbox and takes more than one change of its state.
@@ -102,6 +106,15 @@ pub struct ContainerRecord {
     pub bundle: Option<PathBuf>,
     /// What it runs.
     pub command: Vec<String>,
+    /// Its number among all that were made in its sandbox: names made of it are never used twice.
+    pub number: u64,
+    /// Whether it is still being made. When nobody does it any more, what there is of it goes with
+    /// the next operation on the sandbox.
+    pub creating: bool,
+    /// What the share with the invoker's files holds for it, to be taken out with it.
+    pub shared: Vec<String>,
+    /// What whoever made it noted about it; nothing here reads it.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What can be done with a sandbox.
@@ -115,6 +128,10 @@ pub enum Verb {
     Start,
     /// Make and start it.
     Run,
+    /// Make a container in it.
+    CreateContainer,
+    /// Remove a container of it.
+    DeleteContainer,
     /// Change it while it runs.
     Update,
     /// Make its processors stand still.
@@ -138,6 +155,8 @@ impl Verb {
             Self::Create => "create",
             Self::Start => "start",
             Self::Run => "run",
+            Self::CreateContainer => "create-container",
+            Self::DeleteContainer => "delete-container",
             Self::Update => "update",
             Self::Pause => "pause",
             Self::Resume => "resume",
@@ -187,7 +206,16 @@ impl SandboxRecord {
             assets: BTreeMap::new(),
             throwaway: false,
             keep: false,
+            annotations: BTreeMap::new(),
+            containers_made: 0,
         })
+    }
+
+    /// The number of the next container, which is taken with it.
+    pub fn next_container(&mut self) -> u64 {
+        let number = self.containers_made;
+        self.containers_made += 1;
+        number
     }
 
     /// The sandbox.
@@ -240,6 +268,10 @@ impl ContainerRecord {
             stand_in: None,
             bundle: None,
             command,
+            number: 0,
+            creating: false,
+            shared: Vec::new(),
+            annotations: BTreeMap::new(),
         }
     }
 }

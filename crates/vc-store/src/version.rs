@@ -8,12 +8,32 @@ use crate::error::{Error, Result, Unreadable};
 use crate::record::SandboxRecord;
 
 /// The version of the state file that this program writes.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 type Migration = fn(serde_json::Value) -> Result<serde_json::Value, serde_json::Error>;
 
 /// The steps from each version to the next: the first one leads from version 1 to 2.
-const MIGRATIONS: [Migration; STATE_VERSION as usize - 1] = [];
+const MIGRATIONS: [Migration; STATE_VERSION as usize - 1] = [from_1];
+
+/// Version 2 has containers that come and go, and annotations.
+fn from_1(value: serde_json::Value) -> Result<serde_json::Value, serde_json::Error> {
+    use serde_json::{Map, Value, from_value, json};
+    use std::collections::BTreeMap;
+    let mut record: Map<String, Value> = from_value(value)?;
+    let containers = record.remove("containers").unwrap_or_default();
+    let mut containers: BTreeMap<String, Map<String, Value>> = from_value(containers)?;
+    for (number, container) in containers.values_mut().enumerate() {
+        container.insert("number".into(), json!(number));
+        container.insert("creating".into(), json!(false));
+        container.insert("shared".into(), json!([]));
+        container.insert("annotations".into(), json!({}));
+    }
+    record.insert("version".into(), json!(2));
+    record.insert("annotations".into(), json!({}));
+    record.insert("containers_made".into(), json!(containers.len()));
+    record.insert("containers".into(), json!(containers));
+    Ok(record.into())
+}
 
 /// All that is read before the version is known.
 #[derive(Deserialize)]
@@ -83,6 +103,44 @@ mod tests {
             decode(&encode(record.id(), &record).unwrap()).unwrap(),
             record
         );
+    }
+
+    #[test]
+    fn a_state_of_version_1_is_read() {
+        let mut record = record();
+        for name in ["a", "b"] {
+            let container = crate::record::ContainerRecord::new(vec!["sh".into()]);
+            record.containers.insert(name.parse().unwrap(), container);
+        }
+        let mut value = serde_json::to_value(&record).unwrap();
+        value["version"] = 1.into();
+        let added = ["annotations", "containers_made"];
+        value
+            .as_object_mut()
+            .unwrap()
+            .retain(|key, _| !added.contains(&key.as_str()));
+        for container in value["containers"].as_object_mut().unwrap().values_mut() {
+            let added = ["number", "creating", "shared", "annotations"];
+            container
+                .as_object_mut()
+                .unwrap()
+                .retain(|key, _| !added.contains(&key.as_str()));
+        }
+        let read = decode(&serde_json::to_vec(&value).unwrap()).unwrap();
+        assert_eq!(read.containers_made, 2);
+        assert_eq!(read.containers[&"b".parse().unwrap()].number, 1);
+        assert_eq!(read.version, STATE_VERSION);
+    }
+
+    #[test]
+    fn a_state_that_only_says_that_it_is_old_is_refused() {
+        for text in [
+            "{\"version\":1}",
+            "{\"version\":1,\"containers\":{\"a\":7}}",
+        ] {
+            let bad = std::panic::catch_unwind(|| decode(text.as_bytes()));
+            assert!(matches!(bad, Ok(Err(Unreadable::Json(_)))), "{text}");
+        }
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct ContainerView {
     pub state: ContainerState,
     /// How its process ended, once it has.
     pub exit: Option<ExitStatus>,
+    /// Whether it is still being made, or its making was interrupted.
+    pub creating: bool,
 }
 
 impl View {
@@ -73,6 +75,7 @@ impl View {
                 ContainerView {
                     state: container.state,
                     exit: container.exit.clone(),
+                    creating: container.creating,
                 }
             };
             (id.clone(), view)
@@ -155,6 +158,7 @@ fn ended_container(container: &ContainerRecord, reason: Option<&EndReason>) -> C
     ContainerView {
         state: ContainerState::Stopped,
         exit,
+        creating: false,
     }
 }
 

@@ -144,11 +144,7 @@ impl Tree {
     fn own_directory(&self, from: BorrowedFd<'_>, names: &[&str]) -> Result<OwnedFd, Errno> {
         let mut directory = open_in(from, ".", OFlags::PATH | OFlags::DIRECTORY)?;
         for name in names {
-            directory = open_in(
-                directory.as_fd(),
-                name,
-                OFlags::PATH | OFlags::DIRECTORY,
-            )?;
+            directory = open_in(directory.as_fd(), name, OFlags::PATH | OFlags::DIRECTORY)?;
         }
         match fstat(&directory)?.st_dev == self.device {
             true => Ok(directory),
@@ -177,4 +173,3 @@ fn take_out(parent: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     };
     unlinkat(parent, name, flags)
 }
-

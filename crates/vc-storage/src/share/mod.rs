@@ -5,6 +5,7 @@ pub mod host_system;
 mod elf;
 mod plan;
 mod rights;
+mod running;
 mod source;
 mod virtiofsd;
 
@@ -15,6 +16,7 @@ use vc_launch::{LaunchedProcess, Launcher, Pending, SocketPair};
 
 pub use self::plan::{Access, CachePolicy, ShareEntry, ShareNode, SharePlan};
 pub use self::rights::Rights;
+pub use self::running::RunningShare;
 pub use self::source::{Source, SourceKind};
 pub use self::virtiofsd::Virtiofsd;
 use crate::error::{Error, Result};

@@ -28,6 +28,9 @@ pub struct SharePlan {
     /// Whether extended attributes are passed. Roots that are written need them; each asks the
     /// host once more for every file that is written or executed.
     pub extended_attributes: bool,
+    /// Whether more comes while it serves, see [`RunningShare`](crate::RunningShare): it gets the
+    /// rights that writing needs, since what comes may be writable.
+    pub grows: bool,
 }
 
 /// One place in a share.
@@ -92,6 +95,7 @@ impl SharePlan {
             entries: Vec::new(),
             cache: CachePolicy::Auto,
             extended_attributes: false,
+            grows: false,
         }
     }
 
@@ -115,16 +119,17 @@ impl SharePlan {
         });
     }
 
-    /// Whether anything in it can be written.
+    /// Whether anything in it can be written, now or later.
     pub fn is_writable(&self) -> bool {
-        self.entries.iter().any(|entry| {
-            matches!(
-                entry.node,
-                ShareNode::Source {
-                    access: Access::ReadWrite,
-                    ..
-                }
-            )
-        })
+        self.grows
+            || self.entries.iter().any(|entry| {
+                matches!(
+                    entry.node,
+                    ShareNode::Source {
+                        access: Access::ReadWrite,
+                        ..
+                    }
+                )
+            })
     }
 }

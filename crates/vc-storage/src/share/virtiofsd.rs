@@ -15,7 +15,7 @@ use super::plan::{Access, CachePolicy, ShareNode, SharePlan};
 use crate::error::{Error, Result};
 
 /// The directory that is served, in the root that the process gets.
-const SHARED: &str = "share";
+pub(super) const SHARED: &str = "share";
 
 /// The number at which the process finds its listening socket.
 const SOCKET: i32 = 3;
