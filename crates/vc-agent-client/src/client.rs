@@ -38,7 +38,7 @@ pub struct CallLimits {
 /// Clones share the connection. A call that is dropped is abandoned; the connection stays usable.
 #[derive(Clone)]
 pub struct AgentClient {
-    agent: AgentServiceClient,
+    pub(crate) agent: AgentServiceClient,
     guest: GuestServiceClient,
     health: HealthClient,
     limits: CallLimits,
@@ -419,7 +419,7 @@ impl AgentClient {
         Ok(())
     }
 
-    fn short(&self) -> Context {
+    pub(crate) fn short(&self) -> Context {
         context_for(self.limits.call)
     }
 
@@ -427,7 +427,7 @@ impl AgentClient {
         context_for(self.limits.create)
     }
 
-    async fn little<T>(
+    pub(crate) async fn little<T>(
         &self,
         call: &'static str,
         answer: impl Future<Output = ttrpc::Result<T>>,

@@ -12,10 +12,11 @@
 mod client;
 mod error;
 mod ready;
+mod resources;
 pub mod stream;
 mod transport;
 
 pub use client::{AgentClient, CallLimits};
-pub use error::{Error, Result};
+pub use error::{Code, Error, Result};
 pub use ready::{Ready, ReadyListener};
 pub use transport::Transport;

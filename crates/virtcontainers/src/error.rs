@@ -1,5 +1,6 @@
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vc_types::{ByteSize, ContainerId, EndReason, Hint, SandboxId};
 
@@ -51,6 +52,36 @@ pub enum Error {
     UnknownContainer {
         /// Which container.
         container: ContainerId,
+    },
+    /// The sandbox has a container of this name already.
+    #[error("container {container} already exists in sandbox {sandbox}")]
+    ContainerExists {
+        /// Which sandbox.
+        sandbox: SandboxId,
+        /// Which container.
+        container: ContainerId,
+    },
+    /// The container is still being made.
+    #[error("container {container} is still being made")]
+    ContainerCreating {
+        /// Which container.
+        container: ContainerId,
+    },
+    /// The container runs, and force was not asked for.
+    #[error("container {container} is running")]
+    ContainerRunning {
+        /// Which container.
+        container: ContainerId,
+    },
+    /// The container outlives being killed.
+    #[error(
+        "container {container} did not end within {limit:?} after it was killed (limits.kill_container_ms)"
+    )]
+    NotEnded {
+        /// Which container.
+        container: ContainerId,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// The sandbox runs, and force was not asked for.
     #[error("sandbox {sandbox} is running")]
@@ -249,7 +280,9 @@ impl Hint for Error {
         match self {
             Self::Start { source, .. } => source.hint(),
             Self::NotRoot => Some("run it as root, for example with sudo".into()),
-            Self::Running { .. } => Some("add --force to end it first".into()),
+            Self::Running { .. } | Self::ContainerRunning { .. } => {
+                Some("add --force to end it first".into())
+            }
             Self::Memory { .. } => {
                 Some("give the machine less memory, for example `-m 512m`".into())
             }

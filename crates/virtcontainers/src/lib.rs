@@ -37,15 +37,15 @@ mod sandbox;
 
 pub use check::{CheckItem, CheckStatus, Versions};
 pub use container::{
-    Access, Bundle, ContainerConfig, GeneratedFile, ProcessConfig, Root, RootSource, Volume,
-    default_spec,
+    Access, Bundle, ContainerConfig, ContainerStatus, GeneratedFile, Neighbours, PodRole,
+    ProcessConfig, Root, RootSource, Volume, default_spec,
 };
 pub use error::{Error, FailureReport, Result, Stage};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
 pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{
-    CONSOLE_LOG, FetchedSandbox, GcReport, GuestProcess, PROCESS_LOGS, Process, ProcessExit,
-    Removed, Sandbox, SandboxConfig, Scratch, VMM_LOG, VmConfig,
+    CONSOLE_LOG, GcReport, GuestProcess, Lease, PROCESS_LOGS, Process, ProcessExit, Removed,
+    Sandbox, SandboxConfig, SandboxHandle, Scratch, Started, VMM_LOG, VmConfig,
 };
 /// The directories of the host that a root made of the host's own system shows.
 pub use vc_storage::host_system::DIRECTORIES as HOST_SYSTEM;

@@ -75,6 +75,12 @@ section! {
         pub hangup_ms: Millis = Millis(10_000), in 0..=HOUR;
         /// The wait for the lock of a sandbox's state.
         pub lock_ms: Millis = Millis(5_000), in 10..=HOUR;
+        /// The wait for another operation on the same sandbox, as the making of a container.
+        pub operation_ms: Millis = Millis(60_000), in 10..=HOUR;
+        /// From the polite signal to a container that is stopped until it is killed.
+        pub stop_container_ms: Millis = Millis(10_000), in 0..=HOUR;
+        /// From the kill of a container until it has to be gone.
+        pub kill_container_ms: Millis = Millis(10_000), in 10..=HOUR;
         /// The wait for the owner of an operation that is taken over to go.
         pub take_over_ms: Millis = Millis(5_000), in 10..=HOUR;
     }

@@ -1,9 +1,9 @@
 use std::process::ExitCode;
 
-use vc_types::{ContainerState, SandboxId};
+use vc_types::{ContainerId, ContainerState, SandboxId};
 use virtcontainers::{Error, Runtime, View};
 
-use super::{Done, container, runtime};
+use super::{Done, block_on, container, runtime};
 use crate::cli::{DeleteArgs, GlobalArgs};
 use crate::error::{FAILED, Failure};
 
@@ -34,15 +34,26 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
         }
         Err(error) => return Err(error.into()),
     };
-    // One that was never started has nothing to lose.
-    let force = force || {
-        let record = runtime.status_sandbox(&sandbox)?;
-        let view = View::of(&record);
-        let seen = view.containers.get(&id);
-        let waits = seen.is_some_and(|seen| seen.state == ContainerState::Ready);
-        waits && view.activity.is_none() && !record.throwaway
+    let deleted = match sandbox.as_str() == name {
+        // It is the sandbox's own: what joined it goes too.
+        true => {
+            // One that was never started has nothing to lose.
+            let force = force || never_started(runtime, &sandbox, &id)?;
+            runtime.delete_sandbox(&sandbox, force)
+        }
+        false => block_on(runtime.delete_container(&sandbox, &id, force))?,
     };
-    runtime
-        .delete_sandbox(&sandbox, force)
-        .map_err(|error| Failure::from_error(FAILED, &error))
+    deleted.map_err(|error| Failure::from_error(FAILED, &error))
+}
+
+fn never_started(
+    runtime: &Runtime,
+    sandbox: &SandboxId,
+    container: &ContainerId,
+) -> Result<bool, Failure> {
+    let record = runtime.status_sandbox(sandbox)?;
+    let view = View::of(&record);
+    let seen = view.containers.get(container);
+    let waits = seen.is_some_and(|seen| seen.state == ContainerState::Ready);
+    Ok(waits && view.activity.is_none() && !record.throwaway)
 }

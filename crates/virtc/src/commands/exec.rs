@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use oci_spec::runtime::{Capability as OciCapability, LinuxCapabilities, Process as ProcessSpec};
 use vc_config::syntax::{Capability, EnvVar, UserPart, UserSpec};
-use virtcontainers::{FetchedSandbox, Runtime};
+use virtcontainers::{Runtime, SandboxHandle};
 
 use super::{Done, block_on, container, fetch, runtime};
 use crate::cli::{ExecArgs, GlobalArgs};
@@ -73,13 +73,15 @@ async fn run(runtime: &Runtime, args: &ExecArgs) -> Result<u8, Failure> {
         ));
     }
     let process = sandbox.enter_container(&id, &spec).await?;
+    // Where virtc is killed, nobody else looks after the process.
+    let _lease = process.lease()?;
     joined(runtime, &sandbox, Added::new(process), signals, terminal).await
 }
 
 /// Stays with the process until it has ended and its output is where it belongs.
 async fn joined(
     runtime: &Runtime,
-    sandbox: &FetchedSandbox,
+    sandbox: &SandboxHandle,
     job: Added,
     signals: Signals,
     terminal: bool,

@@ -19,6 +19,7 @@ pub(crate) fn dispatch() -> Option<ExitCode> {
         "launch" => match vc_launch::internal_launch() {
             Err(error) => Err(error.into()),
         },
+        "change-tree" => vc_launch::internal_change_tree().map_err(Into::into),
         "stand-in" => {
             let mut number = || args.next()?.to_str()?.parse().ok();
             match crate::stand_in::run(number()?, number()?) {

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use vc_config::{Loaded, Sources};
 use vc_types::{ContainerId, ContainerState};
-use virtcontainers::{FetchedSandbox, Runtime, RuntimeOptions};
+use virtcontainers::{Runtime, RuntimeOptions, SandboxHandle};
 
 use crate::cli::GlobalArgs;
 use crate::error::{FAILED, Failure};
@@ -83,7 +83,7 @@ pub(crate) fn oci_status(state: ContainerState) -> &'static str {
 pub(crate) async fn fetch(
     runtime: &Runtime,
     container: &ContainerId,
-) -> Result<FetchedSandbox, virtcontainers::Error> {
+) -> Result<SandboxHandle, virtcontainers::Error> {
     let sandbox = runtime.find_container(container)?;
     runtime.fetch_sandbox(&sandbox).await
 }

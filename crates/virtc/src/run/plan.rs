@@ -135,8 +135,10 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
             files: files.generated,
             attach: true,
             bundle: None,
+            stand_in: false,
             empty_dirs: files.empty_dirs,
         }],
+        annotations: BTreeMap::new(),
         shared_pids: true,
         throw_away: true,
     };

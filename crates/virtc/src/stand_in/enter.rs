@@ -47,6 +47,11 @@ async fn add(
 
 async fn stay(runtime: &Runtime, process: Process, signals: Signals, terminal: bool) -> u8 {
     let limits = &runtime.config().limits;
+    // With this process, the one that it stands for ends.
+    let lease = process.lease();
+    if let Err(error) = &lease {
+        tracing::warn!(%error, "the process outlives the one that stands for it");
+    }
     let mut joined = Joined::forwarding(Added::new(process), limits, signals, terminal);
     match joined.command(None).await {
         Ok(End::Exited(exit)) => {

@@ -1,12 +1,11 @@
 //! Keeps the sandbox of one container, from its making to its end.
 
 use std::fs::File;
-use std::path::Path;
 
 use vc_config::HostFacts;
 use vc_types::{ContainerId, EndReason, ExitStatus, SandboxId};
 use virtcontainers::{
-    Bundle, Error, Runtime, RuntimeOptions, Sandbox, SandboxConfig, Scratch, VmConfig,
+    Bundle, Error, Neighbours, Runtime, RuntimeOptions, Sandbox, SandboxConfig, Scratch, VmConfig,
 };
 
 use super::{Report, Request, take_terminal};
@@ -15,7 +14,7 @@ use crate::error::{FAILED, Failure};
 use crate::join::{End, Joined, Kept, Signals, exit_code, signal_code};
 
 /// Makes the sandbox, reports, and stays until the container has ended. Gives the exit code.
-pub(super) fn keep(request: &Request, bundle: &Path, report: File) -> u8 {
+pub(super) fn keep(request: &Request, bundle: Bundle, report: File) -> u8 {
     let kept = block_on(async {
         match make(request, bundle).await {
             Ok(made) => stay(made, report).await,
@@ -39,12 +38,11 @@ struct Made {
     terminal: bool,
 }
 
-async fn make(request: &Request, bundle: &Path) -> Result<Made, Failure> {
+async fn make(request: &Request, bundle: Bundle) -> Result<Made, Failure> {
     let loaded = load(&request.global(), &[])?;
     // Signals count from here on: they are the container's.
     let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
     let container = container(&request.id)?;
-    let bundle = Bundle::open(bundle)?;
     let terminal = take_terminal(request, bundle.spec().process().as_ref())?;
     let config = sandbox_config(bundle, &container, &loaded.config)?;
     let runtime = Runtime::open(RuntimeOptions {
@@ -78,7 +76,8 @@ fn sandbox_config(
             root_ports: u8::try_from(config.hypervisor.qemu.root_ports).unwrap_or(u8::MAX),
         },
         scratch: Scratch::Memory { size: None },
-        containers: vec![bundle.container(container.clone())?],
+        annotations: bundle.annotations(),
+        containers: vec![bundle.container(container.clone(), &Neighbours::default())?],
         shared_pids: false,
         throw_away: false,
     })

@@ -7,6 +7,7 @@
 mod console;
 mod enter;
 mod keep;
+mod member;
 mod report;
 mod request;
 
@@ -23,6 +24,8 @@ use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use oci_spec::runtime::Process as ProcessSpec;
+
+use virtcontainers::{Bundle, PodRole};
 
 use crate::commands::own_program;
 use crate::error::{FAILED, Failure};
@@ -98,7 +101,7 @@ pub(crate) fn run(request: i32, report: i32) -> Result<ExitCode, Box<dyn std::er
     let _ = rustix::process::setsid();
     let code = match log::start(&request.global()) {
         Ok(()) => match &request.task {
-            Task::Create { bundle } => keep::keep(&request, bundle, report),
+            Task::Create { bundle } => create(&request, bundle, report)?,
             Task::Enter { process } => enter::enter(&request, process, report),
         },
         Err(failure) => {
@@ -107,6 +110,21 @@ pub(crate) fn run(request: i32, report: i32) -> Result<ExitCode, Box<dyn std::er
         }
     };
     Ok(ExitCode::from(code))
+}
+
+/// Stands for a container: in a sandbox of its own, or in the one that its bundle names.
+fn create(request: &Request, bundle: &Path, report: File) -> std::io::Result<u8> {
+    let opened = Bundle::open(bundle).and_then(|bundle| Ok((bundle.pod_role()?, bundle)));
+    match opened {
+        Ok((PodRole::Sandbox, bundle)) => Ok(keep::keep(request, bundle, report)),
+        Ok((PodRole::Member(sandbox), bundle)) => {
+            Ok(member::join(request, bundle, &sandbox, report))
+        }
+        Err(error) => {
+            Report::Failed(Failure::from(error).into()).send(report)?;
+            Ok(FAILED)
+        }
+    }
 }
 
 /// Takes the terminal that the process is to have, where it is to have one. Says whether it is.

@@ -16,6 +16,7 @@ mod faults;
 mod files;
 mod host_system;
 mod kills;
+mod library;
 mod machine;
 mod oci;
 mod podman;

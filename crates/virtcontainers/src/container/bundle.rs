@@ -4,12 +4,14 @@
 //! of it: the root and bind mounts become shares. What a machine of its own makes meaningless is
 //! left out, and what is not there yet is refused by name.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount, Spec};
 use vc_types::ContainerId;
 
 use super::config::{Access, ContainerConfig, Root, RootSource, Volume};
+use super::pod::{Neighbours, PodRole, pid_of};
 use crate::error::{Error, Result};
 
 /// Where engines bind a tmpfs of the host for POSIX shared memory. The guest's own serves as well,
@@ -50,12 +52,27 @@ impl Bundle {
         self.spec.hostname().clone()
     }
 
-    /// The container that it describes.
+    /// What whoever made it noted.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        let annotations = self.spec.annotations().clone().unwrap_or_default();
+        annotations.into_iter().collect()
+    }
+
+    /// Which sandbox its container belongs to.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PodRole::of`].
+    pub fn pod_role(&self) -> Result<PodRole> {
+        PodRole::of(&self.spec)
+    }
+
+    /// The container that it describes, which may share namespaces with its neighbours.
     ///
     /// # Errors
     ///
     /// [`Error::Unsupported`] with the key of `config.json` that cannot be honoured.
-    pub fn container(self, id: ContainerId) -> Result<ContainerConfig> {
+    pub fn container(self, id: ContainerId, neighbours: &Neighbours) -> Result<ContainerConfig> {
         let Self { path, mut spec } = self;
         let unsupported = |what: &str| {
             Err(Error::Unsupported {
@@ -76,7 +93,7 @@ impl Bundle {
         let source = RootSource::Directory(path.join(root.path()));
         let (volumes, mounts) = split_mounts(spec.mounts().as_deref().unwrap_or_default(), &path);
         spec.set_mounts(Some(mounts));
-        prepare_namespaces(&mut spec)?;
+        prepare_namespaces(&mut spec, neighbours)?;
         leave_out_placement(&mut spec);
         Ok(ContainerConfig {
             id,
@@ -88,6 +105,7 @@ impl Bundle {
             empty_dirs: Vec::new(),
             attach: true,
             bundle: Some(path),
+            stand_in: true,
         })
     }
 }
@@ -145,34 +163,48 @@ fn shared_memory() -> Mount {
     mount
 }
 
-/// The network is the sandbox's; other namespaces are made in the guest.
-fn prepare_namespaces(spec: &mut Spec) -> Result<()> {
+/// How the agent is told the namespace of another container in its guest.
+const OF_CONTAINER: &str = "container:";
+
+/// The network is the sandbox's; other namespaces are made in the guest, or are a neighbour's.
+fn prepare_namespaces(spec: &mut Spec, neighbours: &Neighbours) -> Result<()> {
     let Some(linux) = spec.linux_mut() else {
         return Err(Error::Unsupported {
             what: "a bundle without `linux`".into(),
         });
     };
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
-    namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
     for namespace in &mut namespaces {
-        match (namespace.typ(), namespace.path()) {
+        let (kind, path) = (namespace.typ(), namespace.path().clone());
+        match (kind, path) {
             (LinuxNamespaceType::User, _) => {
                 return Err(Error::Unsupported {
                     what: "a user namespace (`linux.namespaces`)".into(),
                 });
             }
             // The host's cgroups mean nothing in the guest.
-            (LinuxNamespaceType::Cgroup, Some(_)) => {
-                namespace.set_path(None);
-            }
-            (kind, Some(path)) => {
-                return Err(Error::Unsupported {
-                    what: format!("joining the {kind} namespace {}", path.display()),
-                });
-            }
+            (LinuxNamespaceType::Cgroup, Some(_)) => _ = namespace.set_path(None),
             (_, None) => {}
+            (_, Some(path)) => match neighbours.at(&path) {
+                Some(container) => {
+                    let joined = format!("{OF_CONTAINER}{container}");
+                    namespace.set_path(Some(joined.into()));
+                }
+                // One of no container's is the host's, and the sandbox's.
+                None if kind == LinuxNamespaceType::Network && pid_of(&path).is_none() => {}
+                None => {
+                    return Err(Error::Unsupported {
+                        what: format!(
+                            "joining the {kind} namespace {}, which is of no container of this \
+                             sandbox,",
+                            path.display()
+                        ),
+                    });
+                }
+            },
         }
     }
+    namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
     linux.set_namespaces(Some(namespaces));
     Ok(())
 }
@@ -208,7 +240,7 @@ mod tests {
     }
 
     fn container(bundle: Bundle) -> Result<ContainerConfig> {
-        bundle.container(ContainerId::new("c1").unwrap())
+        bundle.container(ContainerId::new("c1").unwrap(), &Neighbours::default())
     }
 
     fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount {

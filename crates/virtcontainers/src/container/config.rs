@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Mount, Spec};
+use serde::{Deserialize, Serialize};
 use vc_types::ContainerId;
 
 /// A container as it is asked for.
@@ -8,7 +9,7 @@ use vc_types::ContainerId;
 /// What its process is and may do is the OCI specification's; where its files come from is said
 /// beside it, because a path of the host means nothing in the guest. `root` and bind mounts of
 /// `spec` are filled in from here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ContainerConfig {
     /// Its name, unique in the sandbox.
     pub id: ContainerId,
@@ -27,12 +28,14 @@ pub struct ContainerConfig {
     pub attach: bool,
     /// Its OCI bundle, where it has one, for those who ask.
     pub bundle: Option<PathBuf>,
+    /// Whether the process that makes it stands for it on the host: its pid is the container's.
+    pub stand_in: bool,
     /// Directories that it finds empty and its own, on the scratch space.
     pub empty_dirs: Vec<PathBuf>,
 }
 
 /// Where a root file system comes from, and what becomes of changes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Root {
     /// Its files.
     pub source: RootSource,
@@ -41,7 +44,7 @@ pub struct Root {
 }
 
 /// Where a root file system comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum RootSource {
     /// The host's own system by the allow-list, served by a process without any right.
@@ -51,7 +54,7 @@ pub enum RootSource {
 }
 
 /// What becomes of changes to files of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Access {
     /// There are none: the host refuses them.
     ReadOnly,
@@ -62,7 +65,7 @@ pub enum Access {
 }
 
 /// A directory or file of the host at a place of the container.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Volume {
     /// On the host. Links are resolved once; it must exist.
     pub source: PathBuf,
@@ -73,7 +76,7 @@ pub struct Volume {
 }
 
 /// A file that is made for the container.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GeneratedFile {
     /// In the container, absolute.
     pub destination: PathBuf,

@@ -4,9 +4,13 @@ mod bundle;
 mod config;
 mod default_spec;
 pub(crate) mod placement;
+pub(crate) mod pod;
 pub(crate) mod saved;
 mod seccomp;
+mod status;
 
 pub use bundle::Bundle;
 pub use config::{Access, ContainerConfig, GeneratedFile, Root, RootSource, Volume};
 pub use default_spec::{ProcessConfig, default_spec};
+pub use pod::{Neighbours, PodRole};
+pub use status::ContainerStatus;

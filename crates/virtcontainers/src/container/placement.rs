@@ -39,7 +39,10 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    pub(crate) fn of(config: &ContainerConfig) -> Result<Self> {
+    /// The placement of the container that is the `number`th of its sandbox: names on the share and
+    /// on the scratch space are never used twice.
+    pub(crate) fn of(config: &ContainerConfig, number: u64) -> Result<Self> {
+        let tag = format!("{number}-{}", config.id);
         let mut placement = Self {
             entries: Vec::new(),
             host_system: false,
@@ -48,8 +51,8 @@ impl Placement {
             files: Vec::new(),
             attach: config.attach,
         };
-        placement.place_root(config);
-        placement.place_mounts(config)?;
+        placement.place_root(config, &tag);
+        placement.place_mounts(config, &tag)?;
         Ok(placement)
     }
 
@@ -59,7 +62,7 @@ impl Placement {
         process.and_then(|process| process.terminal()) == Some(true)
     }
 
-    fn place_root(&mut self, config: &ContainerConfig) {
+    fn place_root(&mut self, config: &ContainerConfig, tag: &str) {
         let id = &config.id;
         let lower = match &config.root.source {
             RootSource::HostSystem => {
@@ -67,7 +70,7 @@ impl Placement {
                 share_path(guest::SYSTEM_SHARE_TAG, "")
             }
             RootSource::Directory(source) => {
-                let name = format!("root-{id}");
+                let name = format!("{tag}-root");
                 self.entries.push(ShareEntry {
                     name: name.clone(),
                     source: source.clone(),
@@ -81,7 +84,7 @@ impl Placement {
             Access::ReadWrite => self.storages.push(bind(&lower, &root)),
             // A read-only root is private too: places for mounts have to be made in it.
             Access::Private | Access::ReadOnly => {
-                let upper = format!("{}/{id}/root", guest::SCRATCH_DIR);
+                let upper = format!("{}/{tag}/root", guest::SCRATCH_DIR);
                 self.storages.push(overlay(&lower, &upper, &root));
             }
         }
@@ -93,7 +96,7 @@ impl Placement {
         self.spec.set_root(Some(oci_root));
     }
 
-    fn place_mounts(&mut self, config: &ContainerConfig) -> Result<()> {
+    fn place_mounts(&mut self, config: &ContainerConfig, tag: &str) -> Result<()> {
         let id = &config.id;
         let bind_mount = |destination: &Path, source: &str, read_only: bool| {
             let access = if read_only { "ro" } else { "rw" };
@@ -112,12 +115,12 @@ impl Placement {
         let process = config.spec.process().as_ref();
         let owner = process.map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
         for (number, directory) in config.empty_dirs.iter().enumerate() {
-            let source = format!("{}/{id}/empty-{number}", guest::SCRATCH_DIR);
+            let source = format!("{}/{tag}/empty-{number}", guest::SCRATCH_DIR);
             self.storages.push(directory_of(&source, owner));
             placed.push(bind_mount(directory, &source, false)?);
         }
         for (number, volume) in config.volumes.iter().enumerate() {
-            let name = format!("vol-{id}-{number}");
+            let name = format!("{tag}-volume-{number}");
             let shared = share_path(guest::USER_SHARE_TAG, &name);
             self.entries.push(ShareEntry {
                 name,
@@ -126,7 +129,7 @@ impl Placement {
             });
             let source = if volume.access == Access::Private {
                 let merged = format!("{}/volume-{number}", container_dir(id));
-                let upper = format!("{}/{id}/volume-{number}", guest::SCRATCH_DIR);
+                let upper = format!("{}/{tag}/volume-{number}", guest::SCRATCH_DIR);
                 self.storages.push(overlay(&shared, &upper, &merged));
                 merged
             } else {
@@ -231,6 +234,7 @@ mod tests {
         ContainerConfig {
             attach: false,
             bundle: None,
+            stand_in: false,
             id: ContainerId::new("c1").unwrap(),
             spec: Spec::default(),
             root: Root { source, access },
@@ -258,7 +262,7 @@ mod tests {
         ] {
             let mut config = config(RootSource::Directory("/srv/root".into()), access);
             config.volumes.push(volume("/data", "/data", access));
-            let placement = Placement::of(&config).unwrap();
+            let placement = Placement::of(&config, 0).unwrap();
             assert!(
                 placement.entries.iter().all(|e| e.read_only == read_only),
                 "{access:?}"
@@ -269,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_hosts_system_brings_no_entry_of_the_invoker() {
-        let placement = Placement::of(&config(RootSource::HostSystem, Access::Private)).unwrap();
+        let placement = Placement::of(&config(RootSource::HostSystem, Access::Private), 0).unwrap();
         assert!(placement.host_system && placement.entries.is_empty());
         let options = &placement.storages[0].options;
         assert_eq!(options[0], "lowerdir=/run/virtc/shares/virtc-system");
@@ -295,7 +299,7 @@ mod tests {
             destination: "/etc/hosts".into(),
             contents: vec![],
         });
-        let placement = Placement::of(&config).unwrap();
+        let placement = Placement::of(&config, 0).unwrap();
         let mounts = placement.spec.mounts().clone().unwrap();
         let destinations: Vec<_> = mounts
             .iter()
@@ -313,7 +317,7 @@ mod tests {
         process.set_user(user.build().unwrap());
         config.spec.set_process(Some(process));
         config.empty_dirs.push("/home/ann".into());
-        let placement = Placement::of(&config).unwrap();
+        let placement = Placement::of(&config, 0).unwrap();
         let made = &placement.storages[1];
         assert_eq!(made.driver_options, ["create-dirs", "uid=1000", "gid=100"]);
     }
@@ -328,7 +332,7 @@ mod tests {
                 .push(volume("/a", "/twice", Access::ReadOnly));
             config.volumes.push(volume("/b", bad, Access::ReadOnly));
             assert!(
-                matches!(Placement::of(&config), Err(Error::Destination { .. })),
+                matches!(Placement::of(&config, 0), Err(Error::Destination { .. })),
                 "{bad}"
             );
         }

@@ -1,9 +1,12 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use vc_types::{ByteSize, SandboxId};
 
 use crate::container::ContainerConfig;
 
 /// A sandbox as it is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SandboxConfig {
     /// Its name, unique under the runtime's root.
     pub id: SandboxId,
@@ -21,10 +24,12 @@ pub struct SandboxConfig {
     pub shared_pids: bool,
     /// Whether it is of the throw-away kind, for those who list it.
     pub throw_away: bool,
+    /// What is noted about it, for those who ask; it is kept with its state.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// The size and kind of a virtual machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmConfig {
     /// Virtual processors, 1 or more.
     pub vcpus: u32,
@@ -39,7 +44,7 @@ pub struct VmConfig {
 }
 
 /// Where changes go that vanish with the sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scratch {
     /// A sparse disk of this apparent size, without a name on the host.
     Disk {

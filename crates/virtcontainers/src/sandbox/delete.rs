@@ -107,7 +107,7 @@ pub(super) fn end_processes(record: &SandboxRecord) -> Vec<String> {
 }
 
 /// Waits for the end of a process that is not our child.
-fn has_ended_by(process: &ProcessIdentity, end: Instant) -> bool {
+pub(super) fn has_ended_by(process: &ProcessIdentity, end: Instant) -> bool {
     while process.is_alive() {
         if Instant::now() >= end {
             return false;

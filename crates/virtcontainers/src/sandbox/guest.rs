@@ -1,17 +1,19 @@
 //! What is asked of a running guest: by its keeper, and by any other process that fetches it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use agent_protocol::agent::StatsContainerResponse;
 use agent_protocol::oci_convert;
 use agent_protocol::virtc::WaitResponse;
-use oci_spec::runtime::Process as ProcessSpec;
-use vc_agent_client::{AgentClient, CallLimits, Transport};
+use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
+use vc_agent_client::{AgentClient, CallLimits, Code, Transport};
+use vc_hypervisor::pidfd::WatchedPidfd;
 use vc_store::{SandboxDir, View};
 use vc_types::{ContainerId, EndReason, ExecId, SandboxId, Signal};
 
-use super::machine::Machine;
+use super::machine::MachineEnd;
 use super::process::GuestProcess;
+use crate::container::placement::Placement;
 use crate::error::{Error, Result};
 use crate::stream::{Streams, made_and_attached};
 
@@ -36,7 +38,7 @@ pub(crate) struct Guest {
 #[derive(Debug)]
 pub(super) enum EndWatch {
     /// This process keeps the machine.
-    Kept(Arc<Machine>),
+    Kept(MachineEnd),
     /// Another one does. Its state says why the machine ended, and with the machine the
     /// connection breaks.
     Fetched(SandboxDir),
@@ -58,7 +60,7 @@ impl Guest {
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         match &self.end {
-            EndWatch::Kept(machine) => machine.while_it_runs(&self.sandbox, work).await,
+            EndWatch::Kept(end) => end.while_it_runs(&self.sandbox, work).await,
             EndWatch::Fetched(directory) => {
                 let done = work.await;
                 match (done, end_of(directory)) {
@@ -112,6 +114,106 @@ impl Guest {
     ) -> Result<()> {
         let told = self.agent.resize_terminal(container, exec, rows, columns);
         self.while_it_runs(async { Ok(told.await?) }).await
+    }
+
+    pub(super) async fn update(
+        &self,
+        container: &ContainerId,
+        resources: &LinuxResources,
+    ) -> Result<()> {
+        let message =
+            oci_convert::resources_to_message(resources).map_err(|source| Error::Protocol {
+                container: container.clone(),
+                source,
+            })?;
+        let updated = self.agent.update_container(container, message);
+        self.while_it_runs(async { Ok(updated.await?) }).await
+    }
+
+    pub(super) async fn stats(&self, container: &ContainerId) -> Result<StatsContainerResponse> {
+        let answer = self.agent.stats_container(container);
+        self.while_it_runs(async { Ok(answer.await?) }).await
+    }
+
+    pub(super) async fn oom_event(&self) -> Result<ContainerId> {
+        let told = self.agent.oom_event();
+        let name = self.while_it_runs(async { Ok(told.await?) }).await?;
+        Ok(ContainerId::new(name)?)
+    }
+
+    /// Makes a container, and attaches to its streams where that is wanted.
+    pub(super) async fn create(
+        &self,
+        container: &ContainerId,
+        placement: &Placement,
+        shared_pids: bool,
+    ) -> Result<Option<Streams>> {
+        let spec =
+            oci_convert::spec_to_message(&placement.spec).map_err(|source| Error::Protocol {
+                container: container.clone(),
+                source,
+            })?;
+        let storages = placement.storages.clone();
+        let made = async {
+            let made = self
+                .agent
+                .create_container(container, spec, storages, shared_pids);
+            Ok(made.await?)
+        };
+        let attached = async {
+            let (transport, limit) = (&self.transport, self.attach_limit);
+            let terminal = placement.has_terminal();
+            match placement.attach {
+                true => Ok(Some(
+                    Streams::attach(transport, limit, container, None, terminal).await?,
+                )),
+                false => Ok(None),
+            }
+        };
+        made_and_attached(made, attached).await
+    }
+
+    /// Writes the files that containers get.
+    pub(super) async fn write_files(&self, placement: &Placement) -> Result<()> {
+        for (path, contents) in &placement.files {
+            self.agent.write_file(path, 0o644, contents.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends what runs of a container, and removes it. One that is not there is removed.
+    pub(super) async fn remove(&self, container: &ContainerId) -> Result<()> {
+        let removed = self.agent.remove_container(container);
+        self.while_it_runs(async {
+            match removed.await {
+                Err(error) if error.code() == Some(Code::NotFound) => Ok(()),
+                removed => Ok(removed?),
+            }
+        })
+        .await
+    }
+
+    /// Waits for the end of the machine.
+    pub(super) async fn ended(&self) -> Result<EndReason> {
+        match &self.end {
+            EndWatch::Kept(end) => Ok(end.reason().await),
+            EndWatch::Fetched(directory) => {
+                let watched = |source| Error::System {
+                    attempt: format!("watch the VMM of sandbox {}", self.sandbox),
+                    source,
+                };
+                let vmm = directory.read()?.vmm_process;
+                if let Some(pidfd) = vmm.map(|vmm| vmm.open()).transpose().map_err(watched)? {
+                    let pidfd = pidfd.map(WatchedPidfd::new).transpose().map_err(watched)?;
+                    if let Some(pidfd) = pidfd {
+                        let _ended = pidfd.ended().await.map_err(watched)?;
+                    }
+                }
+                Ok(end_of(directory).unwrap_or(EndReason::VmCrashed {
+                    detail: "its VMM's process has ended".into(),
+                }))
+            }
+        }
     }
 
     /// Adds a process, and attaches to its streams while it is made.

@@ -37,9 +37,13 @@ pub(crate) struct Machine {
     /// Name and identity of each device process.
     devices: Vec<(&'static str, ProcessIdentity)>,
     stopping: Arc<AtomicBool>,
-    ended: watch::Receiver<Option<EndReason>>,
+    end: MachineEnd,
     watcher: JoinHandle<()>,
 }
+
+/// The end of a machine, for those who wait for it. It does not keep the machine.
+#[derive(Clone, Debug)]
+pub(crate) struct MachineEnd(watch::Receiver<Option<EndReason>>);
 
 impl std::fmt::Debug for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -82,7 +86,7 @@ impl Machine {
             vm,
             devices: identities,
             stopping,
-            ended,
+            end: MachineEnd(ended),
             watcher,
         })
     }
@@ -96,9 +100,27 @@ impl Machine {
         &self.devices
     }
 
+    /// Its end.
+    pub(crate) fn end(&self) -> &MachineEnd {
+        &self.end
+    }
+
+    /// Ends everything without the guest's help, and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When the VMM outlives being killed.
+    pub(crate) async fn stop(&self, limits: StopLimits) -> Result<EndReason> {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.vm.stop(limits).await?;
+        Ok(self.end.reason().await)
+    }
+}
+
+impl MachineEnd {
     /// Waits until everything has ended, and says why.
-    pub(crate) async fn ended(&self) -> EndReason {
-        let mut ended = self.ended.clone();
+    pub(crate) async fn reason(&self) -> EndReason {
+        let mut ended = self.0.clone();
         match ended.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().unwrap_or(EndReason::Requested),
             Err(_) => EndReason::VmCrashed {
@@ -121,7 +143,7 @@ impl Machine {
                 Err(error) => Err(self.cause_of(sandbox, error).await),
                 done => done,
             },
-            reason = self.ended() => Err(Error::Ended { sandbox: sandbox.clone(), reason }),
+            reason = self.reason() => Err(Error::Ended { sandbox: sandbox.clone(), reason }),
         }
     }
 
@@ -141,24 +163,13 @@ impl Machine {
         if !broke_off {
             return error;
         }
-        match timeout(END_SEEN_LIMIT, self.ended()).await {
+        match timeout(END_SEEN_LIMIT, self.reason()).await {
             Ok(reason) => Error::Ended {
                 sandbox: sandbox.clone(),
                 reason,
             },
             Err(_) => error,
         }
-    }
-
-    /// Ends everything without the guest's help, and waits until it is gone.
-    ///
-    /// # Errors
-    ///
-    /// When the VMM outlives being killed.
-    pub(crate) async fn stop(&self, limits: StopLimits) -> Result<EndReason> {
-        self.stopping.store(true, Ordering::SeqCst);
-        self.vm.stop(limits).await?;
-        Ok(self.ended().await)
     }
 }
 

@@ -4,38 +4,46 @@ pub(crate) mod config;
 pub(crate) mod vsock;
 
 mod clock;
+mod containers;
 mod create;
 mod delete;
 mod failure;
-mod fetched;
 mod gc;
 mod guest;
+mod handle;
+mod lease;
 mod machine;
 mod place;
 mod process;
 mod process_log;
+mod restart;
+mod states;
+mod stop;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::Deref;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vc_hypervisor::StopLimits;
-use vc_types::{ClockPoint, ContainerId, EndReason, ExitStatus, SandboxId, Timeline};
+use vc_types::{ClockPoint, ContainerId, EndReason, ExitStatus, SandboxState, Timeline};
 
 pub use config::{SandboxConfig, Scratch, VmConfig};
+pub(crate) use containers::forget;
 pub(crate) use create::{MKFS, create};
 pub(crate) use delete::delete;
-pub use fetched::FetchedSandbox;
-pub(crate) use fetched::fetch;
 pub(crate) use gc::gc;
 pub use gc::{GcReport, Removed};
+pub use handle::SandboxHandle;
+pub(crate) use handle::fetch;
+pub use lease::Lease;
 pub use process::{GuestProcess, Process, ProcessExit};
+pub use restart::Started;
+pub(crate) use restart::start;
+pub(crate) use stop::stop;
 
 use crate::error::{Error, FailureReport, Result};
 use crate::fault;
-use crate::runtime::Shared;
-use crate::stream::Streams;
 use clock::ClockKeeper;
-use guest::Guest;
+use lease::Leases;
 use machine::Machine;
 use place::Place;
 
@@ -48,28 +56,35 @@ pub const VMM_LOG: &str = "vmm.log";
 /// What the device processes printed.
 pub const PROCESS_LOGS: [&str; 3] = ["vsock-device.log", "virtc-system.log", "virtc-user.log"];
 
-/// A running sandbox, kept by this process: its VM ends when the handle is dropped.
+/// A running sandbox, kept by this process: its VM ends when this is dropped.
 ///
-/// To leave nothing behind, [`Sandbox::stop`] and [`Sandbox::delete`] it.
+/// Everything that its [`SandboxHandle`] does can be done with it. To leave nothing behind,
+/// [`Sandbox::stop`] and [`Sandbox::delete`] it.
 pub struct Sandbox {
-    runtime: Arc<Shared>,
     _clock: ClockKeeper,
-    guest: Guest,
-    machine: Arc<Machine>,
-    /// Goes after the machine, which the guest has too: until its processes have ended, the place
-    /// says what there is.
+    _leases: Leases,
+    handle: SandboxHandle,
+    machine: Machine,
+    /// Goes after the machine: until its processes have ended, the place says what there is.
     place: Place,
-    /// Attached, and not taken yet.
-    streams: Mutex<BTreeMap<ContainerId, Streams>>,
     writable: bool,
+    throw_away: bool,
     timeline: Mutex<Timeline>,
     guest_epoch: u64,
 }
 
+impl Deref for Sandbox {
+    type Target = SandboxHandle;
+
+    fn deref(&self) -> &SandboxHandle {
+        &self.handle
+    }
+}
+
 impl Sandbox {
-    /// Its name.
-    pub fn id(&self) -> &SandboxId {
-        self.place.id()
+    /// What is done with it; copies of the handle do not keep it.
+    pub fn handle(&self) -> &SandboxHandle {
+        &self.handle
     }
 
     /// When its start came to which point.
@@ -84,68 +99,103 @@ impl Sandbox {
 
     /// Waits until its machine has ended, and says why.
     pub async fn ended(&self) -> EndReason {
-        self.machine.ended().await
+        let seen = self.machine.end().reason().await;
+        // Whoever ended it from outside has written why.
+        let written = self.place.directory().read().ok();
+        written.and_then(|record| record.end_reason).unwrap_or(seen)
     }
 
-    /// Starts the process of a container.
-    ///
-    /// That a program cannot be executed is told by [`Sandbox::wait_process`], as its exit.
+    /// Starts the process of a container, see [`SandboxHandle::start_container`].
     ///
     /// # Errors
     ///
-    /// [`Error::Ended`] when the machine ends meanwhile, [`Error::Agent`] otherwise.
+    /// Those of [`SandboxHandle::start_container`].
     pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
-        self.guest.start(container).await?;
+        self.handle.start_container(container).await?;
         self.times().step("start acknowledged");
-        place::started(self.place.directory(), container).await?;
         fault::point("start.container-started")
+    }
+
+    /// Starts the containers that wait for their start, in the order in which they were made.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SandboxHandle::start_container`]; those before the one that failed run.
+    pub async fn start(&self) -> Result<()> {
+        self.handle.start().await
+    }
+
+    /// Waits for the end of a container's first process, see [`SandboxHandle::wait_process`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SandboxHandle::wait_process`].
+    pub async fn wait_process(&self, container: &ContainerId) -> Result<ProcessExit> {
+        let answer = self.handle.0.guest.wait(container, None).await?;
+        if answer.started_uptime_us > 0 {
+            let started = self.guest_epoch.saturating_add(answer.started_uptime_us);
+            self.times().mark_at(ClockPoint::Started, started);
+        }
+        self.times().mark(ClockPoint::Ended);
+        let exit = ProcessExit::of(answer);
+        // The state of a throw-away machine goes in the next moment.
+        if !self.throw_away {
+            states::ended(self.place.directory(), container, exit.status.clone()).await?;
+        }
+        Ok(exit)
     }
 
     /// Makes the machine's processors stand still.
     ///
     /// # Errors
     ///
-    /// [`Error::Hypervisor`] when the VMM does not do it in time.
+    /// [`Error::Types`] when it does not run, [`Error::Hypervisor`] when the VMM does not do it in
+    /// time.
     pub async fn pause(&self) -> Result<()> {
-        Ok(self.machine.vm().pause().await?)
+        let status = self.handle.status()?;
+        status.state.transition(SandboxState::Paused)?;
+        self.machine.vm().pause().await?;
+        states::sandbox(self.place.directory(), SandboxState::Paused).await
     }
 
     /// Lets the machine go on, with its clock set to now.
     ///
     /// # Errors
     ///
-    /// [`Error::Hypervisor`] when the VMM does not do it in time, [`Error::Agent`] when the clock
-    /// cannot be set.
+    /// [`Error::Types`] when it is not paused, [`Error::Hypervisor`] when the VMM does not do it
+    /// in time, [`Error::Agent`] when the clock cannot be set.
     pub async fn resume(&self) -> Result<()> {
+        let status = self.handle.status()?;
+        status.state.transition(SandboxState::Running)?;
         self.machine.vm().resume().await?;
-        Ok(clock::correct(&self.guest.agent).await?)
+        states::sandbox(self.place.directory(), SandboxState::Running).await?;
+        Ok(clock::correct(&self.handle.0.guest.agent).await?)
     }
 
-    /// Ends the machine without the guest's help and waits until its processes are gone.
+    /// Ends the machine without the guest's help and waits until its processes are gone. What ran
+    /// in it is lost. Its state is kept until it is deleted, unless it is of the throw-away kind.
     ///
     /// Where changes reach the host, the guest is asked first to write back what it holds, within
     /// the limit of a stop.
     ///
     /// # Errors
     ///
-    /// [`Error::Hypervisor`] when the VMM outlives being killed.
+    /// [`Error::Hypervisor`] when the VMM outlives being killed, [`Error::Store`] when the state
+    /// cannot be written.
     pub async fn stop(&self) -> Result<EndReason> {
         fault::point("stop.begun")?;
         if self.writable {
-            let limit = self.runtime.config.limits.stop_vmm_ms.duration();
-            let written = tokio::time::timeout(limit, self.guest.agent.destroy_sandbox());
             tokio::select! {
-                written = written => match written {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "the guest did not write back"),
-                    Err(_) => tracing::warn!("the guest did not write back in time"),
-                },
-                _ = self.machine.ended() => {}
+                () = self.handle.write_back() => {}
+                _ = self.ended() => {}
             }
         }
         let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
         self.times().step("machine ended");
         fault::point("stop.vmm-ended")?;
+        if !self.throw_away {
+            self.place.stopped(reason.clone()).await?;
+        }
         Ok(reason)
     }
 
@@ -163,7 +213,8 @@ impl Sandbox {
         Ok(timeline)
     }
 
-    /// Keeps the stopped sandbox's state and logs until somebody deletes it.
+    /// Keeps the stopped sandbox's state and logs until somebody deletes it, and how one of its
+    /// containers ended.
     ///
     /// # Errors
     ///
@@ -171,7 +222,8 @@ impl Sandbox {
     pub async fn keep(self, container: &ContainerId, exit: ExitStatus) -> Result<Timeline> {
         let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
         let mut timeline = self.timeline();
-        self.place.keep(reason, container, exit).await?;
+        states::ended(self.place.directory(), container, exit).await?;
+        self.place.stopped(reason).await?;
         timeline.mark(ClockPoint::Exit);
         Ok(timeline)
     }
@@ -180,7 +232,7 @@ impl Sandbox {
     pub fn keep_failure(&self, error: &Error) -> FailureReport {
         let timeline = self.timeline();
         failure::keep(
-            &self.runtime,
+            &self.handle.0.runtime,
             self.place.directory(),
             "the run failed",
             error,
@@ -190,7 +242,7 @@ impl Sandbox {
 
     /// The end of the machine, where that is what `error` of a stream came from.
     pub async fn cause_of(&self, error: Error) -> Error {
-        self.machine.cause_of(self.id(), error).await
+        self.machine.end().cause_of(self.id(), error).await
     }
 }
 

@@ -4,12 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vc_store::{DeviceProcess, OperationGuard, SandboxDir, SandboxRecord, UnixMillis, Verb};
-use vc_types::{
-    ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxId, SandboxState,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use vc_store::{DeviceProcess, OperationGuard, SandboxDir, SandboxRecord, Verb, WhenBusy};
+use vc_types::{BootId, EndReason, ProcessIdentity, SandboxId, SandboxState};
 
 use super::machine::Machine;
+use super::states;
 use crate::error::{Error, Result};
 use crate::runtime::{Shared, blocking};
 
@@ -18,7 +19,10 @@ pub(crate) struct Place {
     runtime: Arc<Shared>,
     directory: SandboxDir,
     operation: Option<OperationGuard>,
-    kept: bool,
+    /// Whether there was a sandbox before.
+    restarted: bool,
+    /// Whether it outlives this.
+    kept: AtomicBool,
 }
 
 impl Place {
@@ -33,10 +37,35 @@ impl Place {
                 directory: operation.sandbox().clone(),
                 operation: Some(operation),
                 runtime,
-                kept: false,
+                restarted: false,
+                kept: AtomicBool::new(false),
             })
         })
         .await
+    }
+
+    /// Takes the place of a stopped sandbox, to boot a machine again. It stays whatever happens.
+    pub(crate) async fn reopen(
+        runtime: &Arc<Shared>,
+        directory: SandboxDir,
+        describe: impl FnOnce(&mut SandboxRecord) -> Result<()> + Send,
+    ) -> Result<Self> {
+        let keeper = ProcessIdentity::current()?;
+        let boot_id = BootId::current()?;
+        let operation = directory.begin_operation(Verb::Start, WhenBusy::Refuse)?;
+        operation.update(|record| {
+            record.keeper = Some(keeper);
+            record.boot_id = boot_id;
+            record.end_reason = None;
+            describe(record)
+        })??;
+        Ok(Self {
+            directory,
+            operation: Some(operation),
+            runtime: Arc::clone(runtime),
+            restarted: true,
+            kept: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn id(&self) -> &SandboxId {
@@ -84,68 +113,50 @@ impl Place {
         let Some(operation) = self.operation.take() else {
             return Ok(());
         };
-        blocking(move || Ok(operation.commit(|record| record.state = SandboxState::Ready)?)).await
+        // A new one is ready; one that was stopped runs again.
+        let restarted = self.restarted;
+        blocking(move || {
+            operation.commit(|record| {
+                record.state = match restarted {
+                    true => record.state.transition(SandboxState::Running)?,
+                    false => SandboxState::Ready,
+                };
+                Ok(())
+            })?
+        })
+        .await
     }
 
     /// Writes down how the sandbox ended, and leaves its place to whoever deletes it.
-    pub(crate) async fn keep(
-        mut self,
-        reason: EndReason,
-        container: &ContainerId,
-        exit: ExitStatus,
-    ) -> Result<()> {
-        let (directory, container) = (self.directory.clone(), container.clone());
-        blocking(move || {
-            directory.try_update(|record| {
-                record.keep = true;
-                record.state = record.state.transition(SandboxState::Stopped)?;
-                record.keeper = None;
-                record.vmm_process = None;
-                record.processes.clear();
-                record.end_reason = Some(reason);
-                if let Some(entry) = record.containers.get_mut(&container) {
-                    entry.state = entry.state.transition(ContainerState::Stopped)?;
-                    entry.exit = Some(exit);
-                    entry.ended = Some(UnixMillis::now());
-                }
-                Ok(())
-            })
-        })
-        .await?;
-        self.kept = true;
+    pub(crate) async fn stopped(&self, reason: EndReason) -> Result<()> {
+        states::stopped(&self.directory, reason).await?;
+        self.kept.store(true, Ordering::SeqCst);
         Ok(())
     }
 
     /// Removes the place, and says so when something stays.
-    pub(crate) async fn remove(mut self) -> Result<()> {
-        self.kept = true;
+    pub(crate) async fn remove(self) -> Result<()> {
+        self.kept.store(true, Ordering::SeqCst);
         let (runtime, directory) = (Arc::clone(&self.runtime), self.directory.clone());
         blocking(move || Ok(runtime.store.remove_dir(&directory)?)).await?;
         Ok(())
     }
 }
 
-/// Writes down that a container's process was started.
-pub(super) async fn started(directory: &SandboxDir, container: &ContainerId) -> Result<()> {
-    let (directory, container) = (directory.clone(), container.clone());
-    blocking(move || {
-        directory.try_update(|record| {
-            if record.state != SandboxState::Running {
-                record.state = record.state.transition(SandboxState::Running)?;
-            }
-            if let Some(entry) = record.containers.get_mut(&container) {
-                entry.state = entry.state.transition(ContainerState::Running)?;
-                entry.started = Some(UnixMillis::now());
-            }
-            Ok(())
-        })
-    })
-    .await
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.kept {
+        let stopped = |record: SandboxRecord| record.keep;
+        if self.kept.load(Ordering::SeqCst) || self.directory.read().is_ok_and(stopped) {
+            return;
+        }
+        if self.restarted {
+            // What there was before stays, stopped as it was.
+            let stopped = self
+                .directory
+                .try_update(|record| states::stop(record, EndReason::Requested));
+            if let Err(error) = stopped {
+                tracing::warn!(sandbox = %self.id(), %error, "its end is not written down");
+            }
             return;
         }
         // The operation goes after it: until the place is gone, it says what happens.

@@ -1,12 +1,10 @@
 //! The processes of a sandbox's containers: their streams, signals, terminals and ends.
 
-use std::sync::{Arc, PoisonError};
-
 use agent_protocol::virtc::WaitResponse;
-use vc_types::{ClockPoint, ContainerId, ExecId, ExitStatus, Signal};
+use vc_types::{ContainerId, ExecId, ExitStatus, Signal};
 
-use super::Sandbox;
-use super::guest::Guest;
+use super::handle::SandboxHandle;
+use super::lease::Lease;
 use crate::error::Result;
 use crate::stream::Streams;
 
@@ -20,12 +18,13 @@ pub struct ProcessExit {
     pub start_error: Option<String>,
 }
 
-/// A process that was added to a container.
+/// A process of a container: its first one, or one that was added.
 #[derive(Debug)]
 pub struct Process {
-    pub(super) guest: Arc<Guest>,
+    pub(super) sandbox: SandboxHandle,
     pub(super) container: ContainerId,
-    pub(super) exec: ExecId,
+    /// None for the first one.
+    pub(super) exec: Option<ExecId>,
     pub(super) streams: Option<Streams>,
 }
 
@@ -52,14 +51,39 @@ impl Process {
         self.streams.take()
     }
 
-    /// Waits for its end.
+    /// Binds its life to the lease: when that is dropped, or this process ends, it is killed.
     ///
     /// # Errors
     ///
-    /// As [`Sandbox::wait_process`].
+    /// [`crate::Error::System`] when the sandbox's keeper does not listen any more.
+    pub fn lease(&self) -> Result<Lease> {
+        let directory = self.sandbox.0.directory.path();
+        Lease::take(directory, &self.container, self.exec.as_ref())
+    }
+
+    /// Removes the container that it is of, whether it runs or not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SandboxHandle::delete_container`].
+    pub async fn remove_container(&self) -> Result<()> {
+        self.sandbox.delete_container(&self.container, true).await
+    }
+
+    /// Waits for its end. That of a first process is written down.
+    ///
+    /// # Errors
+    ///
+    /// As [`SandboxHandle::wait_process`].
     pub async fn wait(&self) -> Result<ProcessExit> {
-        let answer = self.guest.wait(&self.container, Some(&self.exec)).await?;
-        Ok(ProcessExit::of(answer))
+        match &self.exec {
+            None => self.sandbox.wait_process(&self.container).await,
+            exec => {
+                let guest = &self.sandbox.0.guest;
+                let answer = guest.wait(&self.container, exec.as_ref()).await?;
+                Ok(ProcessExit::of(answer))
+            }
+        }
     }
 
     /// Sends it a signal.
@@ -68,8 +92,10 @@ impl Process {
     ///
     /// [`crate::Error::Agent`] when it has ended.
     pub async fn signal(&self, signal: Signal) -> Result<()> {
-        let exec = Some(&self.exec);
-        self.guest.signal(&self.container, exec, signal).await
+        let guest = &self.sandbox.0.guest;
+        guest
+            .signal(&self.container, self.exec.as_ref(), signal)
+            .await
     }
 
     /// Tells its terminal its size, in characters.
@@ -78,64 +104,15 @@ impl Process {
     ///
     /// [`crate::Error::Agent`] when it has no terminal.
     pub async fn winsize(&self, rows: u16, columns: u16) -> Result<()> {
-        let exec = Some(&self.exec);
-        self.guest
-            .winsize(&self.container, exec, rows, columns)
+        let guest = &self.sandbox.0.guest;
+        guest
+            .winsize(&self.container, self.exec.as_ref(), rows, columns)
             .await
     }
 }
 
-impl Sandbox {
-    /// The standard streams of a container that was to be attached to; once.
-    pub fn take_streams(&self, container: &ContainerId) -> Option<Streams> {
-        self.streams
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(container)
-    }
-
-    /// Waits for the end of a container's first process.
-    ///
-    /// # Errors
-    ///
-    /// [`crate::Error::Ended`] when the machine ends first: the process is lost then, which is
-    /// never a success. [`crate::Error::Agent`] when the agent does not know the container.
-    pub async fn wait_process(&self, container: &ContainerId) -> Result<ProcessExit> {
-        let answer = self.guest.wait(container, None).await?;
-        if answer.started_uptime_us > 0 {
-            let started = self.guest_epoch.saturating_add(answer.started_uptime_us);
-            self.times().mark_at(ClockPoint::Started, started);
-        }
-        self.times().mark(ClockPoint::Ended);
-        Ok(ProcessExit::of(answer))
-    }
-
-    /// Sends a signal to a container's first process.
-    ///
-    /// # Errors
-    ///
-    /// [`crate::Error::Agent`] when the process is not there.
-    pub async fn signal_process(&self, container: &ContainerId, signal: Signal) -> Result<()> {
-        self.guest.signal(container, None, signal).await
-    }
-
-    /// Tells the terminal of a container's first process its size, in characters.
-    ///
-    /// # Errors
-    ///
-    /// [`crate::Error::Agent`] when the process has no terminal.
-    pub async fn winsize_process(
-        &self,
-        container: &ContainerId,
-        rows: u16,
-        columns: u16,
-    ) -> Result<()> {
-        self.guest.winsize(container, None, rows, columns).await
-    }
-}
-
 impl ProcessExit {
-    fn of(answer: WaitResponse) -> Self {
+    pub(super) fn of(answer: WaitResponse) -> Self {
         Self {
             status: status(answer.code, answer.signal, answer.oom_killed),
             start_error: Some(answer.start_error).filter(|text| !text.is_empty()),

@@ -74,6 +74,11 @@ impl VsockSockets {
             ),
             source,
         };
+        // That of a machine before this one.
+        match std::fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
         DirBuilder::new()
             // Entered by the device process, and written by root alone: what root dials there is
             // what root made. The directory above is closed to everybody else.

@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use agent_protocol::agent::{CreateSandboxRequest, Storage};
-use agent_protocol::oci_convert;
 use agent_protocol::virtc::HelloRequest;
 use vc_agent_client::{AgentClient, Transport};
 use vc_hypervisor::StopLimits;
@@ -13,15 +12,16 @@ use super::super::Sandbox;
 use super::super::clock::{ClockKeeper, host_realtime_ns};
 use super::super::config::{SandboxConfig, Scratch};
 use super::super::guest::{EndWatch, Guest};
+use super::super::handle::SandboxHandle;
+use super::super::lease::Leases;
 use super::super::machine::Machine;
 use super::super::place::Place;
 use super::Staged;
 use super::launch::Launched;
-use crate::container::placement::Placement;
 use crate::error::{Error, Result, Stage};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
-use crate::stream::{Streams, made_and_attached};
+use crate::stream::Streams;
 
 /// Bytes of randomness that the guest gets at its start.
 const SEED_BYTES: usize = 64;
@@ -29,10 +29,11 @@ const SEED_BYTES: usize = 64;
 /// A machine whose guest is prepared and whose containers wait for their start.
 pub(super) struct Connected {
     runtime: Arc<Shared>,
-    machine: Arc<Machine>,
+    machine: Machine,
     guest: Guest,
     streams: BTreeMap<ContainerId, Streams>,
     writable: bool,
+    throw_away: bool,
     /// What the host's monotonic clock shows when the guest's shows 0, in microseconds.
     guest_epoch: u64,
 }
@@ -54,6 +55,7 @@ pub(super) async fn connect(
         shares,
         writable,
     } = launched;
+    let throw_away = config.throw_away;
     let limits = &runtime.config.limits;
     let stage = Cell::new(Stage::Boot);
     let prepared = async {
@@ -64,45 +66,48 @@ pub(super) async fn connect(
         let transport = Transport::new(address, limits.agent_connect_ms.duration());
         let agent = AgentClient::connect(&transport, Guest::call_limits(limits)).await?;
         fault::point("create.agent-connected")?;
+        let guest = Guest {
+            sandbox: sandbox.clone(),
+            agent,
+            transport,
+            attach_limit: limits.agent_create_ms.duration(),
+            end: EndWatch::Kept(machine.end().clone()),
+        };
 
         // All at once: an answer of the guest takes long where it is emulated.
         stage.set(Stage::GuestPreparation);
-        let greeted = greet(&agent, &config, guest_epoch, timeline);
+        let greeted = greet(&guest.agent, &config, guest_epoch, timeline);
         let sandbox_made = async {
             if let Some(mut scratch) = scratch {
                 blocking(move || Ok(scratch.formatted()?)).await?;
             }
-            Ok(agent
-                .create_sandbox(sandbox_request(&config, &shares))
-                .await?)
+            let request = sandbox_request(&config, &shares);
+            Ok(guest.agent.create_sandbox(request).await?)
         };
-        tokio::try_join!(greeted, sandbox_made, write_files(&agent, &containers))?;
+        let files_written = async {
+            for (_, placement) in &containers {
+                guest.write_files(placement).await?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(greeted, sandbox_made, files_written)?;
         timeline.step("guest prepared");
         fault::point("create.guest-prepared")?;
 
         stage.set(Stage::ContainerCreation);
         let mut streams = BTreeMap::new();
         for (id, placement) in containers {
-            let attached = async {
-                let limit = limits.agent_create_ms.duration();
-                let attached =
-                    Streams::attach(&transport, limit, &id, None, placement.has_terminal());
-                match placement.attach {
-                    true => Ok(Some(attached.await?)),
-                    false => Ok(None),
-                }
-            };
-            let made = create_container(&agent, &id, &placement, config.shared_pids);
-            if let Some(attached) = made_and_attached(made, attached).await? {
+            let made = guest.create(&id, &placement, config.shared_pids);
+            if let Some(attached) = made.await? {
                 streams.insert(id, attached);
             }
             timeline.step("container made");
         }
         fault::point("create.container-made")?;
-        Ok((agent, transport, streams, guest_epoch))
+        Ok((guest, streams, guest_epoch))
     };
-    let prepared = machine.while_it_runs(&sandbox, prepared).await;
-    let (agent, transport, streams, guest_epoch) = match prepared {
+    let prepared = machine.end().while_it_runs(&sandbox, prepared).await;
+    let (guest, streams, guest_epoch) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             // The console is complete once the machine has ended.
@@ -112,20 +117,13 @@ pub(super) async fn connect(
             return Err((stage.get(), error));
         }
     };
-    let machine = Arc::new(machine);
-    let guest = Guest {
-        sandbox,
-        agent,
-        transport,
-        attach_limit: limits.agent_create_ms.duration(),
-        end: EndWatch::Kept(Arc::clone(&machine)),
-    };
     Ok(Connected {
         runtime: Arc::clone(runtime),
         machine,
         guest,
         streams,
         writable,
+        throw_away,
         guest_epoch,
     })
 }
@@ -143,14 +141,17 @@ impl Connected {
             return Err(error);
         }
         let interval = self.runtime.config.limits.clock_ms.duration();
+        let clock = ClockKeeper::start(self.guest.agent.clone(), interval);
+        let directory = place.directory().clone();
+        let handle = SandboxHandle::new(&self.runtime, directory, self.guest, self.streams);
         Ok(Sandbox {
-            _clock: ClockKeeper::start(self.guest.agent.clone(), interval),
-            runtime: self.runtime,
+            _clock: clock,
+            _leases: Leases::serve(handle.clone())?,
+            handle,
             place,
             machine: self.machine,
-            guest: self.guest,
-            streams: Mutex::new(self.streams),
             writable: self.writable,
+            throw_away: self.throw_away,
             timeline: Mutex::new(timeline),
             guest_epoch: self.guest_epoch,
         })
@@ -255,29 +256,4 @@ fn scratch_storage(scratch: Scratch) -> Storage {
             ..Storage::default()
         },
     }
-}
-
-async fn write_files(agent: &AgentClient, containers: &[(ContainerId, Placement)]) -> Result<()> {
-    for (path, contents) in containers
-        .iter()
-        .flat_map(|(_, placement)| &placement.files)
-    {
-        agent.write_file(path, 0o644, contents.clone()).await?;
-    }
-    Ok(())
-}
-
-async fn create_container(
-    agent: &AgentClient,
-    id: &ContainerId,
-    placement: &Placement,
-    shared_pids: bool,
-) -> Result<()> {
-    let spec = oci_convert::spec_to_message(&placement.spec).map_err(|source| Error::Protocol {
-        container: id.clone(),
-        source,
-    })?;
-    Ok(agent
-        .create_container(id, spec, placement.storages.clone(), shared_pids)
-        .await?)
 }

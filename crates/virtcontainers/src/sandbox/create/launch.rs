@@ -166,11 +166,14 @@ async fn start_share(
     Ok(socket.map(|socket| (process, socket)))
 }
 
+/// What the state calls the process of the share with the invoker's files.
+pub(crate) const USER_SHARE: &str = "virtiofsd of the user's files";
+
 fn device_name(tag: &str) -> &'static str {
     if tag == guest::SYSTEM_SHARE_TAG {
         "virtiofsd of the host's system"
     } else {
-        "virtiofsd of the user's files"
+        USER_SHARE
     }
 }
 

@@ -14,7 +14,8 @@ mod prepare;
 
 use std::sync::Arc;
 
-pub(crate) use prepare::MKFS;
+pub(super) use launch::USER_SHARE;
+pub(crate) use prepare::{MKFS, Prepared};
 
 use vc_store::SandboxRecord;
 use vc_types::Timeline;
@@ -30,14 +31,33 @@ use crate::runtime::{Shared, blocking};
 /// Makes a sandbox and its containers, none of them started.
 pub(crate) async fn create(runtime: &Arc<Shared>, config: SandboxConfig) -> Result<Sandbox> {
     let id = config.id.clone();
-    // What cannot be is refused before anything is touched.
-    let prepared = prepare::Prepared::new(runtime, config)?;
+    // What exists, and what cannot be, is refused before anything is touched.
+    if runtime.store.get(&id).is_ok() {
+        return Err(vc_store::Error::Exists { id }.into());
+    }
+    let prepared = Prepared::new(runtime, config)?;
     let mut record = SandboxRecord::new(id)?;
-    prepared.describe(&mut record);
+    prepared.describe(&mut record)?;
     let mut timeline = Timeline::default();
     timeline.step("prepared");
-    let mut place = Place::reserve(runtime, record).await?;
+    let place = Place::reserve(runtime, record).await?;
     fault::point("create.reserved")?;
+    save(&prepared.config, &place).await?;
+    boot(runtime, prepared, place, timeline).await
+}
+
+/// Looks again whether a sandbox can be that was made before.
+pub(super) fn prepare_again(runtime: &Arc<Shared>, config: SandboxConfig) -> Result<Prepared> {
+    Prepared::new(runtime, config)
+}
+
+/// Brings the machine of a reserved place up. Where that fails, the place goes as it is dropped.
+pub(super) async fn boot(
+    runtime: &Arc<Shared>,
+    prepared: Prepared,
+    mut place: Place,
+    mut timeline: Timeline,
+) -> Result<Sandbox> {
     match come_up(runtime, prepared, &mut place, &mut timeline).await {
         Ok(up) => up.into_sandbox(place, timeline).await,
         Err((stage, source)) => {
@@ -60,31 +80,19 @@ fn at<E: Into<Error>>(stage: Stage) -> impl Fn(E) -> Staged {
     move |error| (stage, error.into())
 }
 
-/// Keeps what the containers' processes were asked to be, for those who add others.
-async fn save_processes(config: &SandboxConfig, place: &Place) -> Result<()> {
+/// Keeps what is asked for, for those who add to it.
+async fn save(config: &SandboxConfig, place: &Place) -> Result<()> {
     let directory = place.path().to_owned();
-    let processes: Vec<_> = config
-        .containers
-        .iter()
-        .filter_map(|container| Some((container.id.clone(), container.spec.process().clone()?)))
-        .collect();
-    blocking(move || {
-        processes
-            .iter()
-            .try_for_each(|(id, process)| saved::save(&directory, id, process))
-    })
-    .await
+    let config = config.clone();
+    blocking(move || saved::save_sandbox(&directory, &config)).await
 }
 
 async fn come_up(
     runtime: &Arc<Shared>,
-    prepared: prepare::Prepared,
+    prepared: Prepared,
     place: &mut Place,
     timeline: &mut Timeline,
 ) -> Result<connect::Connected, Staged> {
-    save_processes(&prepared.config, place)
-        .await
-        .map_err(at(Stage::Launch))?;
     let launched = launch::launch(runtime, prepared, place, timeline)
         .await
         .map_err(at(Stage::Launch))?;

@@ -11,7 +11,7 @@ use vc_launch::User;
 use vc_storage::{
     Access as ShareAccess, CachePolicy, Rights, SharePlan, Source, Virtiofsd, host_system,
 };
-use vc_store::{ContainerRecord, SandboxRecord};
+use vc_store::SandboxRecord;
 use vc_types::{ByteSize, ContainerId, SandboxUsers};
 
 use super::super::config::{SandboxConfig, Scratch};
@@ -62,10 +62,16 @@ impl Prepared {
         let initrd = open(&assets.initrd())?;
 
         let mut containers = Vec::new();
-        let mut user = None;
+        let mut user: Option<SharePlan> = None;
         let mut host_system_wanted = false;
-        for container in &config.containers {
-            let placement = Placement::of(container)?;
+        if !config.throw_away {
+            // More containers may come.
+            let share = user.get_or_insert_with(|| invokers_share(host));
+            share.grows = true;
+            share.extended_attributes = true;
+        }
+        for (number, container) in (0..).zip(&config.containers) {
+            let placement = Placement::of(container, number)?;
             host_system_wanted |= placement.host_system;
             if !placement.entries.is_empty() {
                 add_entries(user.get_or_insert_with(|| invokers_share(host)), &placement)?;
@@ -103,7 +109,7 @@ impl Prepared {
     }
 
     /// Notes in the state what is known before anything runs.
-    pub(super) fn describe(&self, record: &mut SandboxRecord) {
+    pub(super) fn describe(&self, record: &mut SandboxRecord) -> Result<()> {
         record.throwaway = self.config.throw_away;
         let manifest = self.assets.manifest();
         for (name, asset) in [("vmlinux", &manifest.vmlinux), ("initrd", &manifest.initrd)] {
@@ -111,16 +117,24 @@ impl Prepared {
                 .assets
                 .insert(name.to_owned(), asset.sha256.to_string());
         }
-        for container in &self.config.containers {
-            let args = container
-                .spec
-                .process()
-                .as_ref()
-                .and_then(|p| p.args().clone());
-            let mut entry = ContainerRecord::new(args.unwrap_or_default());
-            entry.bundle = container.bundle.clone();
+        record.annotations = self.config.annotations.clone();
+        self.describe_containers(record)
+    }
+
+    /// The same for a sandbox that had a machine before.
+    pub(in super::super) fn describe_again(&self, record: &mut SandboxRecord) -> Result<()> {
+        record.containers.clear();
+        record.containers_made = 0;
+        self.describe_containers(record)
+    }
+
+    fn describe_containers(&self, record: &mut SandboxRecord) -> Result<()> {
+        for (container, (_, placement)) in self.config.containers.iter().zip(&self.containers) {
+            let mut entry = container.record(record.next_container())?;
+            entry.shared = placement.entries.iter().map(|e| e.name.clone()).collect();
             record.containers.insert(container.id.clone(), entry);
         }
+        Ok(())
     }
 }
 

@@ -1,3 +1,8 @@
+//! A state root with its configuration, and all that is done with the sandboxes below it.
+
+mod containers;
+mod sandboxes;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -5,19 +10,20 @@ use oci_spec::runtime::Process as ProcessSpec;
 use vc_config::Config;
 use vc_hypervisor::AcceleratorChoice;
 use vc_hypervisor::qemu::{QemuConfig, QemuLimits, VmmUser};
-use vc_store::{FailureRecords, Listed, SandboxRecord, Store, StoreLimits};
+use vc_store::{FailureRecords, Listed, Store, StoreLimits};
 use vc_types::{ContainerId, SandboxId, SandboxUsers};
 
-use crate::container::saved;
+use crate::container::{Neighbours, saved};
 use crate::error::{Error, Result};
-use crate::sandbox::{self, FetchedSandbox, GcReport, Sandbox, SandboxConfig};
+use crate::sandbox::{self, GcReport};
 
 /// How a [`Runtime`] is opened.
 #[derive(Clone, Debug)]
 pub struct RuntimeOptions {
     /// Paths, sizes and limits.
     pub config: Config,
-    /// The program that answers `internal launch` and `internal vsock-device`: virtc.
+    /// The program that answers `internal launch`, `internal change-tree` and `internal
+    /// vsock-device`: virtc.
     pub program: PathBuf,
 }
 
@@ -107,47 +113,6 @@ impl Runtime {
         &self.shared.config
     }
 
-    /// Makes a sandbox and its containers; none of their processes is started.
-    ///
-    /// The caller is the keeper of its VM: it ends with this process, and when the handle is
-    /// dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Start`] with the stage that failed; what cannot be done at all is refused before
-    /// anything is touched. Nothing is left of a sandbox that did not come up.
-    pub async fn create_sandbox(&self, config: SandboxConfig) -> Result<Sandbox> {
-        sandbox::create(&self.shared, config).await
-    }
-
-    /// What is known of every sandbox, broken ones included. Takes no lock and changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Store`] when the state root cannot be read.
-    pub fn list_sandbox(&self) -> Result<Vec<Listed>> {
-        Ok(self.shared.store.list()?)
-    }
-
-    /// Fetches a running sandbox that some process keeps, to act on what runs in it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Store`] when there is no such sandbox, [`Error::NotRunning`] when it has no
-    /// machine, [`Error::Agent`] when its guest cannot be reached.
-    pub async fn fetch_sandbox(&self, id: &SandboxId) -> Result<FetchedSandbox> {
-        sandbox::fetch(&self.shared, id).await
-    }
-
-    /// Where a sandbox and its containers stand. Takes no lock and changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Store`] when there is no such sandbox or its state cannot be read.
-    pub fn status_sandbox(&self, id: &SandboxId) -> Result<SandboxRecord> {
-        Ok(self.shared.store.get(id)?.read()?)
-    }
-
     /// What the first process of a container was asked to be: the pattern for one that is added.
     ///
     /// # Errors
@@ -159,7 +124,8 @@ impl Runtime {
         sandbox: &SandboxId,
         container: &ContainerId,
     ) -> Result<ProcessSpec> {
-        saved::load(&self.sandbox_directory(sandbox)?, container)
+        let config = saved::load(&self.sandbox_directory(sandbox)?, container)?;
+        Ok(config.spec.process().clone().unwrap_or_default())
     }
 
     /// The sandbox that has the container.
@@ -189,14 +155,13 @@ impl Runtime {
             })
     }
 
-    /// Removes a sandbox with everything that can be found of it. With `force` it is ended first.
+    /// The containers of a sandbox that a new one can share namespaces with.
     ///
     /// # Errors
     ///
-    /// [`Error::Running`] when it runs and `force` is not given, [`Error::Store`] when there is
-    /// no such sandbox, [`Error::Left`] when something of it could not be removed.
-    pub fn delete_sandbox(&self, id: &SandboxId, force: bool) -> Result<()> {
-        sandbox::delete(&self.shared, id, force)
+    /// [`Error::Store`] when there is no such sandbox or its state cannot be read.
+    pub fn neighbours(&self, sandbox: &SandboxId) -> Result<Neighbours> {
+        Ok(Neighbours::of(&self.status_sandbox(sandbox)?))
     }
 
     /// Removes what sandboxes whose keeper is gone have left; only names it when `dry_run`.

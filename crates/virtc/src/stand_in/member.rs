@@ -1,0 +1,102 @@
+//! Stands for a container that joins the sandbox of another one.
+
+use std::fs::File;
+
+use vc_types::SandboxId;
+use virtcontainers::{Bundle, Error, Lease, Process, Runtime};
+
+use super::{Report, Request, take_terminal};
+use crate::commands::{block_on, container, runtime};
+use crate::error::{FAILED, Failure};
+use crate::join::{Added, End, Joined, Signals, exit_code, signal_code};
+
+/// Makes the container, reports, and stays until it has ended. Gives the exit code.
+pub(super) fn join(request: &Request, bundle: Bundle, sandbox: &SandboxId, report: File) -> u8 {
+    let stood = block_on(async {
+        match make(request, bundle, sandbox).await {
+            Ok(made) => stay(made, report).await,
+            Err(failure) => {
+                if let Err(error) = Report::Failed(failure.into()).send(report) {
+                    tracing::debug!(%error, "nobody waits for the report");
+                }
+                FAILED
+            }
+        }
+    });
+    stood.unwrap_or(FAILED)
+}
+
+/// A container that waits for its start.
+struct Made {
+    runtime: Runtime,
+    process: Process,
+    signals: Signals,
+    terminal: bool,
+    /// Ends the container with this process.
+    lease: Lease,
+}
+
+async fn make(request: &Request, bundle: Bundle, sandbox: &SandboxId) -> Result<Made, Failure> {
+    let runtime = runtime(&request.global())?;
+    let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
+    let id = container(&request.id)?;
+    let terminal = take_terminal(request, bundle.spec().process().as_ref())?;
+    let fetched = runtime.fetch_sandbox(sandbox).await;
+    let sandbox = fetched.map_err(|error| match error.is_not_found() {
+        true => Failure::new(
+            FAILED,
+            format!("container {id} is of the sandbox {sandbox}, which does not exist"),
+        ),
+        false => error.into(),
+    })?;
+    let config = bundle.container(id, &runtime.neighbours(sandbox.id())?)?;
+    let process = sandbox.create_container(config).await?;
+    let lease = process.lease()?;
+    Ok(Made {
+        runtime,
+        process,
+        signals,
+        terminal,
+        lease,
+    })
+}
+
+async fn stay(made: Made, report: File) -> u8 {
+    let Made {
+        runtime,
+        process,
+        signals,
+        terminal,
+        lease,
+    } = made;
+    if let Err(error) = Report::Created.send(report) {
+        // Whoever asked for the container is gone, and nobody else knows of it.
+        tracing::warn!(%error, "nobody waits for the container; it is removed");
+        if let Err(error) = process.remove_container().await {
+            tracing::warn!(%error, "not everything of it is removed");
+        }
+        return FAILED;
+    }
+    let limits = &runtime.config().limits;
+    let mut joined = Joined::forwarding(Added::new(process), limits, signals, terminal);
+    let code = match joined.command(None).await {
+        Ok(End::Exited(exit)) => {
+            if let Some(text) = &exit.start_error {
+                crate::output::error(text);
+            }
+            exit_code(&exit)
+        }
+        Ok(End::TimedOut) => FAILED,
+        Ok(End::Ended(signal)) => signal_code(signal),
+        Err(Error::Ended { .. }) => LOST,
+        Err(error) => {
+            Failure::from_error(FAILED, &error).report();
+            LOST
+        }
+    };
+    drop(lease);
+    code
+}
+
+/// The code of a container whose machine ended: as if it had been killed.
+const LOST: u8 = 128 + vc_types::Signal::KILL.number();

@@ -1,0 +1,234 @@
+//! What is done with a container by its name and that of its sandbox.
+
+use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
+use vc_store::{SandboxRecord, View};
+use vc_types::{ContainerId, ExitStatus, SandboxId, SandboxState, Signal};
+
+use super::Runtime;
+use crate::container::{ContainerConfig, ContainerStatus};
+use crate::error::{Error, Result};
+use crate::sandbox::{self, GuestProcess, Process};
+
+impl Runtime {
+    /// Where a container stands. Takes no lock and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`], and [`Error::Store`] when there is no such sandbox or its state
+    /// cannot be read.
+    pub fn status_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+    ) -> Result<ContainerStatus> {
+        let record: SandboxRecord = self.status_sandbox(sandbox)?;
+        ContainerStatus::of(&record, container)
+    }
+
+    /// Makes a container in a running sandbox, see [`crate::SandboxHandle::create_container`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`] and [`crate::SandboxHandle::create_container`].
+    pub async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: ContainerConfig,
+    ) -> Result<Process> {
+        self.fetch_sandbox(sandbox)
+            .await?
+            .create_container(config)
+            .await
+    }
+
+    /// Removes a container; with `force`, one that runs too. Where its sandbox has no machine, what
+    /// is known of the container goes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::SandboxHandle::delete_container`].
+    pub async fn delete_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        force: bool,
+    ) -> Result<()> {
+        let view = View::of(&self.status_sandbox(sandbox)?);
+        match view.state {
+            SandboxState::Stopped => sandbox::forget(&self.shared, sandbox, container).await,
+            _ => {
+                let sandbox = self.fetch_sandbox(sandbox).await?;
+                sandbox.delete_container(container, force).await
+            }
+        }
+    }
+
+    /// Starts a container, see [`crate::SandboxHandle::start_container`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::SandboxHandle::start_container`].
+    pub async fn start_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+    ) -> Result<()> {
+        self.fetch_sandbox(sandbox)
+            .await?
+            .start_container(container)
+            .await
+    }
+
+    /// Ends a container's processes politely, and by force after a while.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::SandboxHandle::stop_container`].
+    pub async fn stop_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+    ) -> Result<ExitStatus> {
+        let sandbox = self.fetch_sandbox(sandbox).await?;
+        sandbox.stop_container(container, false).await
+    }
+
+    /// Adds a process to a running container, see [`crate::SandboxHandle::enter_container`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::SandboxHandle::enter_container`].
+    pub async fn enter_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        process: &ProcessSpec,
+    ) -> Result<Process> {
+        let sandbox = self.fetch_sandbox(sandbox).await?;
+        sandbox.enter_container(container, process).await
+    }
+
+    /// Sends a signal to a container's first process, or to all of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::SandboxHandle::kill_container`].
+    pub async fn kill_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        signal: Signal,
+        all: bool,
+    ) -> Result<()> {
+        let sandbox = self.fetch_sandbox(sandbox).await?;
+        sandbox.kill_container(container, signal, all).await
+    }
+
+    /// The processes of a container as the guest knows them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::SandboxHandle::process_list_container`].
+    pub async fn process_list_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+    ) -> Result<Vec<GuestProcess>> {
+        let sandbox = self.fetch_sandbox(sandbox).await?;
+        sandbox.process_list_container(container).await
+    }
+
+    /// Changes what a container may use.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::SandboxHandle::update_container`].
+    pub async fn update_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        resources: &LinuxResources,
+    ) -> Result<()> {
+        let sandbox = self.fetch_sandbox(sandbox).await?;
+        sandbox.update_container(container, resources).await
+    }
+
+    /// Stops the processes of a container where they are.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::SandboxHandle::pause_container`].
+    pub async fn pause_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+    ) -> Result<()> {
+        self.fetch_sandbox(sandbox)
+            .await?
+            .pause_container(container)
+            .await
+    }
+
+    /// Lets the processes of a paused container go on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::SandboxHandle::resume_container`].
+    pub async fn resume_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+    ) -> Result<()> {
+        self.fetch_sandbox(sandbox)
+            .await?
+            .resume_container(container)
+            .await
+    }
+
+    /// Cleans up after a container whose keeper may have ended: it is stopped and removed, and
+    /// with the last container its sandbox too. With `force`, an error does not keep the next step
+    /// from being tried.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a step, and with `force` [`Error::Left`] with everything that could not
+    /// be cleaned. What is not there is clean.
+    pub async fn cleanup_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        force: bool,
+    ) -> Result<()> {
+        let mut left = Vec::new();
+        let mut step = |done: Result<()>| match done {
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) if force => {
+                left.push(error.to_string());
+                Ok(())
+            }
+            done => done,
+        };
+        if let Err(error) = self.status_sandbox(sandbox)
+            && error.is_not_found()
+        {
+            return Ok(());
+        }
+        step(self.delete_container(sandbox, container, true).await)?;
+        // By force, one that cannot be removed does not keep its sandbox.
+        let last = self.status_sandbox(sandbox).is_ok_and(|record| {
+            let mut others = record.containers.keys();
+            others.all(|other| force && other == container)
+        });
+        if last {
+            step(self.stop_sandbox(sandbox, force).await)?;
+            step(self.delete_sandbox(sandbox, force))?;
+        }
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Left {
+                sandbox: sandbox.clone(),
+                left: left.join("; "),
+            }),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What is done with a sandbox by its name.
+
+use vc_store::{Listed, SandboxRecord};
+use vc_types::SandboxId;
+
+use super::Runtime;
+use crate::error::Result;
+use crate::sandbox::{self, Sandbox, SandboxConfig, SandboxHandle, Started};
+
+impl Runtime {
+    /// Makes a sandbox and its containers; none of their processes is started.
+    ///
+    /// The caller is the keeper of its VM: it ends with this process, and when the handle is
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Start`] with the stage that failed; what cannot be done at all is refused before
+    /// anything is touched. Nothing is left of a sandbox that did not come up.
+    pub async fn create_sandbox(&self, config: SandboxConfig) -> Result<Sandbox> {
+        sandbox::create(&self.shared, config).await
+    }
+
+    /// What is known of every sandbox, broken ones included. Takes no lock and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Store`] when the state root cannot be read.
+    pub fn list_sandbox(&self) -> Result<Vec<Listed>> {
+        Ok(self.shared.store.list()?)
+    }
+
+    /// Fetches a running sandbox that some process keeps, to act on what runs in it.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Store`] when there is no such sandbox, [`crate::Error::NotRunning`] when it has no
+    /// machine, [`crate::Error::Agent`] when its guest cannot be reached.
+    pub async fn fetch_sandbox(&self, id: &SandboxId) -> Result<SandboxHandle> {
+        sandbox::fetch(&self.shared, id).await
+    }
+
+    /// Where a sandbox and its containers stand. Takes no lock and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Store`] when there is no such sandbox or its state cannot be read.
+    pub fn status_sandbox(&self, id: &SandboxId) -> Result<SandboxRecord> {
+        Ok(self.shared.store.get(id)?.read()?)
+    }
+
+    /// Makes a sandbox and starts its containers. Where a start fails, nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::create_sandbox`] and [`Sandbox::start`].
+    pub async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox> {
+        let sandbox = self.create_sandbox(config).await?;
+        match sandbox.start().await {
+            Ok(()) => Ok(sandbox),
+            Err(error) => {
+                if let Err(error) = sandbox.delete().await {
+                    tracing::warn!(%error, "not everything of a failed start is removed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts the containers of a sandbox that wait for their start. A stopped sandbox gets a new
+    /// machine first, with all of its containers, and the caller is its keeper.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Types`] when it runs, those of [`Runtime::create_sandbox`] and
+    /// [`Runtime::fetch_sandbox`]. A sandbox that was stopped stays stopped then.
+    pub async fn start_sandbox(&self, id: &SandboxId) -> Result<Started> {
+        sandbox::start(&self.shared, id).await
+    }
+
+    /// Ends the machine of a sandbox, whoever keeps it; its state stays. Without `force`, its
+    /// containers are stopped politely first, as [`SandboxHandle::stop_container`] does, and
+    /// another operation on it is waited for; with `force` that is taken over. One that is stopped
+    /// is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Store`] when there is no such sandbox, [`crate::Error::Left`] when a process of it does
+    /// not end.
+    pub async fn stop_sandbox(&self, id: &SandboxId, force: bool) -> Result<()> {
+        sandbox::stop(&self.shared, id, force).await
+    }
+
+    /// Removes a sandbox with everything that can be found of it. With `force` it is ended first.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Running`] when it runs and `force` is not given, [`crate::Error::Store`] when there is
+    /// no such sandbox, [`crate::Error::Left`] when something of it could not be removed.
+    pub fn delete_sandbox(&self, id: &SandboxId, force: bool) -> Result<()> {
+        sandbox::delete(&self.shared, id, force)
+    }
+}

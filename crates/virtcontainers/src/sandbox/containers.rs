@@ -1,0 +1,403 @@
+//! Containers that come and go while their sandbox runs.
+//!
+//! Making and removing one is an operation on its sandbox, so there is one at a time. A container
+//! is in the state before anything of it is made, marked as being made, with all names that it
+//! gets: whoever begins the next operation takes out what an interrupted one has left.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use vc_storage::{Access as ShareAccess, RunningShare, Source};
+use vc_store::{ContainerRecord, OperationGuard, SandboxRecord, Verb, WhenBusy};
+use vc_types::{
+    ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxId, Signal,
+};
+
+use super::create::USER_SHARE;
+use super::handle::SandboxHandle;
+use super::process::Process;
+use crate::container::placement::Placement;
+use crate::container::{ContainerConfig, saved};
+use crate::error::{Error, Result};
+use crate::fault;
+use crate::runtime::{Shared, blocking};
+use crate::stream::Streams;
+
+impl SandboxHandle {
+    /// Makes a container in the running sandbox; its process waits for its start.
+    ///
+    /// When this is dropped before it is done, the container is removed again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ContainerExists`] before anything is touched; [`Error::Unsupported`] for a root
+    /// that the sandbox has no share for; [`Error::Storage`], [`Error::Agent`], [`Error::Ended`].
+    /// Nothing is left of a container that was not made.
+    pub async fn create_container(&self, config: ContainerConfig) -> Result<Process> {
+        let (tell, told) = oneshot::channel();
+        let sandbox = self.clone();
+        let id = config.id.clone();
+        tokio::spawn(async move {
+            let made = make(&sandbox, config).await;
+            // Whoever asked has given it up.
+            if let Err(Ok(process)) = tell.send(made) {
+                let id = process.container.clone();
+                drop(process);
+                if let Err(error) = sandbox.delete_container(&id, true).await {
+                    tracing::warn!(container = %id, %error, "given up, and not removed");
+                }
+            }
+        });
+        told.await.map_err(|error| Error::System {
+            attempt: format!("make container {id}"),
+            source: std::io::Error::other(error),
+        })?
+    }
+
+    /// Removes a container that does not run, in the guest and on the host; with `force`, one that
+    /// runs is killed first. The sandbox goes on, without containers too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`], [`Error::ContainerRunning`] when it runs and `force` is not given,
+    /// [`Error::Agent`] and [`Error::Storage`] when something of it stays: it is still there then,
+    /// to be removed again.
+    pub async fn delete_container(&self, container: &ContainerId, force: bool) -> Result<()> {
+        let operation = self.begin(Verb::DeleteContainer).await?;
+        let record = self.0.directory.read()?;
+        let Some(entry) = record.containers.get(container) else {
+            return Err(Error::NoContainer {
+                sandbox: self.id().clone(),
+                container: container.clone(),
+            });
+        };
+        refuse_running(container, entry.state, force)?;
+        self.take_out(&record, container).await?;
+        let id = container.clone();
+        blocking(move || {
+            Ok(operation.commit(|record| {
+                record.containers.remove(&id);
+            })?)
+        })
+        .await
+    }
+
+    /// Ends the processes of a container: politely, and by force after `limits.stop_container_ms`;
+    /// at once with `force`. One that has ended is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`], [`Error::Agent`], [`Error::Ended`], and [`Error::NotEnded`] when it
+    /// outlives being killed for `limits.kill_container_ms`.
+    pub async fn stop_container(&self, container: &ContainerId, force: bool) -> Result<ExitStatus> {
+        let status = self.status_container(container)?;
+        if status.state == ContainerState::Stopped {
+            let unknown = ExitStatus::Lost {
+                reason: EndReason::Requested,
+            };
+            return Ok(status.exit.unwrap_or(unknown));
+        }
+        let limits = &self.0.runtime.config.limits;
+        let waited = self.wait_process(container);
+        tokio::pin!(waited);
+        if !force {
+            // It may have ended just now; the wait says so.
+            let asked = self.signal_process(container, Signal::TERM).await;
+            let polite = limits.stop_container_ms.duration();
+            if asked.is_ok()
+                && let Ok(exit) = timeout(polite, &mut waited).await
+            {
+                return Ok(exit?.status);
+            }
+        }
+        let killed = self.0.guest.signal_all(container, Signal::KILL).await;
+        let limit = limits.kill_container_ms.duration();
+        match timeout(limit, waited).await {
+            Ok(exit) => Ok(exit?.status),
+            Err(_) => {
+                killed?;
+                Err(Error::NotEnded {
+                    container: container.clone(),
+                    limit,
+                })
+            }
+        }
+    }
+
+    /// Starts the containers that wait for their start, in the order in which they were made.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SandboxHandle::start_container`]; those before the one that failed run.
+    pub async fn start(&self) -> Result<()> {
+        let record = self.0.directory.read()?;
+        let mut waiting: Vec<_> = record
+            .containers
+            .iter()
+            .filter(|(_, entry)| entry.state == ContainerState::Ready && !entry.creating)
+            .collect();
+        waiting.sort_by_key(|(_, entry)| entry.number);
+        for (container, _) in waiting {
+            self.start_container(container).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the guest to write back what reaches the host, within the limit of a stop.
+    pub(super) async fn write_back(&self) {
+        let limit = self.0.runtime.config.limits.stop_vmm_ms.duration();
+        match timeout(limit, self.0.guest.agent.destroy_sandbox()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the guest did not write back"),
+            Err(_) => tracing::warn!("the guest did not write back in time"),
+        }
+    }
+
+    /// Begins an operation, waits for the one that is under way, and takes out what an interrupted
+    /// one has left.
+    pub(super) async fn begin(&self, verb: Verb) -> Result<OperationGuard> {
+        let limit = self.operation_limit();
+        let directory = self.0.directory.clone();
+        let operation =
+            blocking(move || Ok(directory.begin_operation(verb, WhenBusy::Wait(limit))?)).await?;
+        let record = self.0.directory.read()?;
+        let left = record.containers.iter().filter(|(_, entry)| entry.creating);
+        for (container, _) in left {
+            self.take_out(&record, container).await?;
+            operation.update(|record| {
+                record.containers.remove(container);
+            })?;
+        }
+        Ok(operation)
+    }
+
+    fn operation_limit(&self) -> Duration {
+        self.0.runtime.config.limits.operation_ms.duration()
+    }
+
+    /// Removes everything of a container but its place in the state. All of it may be done again.
+    async fn take_out(&self, record: &SandboxRecord, container: &ContainerId) -> Result<()> {
+        self.0.guest.remove(container).await?;
+        let names = record
+            .containers
+            .get(container)
+            .map_or_else(Vec::new, |entry| entry.shared.clone());
+        if !names.is_empty() {
+            self.change_share(record, move |share| share.remove(&names))
+                .await?;
+        }
+        saved::remove(self.0.directory.path(), container)
+    }
+
+    async fn change_share(
+        &self,
+        record: &SandboxRecord,
+        change: impl FnOnce(&RunningShare<'_>) -> vc_storage::Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let mut processes = record.processes.iter();
+        let share = processes.find(|process| process.name == USER_SHARE);
+        let share = share.map(|process| process.identity.clone());
+        let process = share.ok_or_else(|| Error::Unsupported {
+            what: format!("a directory of the host in sandbox {}", self.id()),
+        })?;
+        let program = self.0.runtime.program.clone();
+        blocking(move || {
+            Ok(change(&RunningShare {
+                program: &program,
+                process: &process,
+            })?)
+        })
+        .await
+    }
+}
+
+/// Says whether a container in this state may be removed.
+pub(super) fn refuse_running(
+    container: &ContainerId,
+    state: ContainerState,
+    force: bool,
+) -> Result<()> {
+    match state {
+        ContainerState::Running | ContainerState::Paused if !force => {
+            Err(Error::ContainerRunning {
+                container: container.clone(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what is known of a container whose sandbox has no machine.
+pub(crate) async fn forget(
+    runtime: &Shared,
+    sandbox: &SandboxId,
+    container: &ContainerId,
+) -> Result<()> {
+    let directory = runtime.store.get(sandbox)?;
+    let limit = runtime.config.limits.operation_ms.duration();
+    let (sandbox, container) = (sandbox.clone(), container.clone());
+    blocking(move || {
+        let operation = directory.begin_operation(Verb::DeleteContainer, WhenBusy::Wait(limit))?;
+        if !directory.read()?.containers.contains_key(&container) {
+            return Err(Error::NoContainer { sandbox, container });
+        }
+        saved::remove(directory.path(), &container)?;
+        Ok(operation.commit(|record| {
+            record.containers.remove(&container);
+        })?)
+    })
+    .await
+}
+
+async fn make(sandbox: &SandboxHandle, config: ContainerConfig) -> Result<Process> {
+    let operation = sandbox.begin(Verb::CreateContainer).await?;
+    let making = Making::new(sandbox, operation, config)?;
+    let id = making.config.id.clone();
+    match making.steps().await {
+        Ok(streams) => {
+            let committed = making.commit().await;
+            committed.map(|()| Process {
+                sandbox: sandbox.clone(),
+                container: id,
+                exec: None,
+                streams,
+            })
+        }
+        Err(error) => {
+            making.undo().await;
+            Err(error)
+        }
+    }
+}
+
+/// A container that is being made.
+struct Making<'a> {
+    sandbox: &'a SandboxHandle,
+    operation: OperationGuard,
+    config: ContainerConfig,
+    placement: Placement,
+}
+
+impl<'a> Making<'a> {
+    /// Looks whether it can be; nothing is touched.
+    fn new(
+        sandbox: &'a SandboxHandle,
+        operation: OperationGuard,
+        config: ContainerConfig,
+    ) -> Result<Self> {
+        let record = operation.sandbox().read()?;
+        if record.containers.contains_key(&config.id) {
+            return Err(Error::ContainerExists {
+                sandbox: sandbox.id().clone(),
+                container: config.id,
+            });
+        }
+        let placement = Placement::of(&config, record.containers_made)?;
+        if placement.host_system {
+            return Err(Error::Unsupported {
+                what: "the host's system as the root of a container that comes later".into(),
+            });
+        }
+        Ok(Self {
+            sandbox,
+            operation,
+            config,
+            placement,
+        })
+    }
+
+    async fn steps(&self) -> Result<Option<Streams>> {
+        let sources = self.sources()?;
+        let id = &self.config.id;
+        let mut entry = self.config.record(0)?;
+        entry.creating = true;
+        entry.shared = sources.iter().map(|(name, ..)| name.clone()).collect();
+        self.operation
+            .step_with(format!("container {id}"), |record| {
+                entry.number = record.next_container();
+                record.containers.insert(id.clone(), entry);
+            })?;
+        fault::point("create-container.reserved")?;
+        saved::save(self.sandbox.0.directory.path(), &self.config)?;
+        if !sources.is_empty() {
+            let record = self.operation.sandbox().read()?;
+            let added = self
+                .sandbox
+                .change_share(&record, move |share| share.add(sources));
+            added.await?;
+        }
+        fault::point("create-container.shared")?;
+        let guest = &self.sandbox.0.guest;
+        let streams = guest
+            .while_it_runs(async {
+                guest.write_files(&self.placement).await?;
+                guest.create(id, &self.placement, false).await
+            })
+            .await?;
+        fault::point("create-container.made")?;
+        Ok(streams)
+    }
+
+    /// Opens what of the host it gets.
+    fn sources(&self) -> Result<Vec<(String, Source, ShareAccess)>> {
+        let open = |entry: &crate::container::placement::ShareEntry| {
+            let access = match entry.read_only {
+                true => ShareAccess::ReadOnly,
+                false => ShareAccess::ReadWrite,
+            };
+            Ok((entry.name.clone(), Source::open(&entry.source)?, access))
+        };
+        self.placement.entries.iter().map(open).collect()
+    }
+
+    async fn commit(self) -> Result<()> {
+        let id = self.config.id;
+        let committed = blocking(move || {
+            Ok(self.operation.commit(|record| {
+                if let Some(entry) = record.containers.get_mut(&id) {
+                    entry.creating = false;
+                }
+            })?)
+        });
+        committed.await
+    }
+
+    /// Takes out what was made. What cannot be taken out stays marked, for the next operation.
+    async fn undo(self) {
+        let id = &self.config.id;
+        let undone = async {
+            let record = self.operation.sandbox().read()?;
+            if !record.containers.contains_key(id) {
+                return Ok(());
+            }
+            self.sandbox.take_out(&record, id).await?;
+            self.operation.update(|record| {
+                record.containers.remove(id);
+            })?;
+            Ok::<(), Error>(())
+        };
+        if let Err(error) = undone.await {
+            tracing::warn!(container = %id, %error, "the next operation takes out what is left");
+        }
+    }
+}
+
+impl ContainerConfig {
+    /// How the state has it.
+    pub(super) fn record(&self, number: u64) -> Result<ContainerRecord> {
+        let process = self.spec.process().as_ref();
+        let args = process.and_then(|process| process.args().clone());
+        let mut entry = ContainerRecord::new(args.unwrap_or_default());
+        entry.bundle = self.bundle.clone();
+        entry.number = number;
+        let annotations = self.spec.annotations().iter().flatten();
+        entry.annotations = annotations
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        if self.stand_in {
+            entry.stand_in = Some(ProcessIdentity::current()?);
+        }
+        Ok(entry)
+    }
+}

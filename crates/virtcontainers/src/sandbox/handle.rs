@@ -1,0 +1,350 @@
+//! What is done with a running sandbox and its containers, by its keeper and by others.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
+use vc_agent_client::{AgentClient, Transport};
+use vc_store::{SandboxDir, View};
+use vc_types::{
+    ContainerId, ContainerState, EndReason, ExecId, SandboxId, SandboxState, Signal, Timeline,
+};
+
+use super::guest::{EndWatch, Guest};
+use super::process::{GuestProcess, Process, ProcessExit};
+use super::{states, vsock};
+use crate::container::ContainerStatus;
+use crate::error::{Error, Result};
+use crate::runtime::{Shared, blocking};
+use crate::stream::Streams;
+
+/// A running sandbox, to act on and to leave.
+///
+/// Copies are the same sandbox. Dropping them changes nothing: the sandbox lives as long as its
+/// keeper.
+#[derive(Clone)]
+pub struct SandboxHandle(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) runtime: Arc<Shared>,
+    pub(super) directory: SandboxDir,
+    pub(super) guest: Guest,
+    /// Attached, and not taken yet.
+    streams: Mutex<BTreeMap<ContainerId, Streams>>,
+    /// Numbers the processes that this handle adds.
+    added: AtomicU32,
+}
+
+/// Fetches a running sandbox. Nothing on disk is changed.
+pub(crate) async fn fetch(runtime: &Arc<Shared>, id: &SandboxId) -> Result<SandboxHandle> {
+    let directory = runtime.store.get(id)?;
+    let state = View::of(&directory.read()?).state;
+    if state == SandboxState::Stopped {
+        return Err(Error::NotRunning {
+            sandbox: id.clone(),
+        });
+    }
+    let limits = &runtime.config.limits;
+    let address = vsock::address(directory.path());
+    let transport = Transport::new(address, limits.agent_connect_ms.duration());
+    let agent = AgentClient::connect(&transport, Guest::call_limits(limits)).await?;
+    let guest = Guest {
+        sandbox: id.clone(),
+        agent,
+        transport,
+        attach_limit: limits.agent_create_ms.duration(),
+        end: EndWatch::Fetched(directory.clone()),
+    };
+    Ok(SandboxHandle::new(
+        runtime,
+        directory,
+        guest,
+        BTreeMap::new(),
+    ))
+}
+
+impl SandboxHandle {
+    pub(super) fn new(
+        runtime: &Arc<Shared>,
+        directory: SandboxDir,
+        guest: Guest,
+        streams: BTreeMap<ContainerId, Streams>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            runtime: Arc::clone(runtime),
+            directory,
+            guest,
+            streams: Mutex::new(streams),
+            added: AtomicU32::new(0),
+        }))
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &SandboxId {
+        self.0.directory.id()
+    }
+
+    /// Where it and its containers stand.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when it was removed or its state cannot be read.
+    pub fn status(&self) -> Result<View> {
+        Ok(View::of(&self.0.directory.read()?))
+    }
+
+    /// Where a container stands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`], and those of [`SandboxHandle::status`].
+    pub fn status_container(&self, container: &ContainerId) -> Result<ContainerStatus> {
+        ContainerStatus::of(&self.0.directory.read()?, container)
+    }
+
+    /// What whoever made the sandbox noted about it, and was noted since.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SandboxHandle::status`].
+    pub fn annotations(&self) -> Result<BTreeMap<String, String>> {
+        Ok(self.0.directory.read()?.annotations)
+    }
+
+    /// Notes more about the sandbox; a key that is there gets the new value. They are kept with
+    /// its state.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn set_annotations(&self, annotations: BTreeMap<String, String>) -> Result<()> {
+        let directory = self.0.directory.clone();
+        blocking(move || Ok(directory.update(|record| record.annotations.extend(annotations))?))
+            .await
+    }
+
+    /// Starts the process of a container that was made and waits. That its program cannot be
+    /// executed is its exit, which [`SandboxHandle::wait_process`] tells.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`], [`Error::Types`] when it was started before, [`Error::Agent`], and
+    /// [`Error::Ended`] when the machine ends meanwhile.
+    pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
+        self.allowed(container, ContainerState::Running)?;
+        self.0.guest.start(container).await?;
+        states::started(&self.0.directory, container).await
+    }
+
+    /// Adds a process to a running container, with its streams attached.
+    ///
+    /// That its program cannot be executed is told by [`Process::wait`], as its exit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`], [`Error::Agent`] when the container does not run or is paused, and
+    /// [`Error::Ended`] when the machine ends meanwhile.
+    pub async fn enter_container(
+        &self,
+        container: &ContainerId,
+        process: &ProcessSpec,
+    ) -> Result<Process> {
+        self.existing(container)?;
+        let exec = self.new_exec_id()?;
+        let streams = self.0.guest.enter(container, &exec, process).await?;
+        Ok(Process {
+            sandbox: self.clone(),
+            container: container.clone(),
+            exec: Some(exec),
+            streams: Some(streams),
+        })
+    }
+
+    /// Sends a signal to the first process of a container, or to all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`], and [`Error::Agent`] when the process has ended.
+    pub async fn kill_container(
+        &self,
+        container: &ContainerId,
+        signal: Signal,
+        all: bool,
+    ) -> Result<()> {
+        self.existing(container)?;
+        match all {
+            true => self.0.guest.signal_all(container, signal).await,
+            false => self.0.guest.signal(container, None, signal).await,
+        }
+    }
+
+    /// The processes of a container as the guest knows them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`], and [`Error::Agent`].
+    pub async fn process_list_container(
+        &self,
+        container: &ContainerId,
+    ) -> Result<Vec<GuestProcess>> {
+        self.existing(container)?;
+        self.0.guest.processes(container).await
+    }
+
+    /// Stops the processes of a container where they are. The machine goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`], [`Error::Agent`] when it does not run, [`Error::Types`] when it is
+    /// paused already.
+    pub async fn pause_container(&self, container: &ContainerId) -> Result<()> {
+        self.allowed(container, ContainerState::Paused)?;
+        self.0.guest.pause(container).await?;
+        states::container(&self.0.directory, container, ContainerState::Paused).await
+    }
+
+    /// Lets the processes of a paused container go on.
+    ///
+    /// # Errors
+    ///
+    /// As [`SandboxHandle::pause_container`].
+    pub async fn resume_container(&self, container: &ContainerId) -> Result<()> {
+        self.allowed(container, ContainerState::Running)?;
+        self.0.guest.resume(container).await?;
+        states::container(&self.0.directory, container, ContainerState::Running).await
+    }
+
+    /// Changes what a container may use of the guest. The machine keeps its size.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`], [`Error::Protocol`] for values that cannot be, and [`Error::Agent`]
+    /// when the guest refuses them.
+    pub async fn update_container(
+        &self,
+        container: &ContainerId,
+        resources: &LinuxResources,
+    ) -> Result<()> {
+        self.existing(container)?;
+        self.0.guest.update(container, resources).await
+    }
+
+    /// Waits until a container of the sandbox runs out of memory, and says which. The kernel ends
+    /// processes of it then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] when the machine ends first, [`Error::Agent`].
+    pub async fn get_oom_event(&self) -> Result<ContainerId> {
+        self.0.guest.oom_event().await
+    }
+
+    /// Waits until the sandbox's machine has ended, and says why: nothing else ends this wait but
+    /// the end of the connection to the guest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Agent`] when the connection breaks and the machine is not seen to have ended.
+    pub async fn monitor(&self) -> Result<EndReason> {
+        self.0.guest.ended().await
+    }
+
+    /// The first process of a container, with its streams if they were attached and not taken yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`].
+    pub fn process(&self, container: &ContainerId) -> Result<Process> {
+        self.existing(container)?;
+        Ok(Process {
+            sandbox: self.clone(),
+            container: container.clone(),
+            exec: None,
+            streams: self.take_streams(container),
+        })
+    }
+
+    /// The standard streams of a container that was to be attached to; once.
+    pub fn take_streams(&self, container: &ContainerId) -> Option<Streams> {
+        self.0
+            .streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(container)
+    }
+
+    /// Waits for the end of a container's first process, and writes it down.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] when the machine ends first: the process is lost then, which is never a
+    /// success. [`Error::Agent`] when the agent does not know the container.
+    pub async fn wait_process(&self, container: &ContainerId) -> Result<ProcessExit> {
+        let exit = ProcessExit::of(self.0.guest.wait(container, None).await?);
+        states::ended(&self.0.directory, container, exit.status.clone()).await?;
+        Ok(exit)
+    }
+
+    /// Sends a signal to a container's first process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Agent`] when the process is not there.
+    pub async fn signal_process(&self, container: &ContainerId, signal: Signal) -> Result<()> {
+        self.0.guest.signal(container, None, signal).await
+    }
+
+    /// Tells the terminal of a container's first process its size, in characters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Agent`] when the process has no terminal.
+    pub async fn winsize_process(
+        &self,
+        container: &ContainerId,
+        rows: u16,
+        columns: u16,
+    ) -> Result<()> {
+        self.0.guest.winsize(container, None, rows, columns).await
+    }
+
+    /// Refuses what is asked of a container that is not there, or not yet.
+    pub(super) fn existing(&self, container: &ContainerId) -> Result<ContainerState> {
+        let status = self.status()?;
+        match status.containers.get(container) {
+            Some(seen) if seen.creating => Err(Error::ContainerCreating {
+                container: container.clone(),
+            }),
+            Some(seen) => Ok(seen.state),
+            None => Err(Error::NoContainer {
+                sandbox: self.id().clone(),
+                container: container.clone(),
+            }),
+        }
+    }
+
+    /// Refuses what the table of transitions does not have, before the guest is asked.
+    fn allowed(&self, container: &ContainerId, next: ContainerState) -> Result<()> {
+        self.existing(container)?.transition(next)?;
+        Ok(())
+    }
+
+    /// Unique in the sandbox: whoever else adds processes is another process, or came before.
+    fn new_exec_id(&self) -> Result<ExecId> {
+        let number = self.0.added.fetch_add(1, Ordering::Relaxed);
+        let (pid, now) = (std::process::id(), Timeline::now());
+        ExecId::new(format!("exec-{pid}-{now}-{number}")).map_err(|error| Error::System {
+            attempt: "name a process".into(),
+            source: std::io::Error::other(error),
+        })
+    }
+}
+
+impl std::fmt::Debug for SandboxHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SandboxHandle")
+            .field("id", self.id())
+            .finish_non_exhaustive()
+    }
+}

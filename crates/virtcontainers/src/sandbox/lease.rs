@@ -1,0 +1,160 @@
+//! Leases: processes of the guest that end with the process on the host that stands for them.
+//!
+//! The keeper listens in the sandbox's directory. Whoever stands for a process of the guest
+//! connects, says which, and keeps the connection as long as it lives; when the connection ends
+//! before the process of the guest has, the keeper kills that. Only root reaches the socket.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use vc_types::{ContainerId, ExecId, Signal};
+
+use super::handle::SandboxHandle;
+use crate::error::{Error, Result};
+
+const SOCKET: &str = "lease.sock";
+
+/// Leases at once. A pod has some tens of processes.
+const LEASES_MAX: usize = 4096;
+
+/// Bytes of what a lease says: two ids.
+const LEASE_BYTES_MAX: u64 = 1024;
+
+/// How long saying it may take.
+const LEASE_SAID_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Leased {
+    container: ContainerId,
+    exec: Option<ExecId>,
+}
+
+/// The life of a process of the guest, bound to this value and to the process that has it.
+#[derive(Debug)]
+pub struct Lease {
+    _connection: UnixStream,
+}
+
+impl Lease {
+    /// Binds a container's first process, or one that was added.
+    pub(super) fn take(
+        sandbox: &Path,
+        container: &ContainerId,
+        exec: Option<&ExecId>,
+    ) -> Result<Self> {
+        let path = sandbox.join(SOCKET);
+        let take = || -> std::io::Result<UnixStream> {
+            let mut text = serde_json::to_vec(&Leased {
+                container: container.clone(),
+                exec: exec.cloned(),
+            })
+            .map_err(std::io::Error::other)?;
+            text.push(b'\n');
+            let mut connection = UnixStream::connect(&path)?;
+            connection.write_all(&text)?;
+            Ok(connection)
+        };
+        take()
+            .map(|connection| Self {
+                _connection: connection,
+            })
+            .map_err(|source| Error::System {
+                attempt: format!("bind the life of a process at {}", path.display()),
+                source,
+            })
+    }
+}
+
+/// The keeper's side, which ends with this.
+#[derive(Debug)]
+pub(super) struct Leases {
+    path: PathBuf,
+    _tasks: JoinSet<()>,
+}
+
+impl Leases {
+    /// Listens in the sandbox's directory.
+    pub(super) fn serve(sandbox: SandboxHandle) -> Result<Self> {
+        let path = sandbox.0.directory.path().join(SOCKET);
+        let listener = UnixListener::bind(&path).map_err(|source| Error::System {
+            attempt: format!("listen at {}", path.display()),
+            source,
+        })?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, sandbox));
+        Ok(Self {
+            path,
+            _tasks: tasks,
+        })
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        // With the sandbox's directory it would go anyway.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn accept(listener: UnixListener, sandbox: SandboxHandle) {
+    let places = Arc::new(Semaphore::new(LEASES_MAX));
+    let mut leases = JoinSet::new();
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let connection = match listener.accept().await {
+            Ok((connection, _)) => connection,
+            Err(error) => {
+                tracing::warn!(%error, "a lease cannot be accepted");
+                // Out of descriptors: as good as none until one ends.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        while leases.try_join_next().is_some() {}
+        let sandbox = sandbox.clone();
+        leases.spawn(async move {
+            hold(connection, &sandbox).await;
+            drop(place);
+        });
+    }
+}
+
+/// Waits for the end of the connection, and ends what was bound to it.
+async fn hold(connection: tokio::net::UnixStream, sandbox: &SandboxHandle) {
+    let mut connection = BufReader::new(connection.take(LEASE_BYTES_MAX));
+    let mut text = String::new();
+    let said = timeout(LEASE_SAID_LIMIT, connection.read_line(&mut text)).await;
+    let leased: Leased = match said {
+        Ok(Ok(_)) => match serde_json::from_str(&text) {
+            Ok(leased) => leased,
+            Err(error) => {
+                tracing::warn!(%error, "a lease of nothing");
+                return;
+            }
+        },
+        _ => return,
+    };
+    // Whatever else is said ends it too.
+    let _ = connection.get_mut().get_mut().read_u8().await;
+    let Leased { container, exec } = leased;
+    let guest = &sandbox.0.guest;
+    let ended = match &exec {
+        None => guest.signal_all(&container, Signal::KILL).await,
+        exec => guest.signal(&container, exec.as_ref(), Signal::KILL).await,
+    };
+    if let Err(error) = ended {
+        // Mostly it has ended, and that is why its stand-in did.
+        tracing::debug!(%container, %error, "nothing to end");
+    }
+}

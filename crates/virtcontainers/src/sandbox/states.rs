@@ -1,0 +1,125 @@
+//! Where the states of a sandbox and of its containers change on disk; what may follow what is in
+//! the tables of `vc_types`.
+
+use vc_store::{ContainerRecord, SandboxDir, SandboxRecord, UnixMillis};
+use vc_types::{ContainerId, ContainerState, EndReason, ExitStatus, SandboxState};
+
+use crate::error::{Error, Result};
+use crate::runtime::blocking;
+
+/// A container's process was started, and with the first one its sandbox runs.
+pub(super) async fn started(directory: &SandboxDir, container: &ContainerId) -> Result<()> {
+    change(directory, container, |record, id| {
+        if record.state != SandboxState::Running {
+            record.state = record.state.transition(SandboxState::Running)?;
+        }
+        let entry = entry(record, id)?;
+        entry.state = entry.state.transition(ContainerState::Running)?;
+        entry.started = Some(UnixMillis::now());
+        Ok(())
+    })
+    .await
+}
+
+/// A container was paused, or goes on.
+pub(super) async fn container(
+    directory: &SandboxDir,
+    container: &ContainerId,
+    state: ContainerState,
+) -> Result<()> {
+    change(directory, container, move |record, id| {
+        let entry = entry(record, id)?;
+        entry.state = entry.state.transition(state)?;
+        Ok(())
+    })
+    .await
+}
+
+/// A container's process has ended. Whoever sees it says so; the first one counts.
+pub(super) async fn ended(
+    directory: &SandboxDir,
+    container: &ContainerId,
+    exit: ExitStatus,
+) -> Result<()> {
+    change(directory, container, |record, id| {
+        // It may have been removed meanwhile.
+        match record.containers.get_mut(id) {
+            Some(entry) => end(entry, Some(exit)),
+            None => Ok(()),
+        }
+    })
+    .await
+}
+
+/// The sandbox's machine stands still, or goes on.
+pub(super) async fn sandbox(directory: &SandboxDir, state: SandboxState) -> Result<()> {
+    let directory = directory.clone();
+    blocking(move || {
+        directory.try_update(|record| {
+            record.state = record.state.transition(state)?;
+            Ok(())
+        })
+    })
+    .await
+}
+
+/// The sandbox has no machine any more. What ran in it is lost, unless its end was seen. The first
+/// reason that is known counts.
+pub(super) async fn stopped(directory: &SandboxDir, reason: EndReason) -> Result<()> {
+    let directory = directory.clone();
+    blocking(move || directory.try_update(|record| stop(record, reason))).await
+}
+
+/// See [`stopped`].
+pub(super) fn stop(record: &mut SandboxRecord, reason: EndReason) -> Result<()> {
+    if record.state != SandboxState::Stopped {
+        record.state = record.state.transition(SandboxState::Stopped)?;
+    }
+    record.keep = true;
+    record.keeper = None;
+    record.vmm_process = None;
+    record.processes.clear();
+    let reason = record.end_reason.get_or_insert(reason).clone();
+    for entry in record.containers.values_mut() {
+        let ran = entry.state != ContainerState::Ready;
+        let lost = ran.then(|| ExitStatus::Lost {
+            reason: reason.clone(),
+        });
+        end(entry, lost)?;
+    }
+    Ok(())
+}
+
+fn end(entry: &mut ContainerRecord, exit: Option<ExitStatus>) -> Result<()> {
+    if entry.state == ContainerState::Stopped {
+        return Ok(());
+    }
+    entry.state = entry.state.transition(ContainerState::Stopped)?;
+    entry.exit = exit;
+    entry.ended = Some(UnixMillis::now());
+    entry.stand_in = None;
+    Ok(())
+}
+
+fn entry<'a>(
+    record: &'a mut SandboxRecord,
+    container: &ContainerId,
+) -> Result<&'a mut ContainerRecord> {
+    let sandbox = record.id().clone();
+    record
+        .containers
+        .get_mut(container)
+        .ok_or_else(|| Error::NoContainer {
+            sandbox,
+            container: container.clone(),
+        })
+}
+
+async fn change(
+    directory: &SandboxDir,
+    container: &ContainerId,
+    change: impl FnOnce(&mut SandboxRecord, &ContainerId) -> Result<()> + Send + 'static,
+) -> Result<()> {
+    let (directory, container) = (directory.clone(), container.clone());
+    blocking(move || directory.try_update(|record| change(record, &container))).await
+}

@@ -1,0 +1,112 @@
+//! Ending the machine of a sandbox that another process keeps.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vc_store::{SandboxDir, SandboxRecord, Verb, View, WhenBusy};
+use vc_types::{ContainerState, EndReason, ProcessIdentity, SandboxId, SandboxState};
+
+use super::delete::has_ended_by;
+use super::fetch;
+use super::machine::kill;
+use super::states::stop as mark_stopped;
+use crate::error::{Error, Result};
+use crate::runtime::{Shared, blocking};
+
+/// How long a killed VMM may take to end.
+const VMM_END_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a keeper may take to write down that its machine ended.
+const KEEPER_SAYS_LIMIT: Duration = Duration::from_secs(2);
+
+/// Between two looks at a state that is to change.
+const STATE_RETRY: Duration = Duration::from_millis(10);
+
+/// Ends the machine; its state stays. Without `force`, the containers are stopped politely first
+/// and the guest writes back what reaches the host. Nothing of that can keep the machine: each
+/// phase has its limit. A sandbox that has no machine is stopped.
+pub(crate) async fn stop(runtime: &Arc<Shared>, id: &SandboxId, force: bool) -> Result<()> {
+    let directory = runtime.store.get(id)?;
+    if View::of(&directory.read()?).state == SandboxState::Stopped {
+        return Ok(());
+    }
+    let limit = runtime.config.limits.operation_ms.duration();
+    let begin = directory.clone();
+    let operation = blocking(move || {
+        Ok(match force {
+            true => begin.take_over(Verb::Stop)?,
+            false => begin.begin_operation(Verb::Stop, WhenBusy::Wait(limit))?,
+        })
+    })
+    .await?;
+    if !force {
+        ask_politely(runtime, id, &directory.read()?).await;
+    }
+    blocking(move || {
+        // The reason first: whoever sees the machine end knows that somebody asked for it.
+        let record = operation.step_with("machine", |record| {
+            record.end_reason.get_or_insert(EndReason::Requested);
+            record.clone()
+        })?;
+        end_machine(&directory, &record)?;
+        wait_for_keeper(&directory, record.keeper.as_ref());
+        operation.commit(|record| mark_stopped(record, EndReason::Requested))?
+    })
+    .await
+}
+
+/// Failures here are for the log: the machine ends in any case.
+async fn ask_politely(runtime: &Arc<Shared>, id: &SandboxId, record: &SandboxRecord) {
+    let asked = async {
+        let sandbox = fetch(runtime, id).await?;
+        let containers = record.containers.iter();
+        let running = containers.filter(|(_, entry)| {
+            matches!(
+                entry.state,
+                ContainerState::Running | ContainerState::Paused
+            )
+        });
+        let stopped = running.map(|(container, _)| sandbox.stop_container(container, false));
+        for stopped in futures_util::future::join_all(stopped).await {
+            stopped?;
+        }
+        sandbox.write_back().await;
+        Ok::<(), Error>(())
+    };
+    if let Err(error) = asked.await {
+        tracing::warn!(sandbox = %id, %error, "stopped without the guest's help");
+    }
+}
+
+/// Kills the VMM and the device processes; the keeper sees it and lives on.
+fn end_machine(directory: &SandboxDir, record: &SandboxRecord) -> Result<()> {
+    let devices = record.processes.iter().map(|process| &process.identity);
+    let end = Instant::now() + VMM_END_LIMIT;
+    let mut left = Vec::new();
+    for process in record.vmm_process.iter().chain(devices) {
+        let killed = kill(process);
+        if !has_ended_by(process, end) {
+            let reason =
+                killed.map_or_else(|error| error.to_string(), |()| "it does not end".into());
+            left.push(format!("process {process}: {reason}"));
+        }
+    }
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Left {
+            sandbox: directory.id().clone(),
+            left: left.join(", "),
+        }),
+    }
+}
+
+/// The keeper knows how its containers ended; what it writes counts.
+fn wait_for_keeper(directory: &SandboxDir, keeper: Option<&ProcessIdentity>) {
+    let end = Instant::now() + KEEPER_SAYS_LIMIT;
+    while keeper.is_some_and(|keeper| keeper.is_alive()) && Instant::now() < end {
+        if directory.read().is_ok_and(|record| record.keeper.is_none()) {
+            return;
+        }
+        std::thread::sleep(STATE_RETRY);
+    }
+}
