@@ -24,15 +24,15 @@ pub(crate) fn enable(dir: &Dir) {
     }
 }
 
-/// Gives an empty cpuset of version 1 what its parent has.
-pub(crate) fn fill_cpuset(parent: &Dir, child: &Dir) -> Result<()> {
+/// Gives an empty cpuset of version 1 what its parent has; false when it vanished meanwhile.
+pub(crate) fn fill_cpuset(parent: &Dir, child: &Dir) -> Result<bool> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let (Some(own), Some(parents)) = (child.read(file)?, parent.read(file)?) else {
-            continue;
+            return Ok(false);
         };
-        if own.trim().is_empty() && !parents.trim().is_empty() {
-            child.write(file, parents.trim())?;
+        if own.trim().is_empty() && !child.write(file, parents.trim())? {
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }

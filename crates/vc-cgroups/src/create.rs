@@ -104,8 +104,8 @@ fn try_make(place: &Place, enable: bool, mine: &mut BTreeSet<usize>) -> Result<b
         let Some(next) = dir.open(name)? else {
             return Ok(false);
         };
-        if place.hierarchy.has("cpuset") {
-            controllers::fill_cpuset(&dir, &next)?;
+        if place.hierarchy.has("cpuset") && !controllers::fill_cpuset(&dir, &next)? {
+            return Ok(false);
         }
         dir = next;
     }

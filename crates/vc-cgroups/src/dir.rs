@@ -135,14 +135,23 @@ impl Dir {
         }
     }
 
-    /// Writes a control file in one piece, as the kernel wants it.
-    pub(crate) fn write(&self, name: &str, value: &str) -> Result<()> {
+    /// Writes a control file in one piece, as the kernel wants it; false when it or the cgroup is
+    /// not there.
+    pub(crate) fn write(&self, name: &str, value: &str) -> Result<bool> {
         let Some(file) = self.file(name, OFlags::WRONLY)? else {
-            return Err(io("open", self.path.join(name))(Errno::NOENT));
+            return Ok(false);
         };
         match rustix::io::write(file, value.as_bytes()) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(Errno::NODEV) => Ok(false),
             Err(errno) => Err(io("write", self.path.join(name))(errno)),
+        }
+    }
+
+    /// The error that says that it is not there any more.
+    pub(crate) fn gone(&self) -> Error {
+        Error::Gone {
+            path: self.path.clone(),
         }
     }
 
@@ -150,10 +159,15 @@ impl Dir {
     pub(crate) fn children(&self) -> Result<Vec<CString>> {
         let fail = |errno| io("list", &self.path)(errno);
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(fail)? {
+        let entries = match rustix::fs::Dir::read_from(&self.fd) {
+            Ok(entries) => entries,
+            // It was removed meanwhile.
+            Err(Errno::NOENT | Errno::NODEV) => return Ok(names),
+            Err(errno) => return Err(fail(errno)),
+        };
+        for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
-                // It was removed meanwhile.
                 Err(Errno::NOENT | Errno::NODEV) => break,
                 Err(errno) => return Err(fail(errno)),
             };
@@ -276,9 +290,14 @@ mod tests {
         assert!(dir.open("x/y").unwrap().is_none());
         assert!(dir.read("x").unwrap().is_none());
         assert!(dir.remove("x").is_ok());
-        assert!(dir.write("x", "1").is_err());
+        assert!(!dir.write("x", "1").unwrap());
         assert_eq!(dir.make("a").unwrap(), Some(false));
         assert_eq!(dir.make("c").unwrap(), Some(true));
+        // It is removed while it is held open.
+        let c = dir.open("c").unwrap().unwrap();
+        dir.remove("c").unwrap();
+        assert!(c.children().unwrap().is_empty());
+        assert_eq!(c.make("d").unwrap(), None);
     }
 
     #[test]

@@ -114,11 +114,16 @@ fn set(place: &Place, dir: &Dir, wanted: Wanted, limit: Duration) -> Result<()> 
 }
 
 fn write(place: &Place, dir: &Dir, wanted: Wanted) -> Result<()> {
-    match (place.is_v2(), wanted) {
-        (true, Wanted::Frozen) => dir.write("cgroup.freeze", "1"),
-        (true, Wanted::Thawed) => dir.write("cgroup.freeze", "0"),
-        (false, Wanted::Frozen) => dir.write("freezer.state", "FROZEN"),
-        (false, Wanted::Thawed) => dir.write("freezer.state", "THAWED"),
+    let (name, value) = match (place.is_v2(), wanted) {
+        (true, Wanted::Frozen) => ("cgroup.freeze", "1"),
+        (true, Wanted::Thawed) => ("cgroup.freeze", "0"),
+        (false, Wanted::Frozen) => ("freezer.state", "FROZEN"),
+        (false, Wanted::Thawed) => ("freezer.state", "THAWED"),
+    };
+    if dir.write(name, value)? {
+        Ok(())
+    } else {
+        Err(dir.gone())
     }
 }
 
@@ -127,7 +132,7 @@ fn write(place: &Place, dir: &Dir, wanted: Wanted) -> Result<()> {
 fn set_v1(place: &Place, dir: &Dir, wanted: Wanted, deadline: Instant) -> Result<bool> {
     loop {
         write(place, dir, wanted)?;
-        let state = dir.read("freezer.state")?.ok_or_else(|| gone(dir))?;
+        let state = dir.read("freezer.state")?.ok_or_else(|| dir.gone())?;
         match (state.trim(), wanted) {
             ("FROZEN", Wanted::Frozen) | ("THAWED", Wanted::Thawed) => return Ok(true),
             ("FROZEN" | "FREEZING" | "THAWED", _) => {}
@@ -144,7 +149,7 @@ fn set_v1(place: &Place, dir: &Dir, wanted: Wanted, deadline: Instant) -> Result
 fn set_v2(place: &Place, dir: &Dir, wanted: Wanted, deadline: Instant) -> Result<bool> {
     let name = "cgroup.events";
     let path = dir.path().join(name);
-    let events = dir.file(name, OFlags::RDONLY)?.ok_or_else(|| gone(dir))?;
+    let events = dir.file(name, OFlags::RDONLY)?.ok_or_else(|| dir.gone())?;
     write(place, dir, wanted)?;
     loop {
         if is_frozen(dir, name, &events)? == (wanted == Wanted::Frozen) {
@@ -168,7 +173,7 @@ fn is_frozen(dir: &Dir, name: &str, events: &OwnedFd) -> Result<bool> {
     let mut buffer = [0; 256];
     let length = match rustix::io::pread(events, &mut buffer, 0) {
         Ok(length) => length,
-        Err(Errno::NODEV) => return Err(gone(dir)),
+        Err(Errno::NODEV) => return Err(dir.gone()),
         Err(errno) => return Err(io("read", dir.path().join(name))(errno)),
     };
     let text = String::from_utf8_lossy(&buffer[..length]);
@@ -177,12 +182,6 @@ fn is_frozen(dir: &Dir, name: &str, events: &OwnedFd) -> Result<bool> {
         Some("1") => Ok(true),
         Some("0") => Ok(false),
         _ => Err(unexpected(dir, name, &text)),
-    }
-}
-
-fn gone(dir: &Dir) -> Error {
-    Error::Gone {
-        path: dir.path().to_owned(),
     }
 }
 

@@ -85,7 +85,9 @@ impl Cgroup {
             return none;
         };
         match dir.write("cgroup.kill", "1") {
-            Ok(()) => Ok(pids),
+            Ok(true) => Ok(pids),
+            // The kernel is older.
+            Ok(false) => none,
             Err(error) => {
                 tracing::debug!(cgroup = %self.path, "killing by pidfd instead: {error}");
                 none

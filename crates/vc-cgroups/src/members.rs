@@ -41,9 +41,7 @@ impl Cgroup {
         let open = |place: &Place| {
             let dir = place.existing()?;
             let file = dir.file(PROCS, OFlags::WRONLY)?;
-            file.ok_or_else(|| Error::Gone {
-                path: dir.path().to_owned(),
-            })
+            file.ok_or_else(|| dir.gone())
         };
         self.places.iter().map(open).collect()
     }
@@ -64,15 +62,16 @@ impl Cgroup {
         }
         for place in &self.places {
             let dir = place.existing()?;
-            dir.write(PROCS, &process.pid().to_string())
-                .map_err(|error| match error {
-                    Error::Io { source, .. }
-                        if Errno::from_io_error(&source) == Some(Errno::SRCH) =>
-                    {
-                        ended()
-                    }
-                    error => error,
-                })?;
+            match dir.write(PROCS, &process.pid().to_string()) {
+                Ok(true) => {}
+                Ok(false) => return Err(dir.gone()),
+                Err(Error::Io { source, .. })
+                    if Errno::from_io_error(&source) == Some(Errno::SRCH) =>
+                {
+                    return Err(ended());
+                }
+                Err(error) => return Err(error),
+            }
         }
         // The pid could have become another process's meanwhile.
         if process.has_ended() {

@@ -162,21 +162,23 @@ fn the_default_parent_is_removed_by_the_last() {
 
 #[test]
 fn whoever_leaves_a_parent_does_not_disturb_whoever_comes() {
-    let test = TestPath::new("race");
     let hierarchies = Hierarchies::detect().unwrap();
-    thread::scope(|scope| {
-        for name in ["a", "b"] {
-            let path = test.path().join(name).unwrap();
-            let hierarchies = &hierarchies;
-            scope.spawn(move || {
-                for _ in 0..50 {
-                    let cgroup = Cgroup::create(hierarchies, &path).unwrap();
-                    assert!(cgroup.directories().all(|dir| dir.is_dir()));
-                    cgroup.remove().unwrap();
-                    assert!(!cgroup.exists().unwrap());
-                }
-            });
+    // Everybody who leaves removes this parent, as long as nobody is in it.
+    let come_and_leave = |name: &str| {
+        let name = format!("vc-cgroups-test-{}-race-{name}", std::process::id());
+        let path = CgroupPath::below_default_parent(&name).unwrap();
+        for _ in 0..200 {
+            let plan = Cgroup::plan(&hierarchies, &path).unwrap();
+            let _leftovers = Leftovers::of(&plan);
+            let cgroup = plan.make().unwrap();
+            assert!(cgroup.directories().all(|dir| dir.is_dir()));
+            cgroup.remove().unwrap();
+            assert!(!cgroup.exists().unwrap());
         }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| come_and_leave("a"));
+        scope.spawn(|| come_and_leave("b"));
     });
 }
 

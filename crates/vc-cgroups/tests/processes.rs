@@ -9,11 +9,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{TestChild, TestPath, hierarchies_where, ways};
+use common::{TestChild, TestPath, hierarchies_where, leftovers_of, ways};
 use vc_cgroups::{Cgroup, CgroupPath, Error, Hierarchies, Hierarchy};
 use vc_types::ProcessIdentity;
 
@@ -97,6 +97,7 @@ fn what_is_frozen_does_nothing_until_it_is_thawed_or_killed() {
         let cgroup = Cgroup::create(hierarchies, test.path()).unwrap();
         let mut child = TestChild::shell("while :; do :; done");
         cgroup.add(&child.identity()).unwrap();
+        let _thaw = Thaw(cgroup.clone());
         assert!(runs_on(child.pid(), 0), "{way}");
         cgroup.freeze().unwrap();
         cgroup.freeze().unwrap();
@@ -111,6 +112,22 @@ fn what_is_frozen_does_nothing_until_it_is_thawed_or_killed() {
         cgroup.kill_all().unwrap();
         assert!(!child.is_running(), "{way}");
         cgroup.remove().unwrap();
+    }
+}
+
+/// Lets the processes go on at the end, also of a test that fails: they could not be killed.
+struct Thaw(Cgroup);
+
+impl Drop for Thaw {
+    fn drop(&mut self) {
+        for dir in self.0.directories() {
+            // Each hierarchy has one of them or none.
+            for (file, value) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+                if dir.join(file).exists() {
+                    fs::write(dir.join(file), value).unwrap();
+                }
+            }
+        }
     }
 }
 
@@ -213,11 +230,14 @@ const INSIDE: &str = "VC_CGROUPS_TEST_INSIDE";
 fn the_calling_process_is_spared() {
     let test = TestPath::new("caller");
     // In a process of its own, with no other tests in it.
-    let output = Command::new(std::env::current_exe().unwrap())
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "inside", "--ignored", "--nocapture"])
         .env(INSIDE, test.path().as_str())
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
         .unwrap();
+    let _leftovers = leftovers_of(child.id());
+    let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && text.contains("1 passed"),

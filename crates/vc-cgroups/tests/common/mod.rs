@@ -122,6 +122,14 @@ impl Drop for Leftovers {
     }
 }
 
+/// What [`ways`] makes in another process of these tests, which may be killed.
+pub(crate) fn leftovers_of(process: u32) -> Leftovers {
+    let name = format!("vc-cgroups-test-{process}-root-0");
+    let hierarchies = Hierarchies::detect().unwrap();
+    let dirs = hierarchies.iter().map(|one| one.mount_point().join(&name));
+    Leftovers(dirs.collect())
+}
+
 /// Removes a directory and those below it, as far as no process is in them.
 pub(crate) fn remove(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
