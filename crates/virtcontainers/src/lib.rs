@@ -32,6 +32,7 @@ pub mod stream;
 mod check;
 mod container;
 mod error;
+mod hook;
 mod runtime;
 mod sandbox;
 
@@ -41,6 +42,7 @@ pub use container::{
     default_spec,
 };
 pub use error::{Error, FailureReport, Result, Stage};
+pub use hook::{HookFailure, HookKind, run_hooks};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
 pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{
