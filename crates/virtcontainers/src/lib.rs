@@ -35,6 +35,7 @@ mod error;
 mod hook;
 mod runtime;
 mod sandbox;
+mod stats;
 
 pub use check::{CheckItem, CheckStatus, Versions};
 pub use container::{
@@ -48,6 +49,10 @@ pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{
     CONSOLE_LOG, FetchedSandbox, GcReport, GuestProcess, PROCESS_LOGS, Process, ProcessExit,
     Removed, Sandbox, SandboxConfig, Scratch, VMM_LOG, VmConfig,
+};
+pub use stats::{
+    BlkioEntry, BlkioStats, ContainerStats, CpuStats, HugetlbStats, MemoryStats, MemoryUsage,
+    NetworkStats, PidsStats, ThrottlingStats,
 };
 /// The directories of the host that a root made of the host's own system shows.
 pub use vc_storage::host_system::DIRECTORIES as HOST_SYSTEM;
