@@ -4,6 +4,12 @@ pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod delete;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the library has no statistics yet"
+)]
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod gc;
 pub(crate) mod generate;
