@@ -3,6 +3,8 @@
 mod create;
 mod exec;
 mod run;
+#[allow(dead_code, reason = "the library cannot update yet")]
+pub(crate) mod update;
 
 use std::path::PathBuf;
 

@@ -21,6 +21,8 @@ pub(crate) mod pause;
 pub(crate) mod ps;
 pub(crate) mod start;
 pub(crate) mod state;
+#[allow(dead_code, unused_imports, reason = "the library cannot update yet")]
+pub(crate) mod update;
 pub(crate) mod version;
 
 use std::path::PathBuf;
