@@ -73,6 +73,7 @@ fn command(cli: &Cli, entered: u64) -> ExitCode {
         Command::Check(args) => commands::check::check(global, args),
         Command::List(args) => commands::list::list(global, args),
         Command::Delete(args) => commands::delete::delete(global, args),
+        Command::Spec(args) => commands::spec::spec(args),
         Command::Logs(args) => commands::logs::logs(global, args),
         Command::Gc(args) => commands::gc::gc(global, args),
         Command::Config(args) => commands::config::config(global, args),

@@ -3,6 +3,7 @@
 mod create;
 mod exec;
 mod run;
+mod spec;
 #[allow(dead_code, reason = "the library cannot update yet")]
 pub(crate) mod update;
 
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use create::CreateArgs;
 pub(crate) use exec::ExecArgs;
 pub(crate) use run::{CwdMode, RunArgs};
+pub(crate) use spec::SpecArgs;
 
 /// Secure containers: each in a lightweight virtual machine of its own.
 #[derive(Debug, Parser)]
@@ -50,8 +52,9 @@ pub(crate) struct GlobalArgs {
     /// Taken for the sake of callers: no cgroup is made on the host yet
     #[arg(long, global = true, hide = true)]
     pub(crate) systemd_cgroup: bool,
-    /// Taken for the sake of callers: virtc runs as root
-    #[arg(long, global = true, hide = true, value_name = "WHEN")]
+    /// Taken for the sake of callers: virtc runs as root. Before the command only, as with runc:
+    /// `spec` has a flag of this name.
+    #[arg(long, hide = true, value_name = "WHEN")]
     pub(crate) rootless: Option<String>,
 }
 
@@ -99,6 +102,8 @@ pub(crate) enum Command {
     /// Remove a container and its sandbox
     #[command(visible_alias = "rm")]
     Delete(DeleteArgs),
+    /// Write a `config.json` to begin with
+    Spec(SpecArgs),
     /// Show what the guest's console and the processes of a sandbox printed
     Logs(LogsArgs),
     /// Remove what sandboxes whose keeper is gone have left

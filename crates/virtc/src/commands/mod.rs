@@ -19,6 +19,7 @@ pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod pause;
 pub(crate) mod ps;
+pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod state;
 #[allow(dead_code, unused_imports, reason = "the library cannot update yet")]

@@ -76,6 +76,26 @@ fn completions_and_man_pages_come_from_the_same_definition() {
 }
 
 #[test]
+fn a_first_config_is_written_once() {
+    let host = host();
+    let bundle = host.dir("bundle");
+    let args = ["spec", "--bundle", bundle.to_str().unwrap()];
+    host.virtc(args).expect_code(0);
+    let config = std::fs::read(bundle.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["process"]["terminal"], true);
+    host.virtc(args)
+        .expect_code(1)
+        .expect_err(&["File config.json exists. Remove it first"]);
+    // A flag of this name is the engine's where it is before the command.
+    host.virtc(["--rootless", "auto", "spec"]).expect_code(0);
+    assert!(host.cwd().join("config.json").exists());
+    host.virtc(["spec", "--rootless"])
+        .expect_code(1)
+        .expect_err(&["--rootless is not supported"]);
+}
+
+#[test]
 fn a_help_whose_reader_leaves_is_no_fault() {
     host().virtc(["run", "--help"]).expect_code(0);
 }
