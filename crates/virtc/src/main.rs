@@ -74,6 +74,7 @@ fn command(cli: &Cli, entered: u64) -> ExitCode {
         Command::List(args) => commands::list::list(global, args),
         Command::Delete(args) => commands::delete::delete(global, args),
         Command::Spec(args) => commands::spec::spec(args),
+        Command::Features => commands::features::features(),
         Command::Logs(args) => commands::logs::logs(global, args),
         Command::Gc(args) => commands::gc::gc(global, args),
         Command::Config(args) => commands::config::config(global, args),

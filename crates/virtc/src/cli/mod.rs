@@ -104,6 +104,8 @@ pub(crate) enum Command {
     Delete(DeleteArgs),
     /// Write a `config.json` to begin with
     Spec(SpecArgs),
+    /// Show what of the OCI runtime specification is there, as JSON
+    Features,
     /// Show what the guest's console and the processes of a sandbox printed
     Logs(LogsArgs),
     /// Remove what sandboxes whose keeper is gone have left

@@ -11,6 +11,7 @@ pub(crate) mod delete;
 )]
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod features;
 pub(crate) mod gc;
 pub(crate) mod generate;
 pub(crate) mod internal;

@@ -96,6 +96,14 @@ fn a_first_config_is_written_once() {
 }
 
 #[test]
+fn features_are_one_document() {
+    let features = host().virtc(["features"]).expect_code(0).out();
+    let features: serde_json::Value = serde_json::from_str(&features).unwrap();
+    assert_eq!(features["ociVersionMin"], "1.0.0");
+    assert_eq!(features["linux"]["apparmor"]["enabled"], false);
+}
+
+#[test]
 fn a_help_whose_reader_leaves_is_no_fault() {
     host().virtc(["run", "--help"]).expect_code(0);
 }
