@@ -75,6 +75,8 @@ fn command(cli: &Cli, entered: u64) -> ExitCode {
         Command::Delete(args) => commands::delete::delete(global, args),
         Command::Spec(args) => commands::spec::spec(args),
         Command::Features => commands::features::features(),
+        Command::Checkpoint(args) => commands::checkpoint::checkpoint(args),
+        Command::Restore(args) => commands::checkpoint::restore(args),
         Command::Logs(args) => commands::logs::logs(global, args),
         Command::Gc(args) => commands::gc::gc(global, args),
         Command::Config(args) => commands::config::config(global, args),

@@ -1,5 +1,6 @@
 //! The one definition of the command line: parser, help, completions and man pages come from it.
 
+mod checkpoint;
 mod create;
 mod exec;
 mod run;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use checkpoint::{CheckpointArgs, RestoreArgs};
 pub(crate) use create::CreateArgs;
 pub(crate) use exec::ExecArgs;
 pub(crate) use run::{CwdMode, RunArgs};
@@ -106,6 +108,10 @@ pub(crate) enum Command {
     Spec(SpecArgs),
     /// Show what of the OCI runtime specification is there, as JSON
     Features,
+    /// Not supported: a checkpoint of a container
+    Checkpoint(CheckpointArgs),
+    /// Not supported: a container of a checkpoint
+    Restore(RestoreArgs),
     /// Show what the guest's console and the processes of a sandbox printed
     Logs(LogsArgs),
     /// Remove what sandboxes whose keeper is gone have left

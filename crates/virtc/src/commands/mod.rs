@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub(crate) mod check;
+pub(crate) mod checkpoint;
 pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod delete;

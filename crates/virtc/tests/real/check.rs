@@ -104,6 +104,29 @@ fn features_are_one_document() {
 }
 
 #[test]
+fn an_engine_reads_in_its_log_that_there_are_no_checkpoints() {
+    let host = host();
+    let log = host.dir("log").join("log.json");
+    let global = ["--log", log.to_str().unwrap(), "--log-format", "json"];
+    for command in [
+        &["checkpoint", "--leave-running", "c1"],
+        &["restore", "-d", "c1"],
+    ] {
+        host.virtc(global.iter().chain(command))
+            .expect_code(1)
+            .expect_err(&["is not supported"]);
+        let text = std::fs::read_to_string(&log).unwrap();
+        let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(last["level"], "error");
+        let said = last["msg"].as_str().unwrap();
+        assert!(
+            said.contains("container c1") && said.contains("CRIU"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_help_whose_reader_leaves_is_no_fault() {
     host().virtc(["run", "--help"]).expect_code(0);
 }
