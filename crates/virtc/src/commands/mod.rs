@@ -19,6 +19,7 @@ pub(crate) mod internal;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
+mod owner;
 pub(crate) mod pause;
 pub(crate) mod ps;
 pub(crate) mod spec;
