@@ -3,6 +3,7 @@
 mod checkpoint;
 mod create;
 mod exec;
+mod ps;
 mod run;
 mod spec;
 #[allow(dead_code, reason = "the library cannot update yet")]
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use checkpoint::{CheckpointArgs, RestoreArgs};
 pub(crate) use create::CreateArgs;
 pub(crate) use exec::ExecArgs;
+pub(crate) use ps::PsArgs;
 pub(crate) use run::{CwdMode, RunArgs};
 pub(crate) use spec::SpecArgs;
 
@@ -87,7 +89,7 @@ pub(crate) enum Command {
     /// Run another process in a running container: `virtc exec FLAGS ID COMMAND`
     Exec(Box<ExecArgs>),
     /// Show the processes of a container, as its guest knows them
-    Ps(IdArgs),
+    Ps(PsArgs),
     /// Send a signal to a container
     Kill(KillArgs),
     /// Show the state of a container
