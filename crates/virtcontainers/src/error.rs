@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use vc_types::{ByteSize, ContainerId, EndReason, Hint, SandboxId};
 
+use crate::hook::{HookFailure, HookKind};
+
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -167,6 +169,19 @@ pub enum Error {
         #[source]
         source: oci_spec::OciSpecError,
     },
+    /// A hook of a bundle did not do its work.
+    #[error("{kind} hook {index} ({}) failed", path.display())]
+    Hook {
+        /// When it was run.
+        kind: HookKind,
+        /// Its place among those of its kind, from 0.
+        index: usize,
+        /// Its program.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<HookFailure>,
+    },
     /// Something that was asked for and is not there.
     #[error("{what} is not supported")]
     Unsupported {
@@ -294,6 +309,7 @@ impl Hint for Error {
             Self::Missing { .. } => {
                 Some("`virtc check` shows all that is needed, and what installs it".into())
             }
+            Self::Hook { source, .. } => source.hint(),
             Self::Left { .. } => Some("`virtc gc` tries again".into()),
             Self::Store(error) => error.hint(),
             Self::Hypervisor(error) => error.hint(),

@@ -32,8 +32,10 @@ pub mod stream;
 mod check;
 mod container;
 mod error;
+mod hook;
 mod runtime;
 mod sandbox;
+mod stats;
 
 pub use check::{CheckItem, CheckStatus, Versions};
 pub use container::{
@@ -41,11 +43,16 @@ pub use container::{
     ProcessConfig, Root, RootSource, Volume, default_spec,
 };
 pub use error::{Error, FailureReport, Result, Stage};
+pub use hook::{HookFailure, HookKind, run_hooks};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
 pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{
     CONSOLE_LOG, GcReport, GuestProcess, Lease, PROCESS_LOGS, Process, ProcessExit, Removed,
     Sandbox, SandboxConfig, SandboxHandle, Scratch, Started, VMM_LOG, VmConfig,
+};
+pub use stats::{
+    BlkioEntry, BlkioStats, ContainerStats, CpuStats, HugetlbStats, MemoryStats, MemoryUsage,
+    NetworkStats, PidsStats, ThrottlingStats,
 };
 /// The directories of the host that a root made of the host's own system shows.
 pub use vc_storage::host_system::DIRECTORIES as HOST_SYSTEM;

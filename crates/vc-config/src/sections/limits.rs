@@ -73,6 +73,8 @@ section! {
         pub second_signal_ms: Millis = Millis(2_000), in 0..=HOUR;
         /// From a SIGHUP until the VM is ended.
         pub hangup_ms: Millis = Millis(10_000), in 0..=HOUR;
+        /// One hook of a bundle that has no `timeout` of its own.
+        pub hook_ms: Millis = Millis(60_000), in 100..=HOUR;
         /// The wait for the lock of a sandbox's state.
         pub lock_ms: Millis = Millis(5_000), in 10..=HOUR;
         /// The wait for another operation on the same sandbox, as the making of a container.

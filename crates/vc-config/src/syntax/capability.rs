@@ -7,8 +7,8 @@ use crate::error::Error;
 
 const FORM: &str = "a name of capabilities(7), with or without CAP_, or ALL";
 
-/// All of Linux's, without their prefix.
-const NAMES: [&str; 41] = [
+/// All of Linux's.
+pub const CAPABILITIES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -94,7 +94,7 @@ impl FromStr for Capability {
             return Ok(Self::All);
         }
         let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        let name = NAMES
+        let name = CAPABILITIES
             .iter()
             .find(|name| name.strip_prefix("CAP_") == Some(bare));
         name.map(|name| Self::One(name))
@@ -139,7 +139,7 @@ pub fn resolve_capabilities(
         ));
     }
     let mut set: BTreeSet<&'static str> = if add.contains(&Capability::All) {
-        NAMES.into_iter().collect()
+        CAPABILITIES.into_iter().collect()
     } else if drop.contains(&Capability::All) {
         BTreeSet::new()
     } else {

@@ -1,16 +1,24 @@
 //! The one definition of the command line: parser, help, completions and man pages come from it.
 
+mod checkpoint;
 mod create;
 mod exec;
+mod ps;
 mod run;
+mod spec;
+#[allow(dead_code, reason = "the library cannot update yet")]
+pub(crate) mod update;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use checkpoint::{CheckpointArgs, RestoreArgs};
 pub(crate) use create::CreateArgs;
 pub(crate) use exec::ExecArgs;
+pub(crate) use ps::PsArgs;
 pub(crate) use run::{CwdMode, RunArgs};
+pub(crate) use spec::SpecArgs;
 
 /// Secure containers: each in a lightweight virtual machine of its own.
 #[derive(Debug, Parser)]
@@ -48,8 +56,9 @@ pub(crate) struct GlobalArgs {
     /// Taken for the sake of callers: no cgroup is made on the host yet
     #[arg(long, global = true, hide = true)]
     pub(crate) systemd_cgroup: bool,
-    /// Taken for the sake of callers: virtc runs as root
-    #[arg(long, global = true, hide = true, value_name = "WHEN")]
+    /// Taken for the sake of callers: virtc runs as root. Before the command only, as with runc:
+    /// `spec` has a flag of this name.
+    #[arg(long, hide = true, value_name = "WHEN")]
     pub(crate) rootless: Option<String>,
 }
 
@@ -80,7 +89,7 @@ pub(crate) enum Command {
     /// Run another process in a running container: `virtc exec FLAGS ID COMMAND`
     Exec(Box<ExecArgs>),
     /// Show the processes of a container, as its guest knows them
-    Ps(IdArgs),
+    Ps(PsArgs),
     /// Send a signal to a container
     Kill(KillArgs),
     /// Show the state of a container
@@ -97,6 +106,14 @@ pub(crate) enum Command {
     /// Remove a container and its sandbox
     #[command(visible_alias = "rm")]
     Delete(DeleteArgs),
+    /// Write a `config.json` to begin with
+    Spec(SpecArgs),
+    /// Show what of the OCI runtime specification is there, as JSON
+    Features,
+    /// Not supported: a checkpoint of a container
+    Checkpoint(CheckpointArgs),
+    /// Not supported: a container of a checkpoint
+    Restore(RestoreArgs),
     /// Show what the guest's console and the processes of a sandbox printed
     Logs(LogsArgs),
     /// Remove what sandboxes whose keeper is gone have left

@@ -1,20 +1,33 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
+use vc_types::{ContainerState, SandboxId};
 use virtcontainers::{Listed, View};
 
+use super::owner::Owners;
 use super::{Done, oci_status, runtime};
 use crate::cli::{GlobalArgs, ListArgs, OutputFormat};
 use crate::output;
 
-/// One container, with runc's keys first.
+/// The version of the OCI specification that states are described in.
+const OCI_VERSION: &str = "1.0.2";
+
+/// runc's, and ours after them.
+const HEADINGS: [&str; 7] = [
+    "ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER", "COMMAND",
+];
+
+/// One container, with runc's keys first. `rootfs` is left out: the state does not have it.
 #[derive(Debug, Serialize)]
 struct Row {
+    #[serde(rename = "ociVersion")]
+    oci_version: &'static str,
     id: String,
     pid: i32,
     status: String,
     bundle: String,
     created: String,
+    owner: String,
     sandbox: String,
     command: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -24,10 +37,18 @@ struct Row {
 }
 
 pub(crate) fn list(global: &GlobalArgs, args: &ListArgs) -> Done {
-    let rows: Vec<Row> = runtime(global)?
-        .list_sandbox()?
-        .into_iter()
-        .flat_map(rows)
+    let runtime = runtime(global)?;
+    let owners = Owners::read();
+    let owner = |id: &SandboxId| {
+        let directory = runtime.sandbox_directory(id);
+        directory.map_or_else(|_| String::new(), |directory| owners.of(&directory))
+    };
+    let listed = runtime.list_sandbox()?.into_iter();
+    let rows: Vec<Row> = listed
+        .flat_map(|listed| {
+            let owner = owner(listed.id());
+            rows(listed, &owner)
+        })
         .collect();
     match (args.quiet, args.format.format) {
         (true, _) => {
@@ -46,22 +67,26 @@ pub(crate) fn list(global: &GlobalArgs, args: &ListArgs) -> Done {
                         row.id.clone(),
                         pid,
                         row.status.clone(),
+                        row.bundle.clone(),
                         row.created.clone(),
+                        row.owner.clone(),
                         shown,
                     ]
                 })
                 .collect();
-            output::table(["ID", "PID", "STATUS", "CREATED", "COMMAND"], &cells)?;
+            output::table(HEADINGS, &cells)?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn rows(listed: Listed) -> Vec<Row> {
+fn rows(listed: Listed, owner: &str) -> Vec<Row> {
     let record = match listed {
         Listed::Sandbox(record) => record,
         Listed::Broken { id, path, error } => {
             return vec![Row {
+                oci_version: OCI_VERSION,
+                owner: owner.to_owned(),
                 id: id.to_string(),
                 pid: 0,
                 status: "broken".into(),
@@ -96,9 +121,13 @@ fn rows(listed: Listed) -> Vec<Row> {
                     seen.map_or_else(|| view.status(), |seen| oci_status(seen.state).to_owned())
                 }
             };
+            let stopped = seen.is_none_or(|seen| seen.state == ContainerState::Stopped);
             Row {
+                oci_version: OCI_VERSION,
+                owner: owner.to_owned(),
                 id: id.to_string(),
-                pid,
+                // The keeper may still have something to put away.
+                pid: if stopped { 0 } else { pid },
                 status,
                 bundle: container
                     .bundle
@@ -114,4 +143,107 @@ fn rows(listed: Listed) -> Vec<Row> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use vc_store::{ContainerRecord, SandboxRecord, Unreadable};
+    use vc_types::{ExitStatus, ProcessIdentity, SandboxState};
+
+    use super::*;
+
+    fn record(state: ContainerState) -> SandboxRecord {
+        let mut record = SandboxRecord::new("s1".parse().unwrap()).unwrap();
+        record.state = SandboxState::Running;
+        record.keeper = Some(ProcessIdentity::current().unwrap());
+        let mut container = ContainerRecord::new(vec!["sh".into()]);
+        container.state = state;
+        container.bundle = Some("/bundle".into());
+        container.exit = (state == ContainerState::Stopped).then_some(ExitStatus::Code(3));
+        record.containers.insert("c1".parse().unwrap(), container);
+        record
+    }
+
+    fn row(record: SandboxRecord) -> (String, Value) {
+        let listed = rows(Listed::Sandbox(record), "root");
+        let [row] = listed.as_slice() else {
+            panic!("one container");
+        };
+        let text = serde_json::to_string(row).unwrap();
+        let value = serde_json::from_str(&text).unwrap();
+        (text, value)
+    }
+
+    #[test]
+    fn a_row_has_runcs_keys_before_ours() {
+        let (text, row) = row(record(ContainerState::Running));
+        let keys = [
+            "ociVersion",
+            "id",
+            "pid",
+            "status",
+            "bundle",
+            "created",
+            "owner",
+            "sandbox",
+            "command",
+        ];
+        let places: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                text.find(&format!("\"{key}\":"))
+                    .unwrap_or_else(|| panic!("{key}"))
+            })
+            .collect();
+        assert!(places.is_sorted(), "{text}");
+        assert_eq!(row.as_object().unwrap().len(), keys.len());
+        let values = [
+            &row["id"],
+            &row["pid"],
+            &row["status"],
+            &row["bundle"],
+            &row["owner"],
+        ];
+        let pid = std::process::id();
+        let expected = [
+            json!("c1"),
+            json!(pid),
+            json!("running"),
+            json!("/bundle"),
+            json!("root"),
+        ];
+        assert_eq!(values, expected.each_ref());
+    }
+
+    #[test]
+    fn a_container_that_stopped_has_no_pid() {
+        let (_, row) = row(record(ContainerState::Stopped));
+        assert_eq!(
+            (&row["pid"], &row["status"]),
+            (&json!(0), &json!("stopped"))
+        );
+        assert_eq!(row["exit_code"], json!(3));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_how_it_is_mended() {
+        let broken = Listed::Broken {
+            id: "s1".parse().unwrap(),
+            path: "/state/s1".into(),
+            error: Unreadable::Missing,
+        };
+        let listed = rows(broken, "root");
+        assert_eq!(
+            (listed[0].id.as_str(), listed[0].status.as_str()),
+            ("s1", "broken")
+        );
+        assert!(
+            listed[0]
+                .error
+                .as_ref()
+                .unwrap()
+                .contains("delete --force s1")
+        );
+    }
 }

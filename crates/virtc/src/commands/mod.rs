@@ -1,20 +1,32 @@
 //! The commands, a file each.
 
 pub(crate) mod check;
+pub(crate) mod checkpoint;
 pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod delete;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the library has no statistics yet"
+)]
+pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod features;
 pub(crate) mod gc;
 pub(crate) mod generate;
 pub(crate) mod internal;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
+mod owner;
 pub(crate) mod pause;
 pub(crate) mod ps;
+pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod state;
+#[allow(dead_code, unused_imports, reason = "the library cannot update yet")]
+pub(crate) mod update;
 pub(crate) mod version;
 
 use std::path::PathBuf;

@@ -17,7 +17,7 @@ struct Versions {
 }
 
 /// The OCI runtime specification that containers are described in.
-const SPEC: &str = "1.1.0";
+pub(super) const SPEC: &str = "1.1.0";
 
 pub(crate) fn version(global: &GlobalArgs, args: &FormatArgs) -> Done {
     let parts = runtime(global)?.versions();

@@ -6,7 +6,7 @@ mod not_found;
 mod plan;
 mod progress;
 mod session;
-mod user;
+pub(crate) mod user;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

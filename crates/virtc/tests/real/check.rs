@@ -76,6 +76,57 @@ fn completions_and_man_pages_come_from_the_same_definition() {
 }
 
 #[test]
+fn a_first_config_is_written_once() {
+    let host = host();
+    let bundle = host.dir("bundle");
+    let args = ["spec", "--bundle", bundle.to_str().unwrap()];
+    host.virtc(args).expect_code(0);
+    let config = std::fs::read(bundle.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["process"]["terminal"], true);
+    host.virtc(args)
+        .expect_code(1)
+        .expect_err(&["File config.json exists. Remove it first"]);
+    // A flag of this name is the engine's where it is before the command.
+    host.virtc(["--rootless", "auto", "spec"]).expect_code(0);
+    assert!(host.cwd().join("config.json").exists());
+    host.virtc(["spec", "--rootless"])
+        .expect_code(1)
+        .expect_err(&["--rootless is not supported"]);
+}
+
+#[test]
+fn features_are_one_document() {
+    let features = host().virtc(["features"]).expect_code(0).out();
+    let features: serde_json::Value = serde_json::from_str(&features).unwrap();
+    assert_eq!(features["ociVersionMin"], "1.0.0");
+    assert_eq!(features["linux"]["apparmor"]["enabled"], false);
+}
+
+#[test]
+fn an_engine_reads_in_its_log_that_there_are_no_checkpoints() {
+    let host = host();
+    let log = host.dir("log").join("log.json");
+    let global = ["--log", log.to_str().unwrap(), "--log-format", "json"];
+    for command in [
+        &["checkpoint", "--leave-running", "c1"],
+        &["restore", "-d", "c1"],
+    ] {
+        host.virtc(global.iter().chain(command))
+            .expect_code(1)
+            .expect_err(&["is not supported"]);
+        let text = std::fs::read_to_string(&log).unwrap();
+        let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(last["level"], "error");
+        let said = last["msg"].as_str().unwrap();
+        assert!(
+            said.contains("container c1") && said.contains("CRIU"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_help_whose_reader_leaves_is_no_fault() {
     host().virtc(["run", "--help"]).expect_code(0);
 }
