@@ -137,7 +137,10 @@ mod tests {
         write(directory.path()).unwrap();
         let bundle = Bundle::open(directory.path()).unwrap();
         assert_eq!(bundle.spec(), &example());
-        bundle.container("c1".parse().unwrap()).unwrap();
+        let neighbours = virtcontainers::Neighbours::default();
+        bundle
+            .container("c1".parse().unwrap(), &neighbours)
+            .unwrap();
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is done with a container by its name and that of its sandbox.
 
+use std::collections::BTreeMap;
+
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
 use vc_store::{SandboxRecord, View};
 use vc_types::{ContainerId, ExitStatus, SandboxId, SandboxState, Signal};
@@ -8,6 +10,7 @@ use super::Runtime;
 use crate::container::{ContainerConfig, ContainerStatus};
 use crate::error::{Error, Result};
 use crate::sandbox::{self, GuestProcess, Process};
+use crate::stats::ContainerStats;
 
 impl Runtime {
     /// Where a container stands. Takes no lock and changes nothing.
@@ -136,6 +139,32 @@ impl Runtime {
     ) -> Result<Vec<GuestProcess>> {
         let sandbox = self.fetch_sandbox(sandbox).await?;
         sandbox.process_list_container(container).await
+    }
+
+    /// What a container has used of the guest.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::SandboxHandle::stats_container`].
+    pub async fn stats_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+    ) -> Result<ContainerStats> {
+        let sandbox = self.fetch_sandbox(sandbox).await?;
+        sandbox.stats_container(container).await
+    }
+
+    /// What each running container of a sandbox has used of the guest.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`] and [`crate::SandboxHandle::stats`].
+    pub async fn stats_sandbox(
+        &self,
+        sandbox: &SandboxId,
+    ) -> Result<BTreeMap<ContainerId, Result<ContainerStats>>> {
+        self.fetch_sandbox(sandbox).await?.stats().await
     }
 
     /// Changes what a container may use.

@@ -17,6 +17,7 @@ use super::{states, vsock};
 use crate::container::ContainerStatus;
 use crate::error::{Error, Result};
 use crate::runtime::{Shared, blocking};
+use crate::stats::ContainerStats;
 use crate::stream::Streams;
 
 /// A running sandbox, to act on and to leave.
@@ -228,6 +229,32 @@ impl SandboxHandle {
     ) -> Result<()> {
         self.existing(container)?;
         self.0.guest.update(container, resources).await
+    }
+
+    /// What a container has used of the guest. What the guest says is bounded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`], [`Error::Agent`].
+    pub async fn stats_container(&self, container: &ContainerId) -> Result<ContainerStats> {
+        self.existing(container)?;
+        Ok(self.0.guest.stats(container).await?.into())
+    }
+
+    /// What each running container has used of the guest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`]; one container whose statistics cannot be had does not hide the others.
+    pub async fn stats(&self) -> Result<BTreeMap<ContainerId, Result<ContainerStats>>> {
+        let mut all = BTreeMap::new();
+        for (container, seen) in self.status()?.containers {
+            if matches!(seen.state, ContainerState::Running | ContainerState::Paused) {
+                let stats = self.stats_container(&container).await;
+                all.insert(container, stats);
+            }
+        }
+        Ok(all)
     }
 
     /// Waits until a container of the sandbox runs out of memory, and says which. The kernel ends
