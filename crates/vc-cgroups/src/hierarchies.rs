@@ -166,6 +166,13 @@ impl Hierarchies {
         self.0.iter().map(|found| &found.hierarchy)
     }
 
+    /// The caller's cgroup in each hierarchy in which it can be seen, from the mount point on.
+    pub(crate) fn own(&self) -> impl Iterator<Item = (&Hierarchy, &str)> {
+        self.0
+            .iter()
+            .filter_map(|found| Some((&found.hierarchy, found.own.as_deref()?)))
+    }
+
     /// Where `path` is in each hierarchy, from its mount point on.
     pub(crate) fn resolve(&self, path: &CgroupPath) -> Result<Vec<(Hierarchy, CgroupPath)>> {
         let alone = self.layout() == Layout::V2;

@@ -18,7 +18,7 @@ use crate::limits::{LOOK_AGAIN, MEMBER_WAIT};
 use crate::place::Place;
 
 /// The list of processes of a cgroup, and what joins it when a pid is written.
-const PROCS: &str = "cgroup.procs";
+pub(crate) const PROCS: &str = "cgroup.procs";
 
 impl Cgroup {
     /// The pids of all processes in it and in the cgroups below it, in any hierarchy. None when it

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{TestChild, TestPath, hierarchies_where, leftovers_of, ways};
-use vc_cgroups::{Cgroup, CgroupPath, Error, Hierarchies, Hierarchy};
+use vc_cgroups::{Cgroup, CgroupPath, Error, Hierarchies, Hierarchy, Membership};
 use vc_types::ProcessIdentity;
 
 #[test]
@@ -36,6 +36,28 @@ fn the_files_to_join_by_are_those_of_every_hierarchy() {
     assert_eq!(cgroup.pids().unwrap(), BTreeSet::from([child.pid()]));
     drop(child);
     cgroup.remove().unwrap();
+}
+
+#[test]
+fn a_process_goes_back_to_where_it_was() {
+    let test = TestPath::new("back");
+    let hierarchies = Hierarchies::detect().unwrap();
+    let before = Membership::of_caller(&hierarchies);
+    let cgroup = Cgroup::create(&hierarchies, test.path()).unwrap();
+    let child = TestChild::waiting();
+    let were: Vec<_> = hierarchies.iter().map(|one| child.cgroup_in(one)).collect();
+    cgroup.add(&child.identity()).unwrap();
+    assert_eq!(cgroup.pids().unwrap().len(), 1);
+    before.restore(&child.identity()).unwrap();
+    let are: Vec<_> = hierarchies.iter().map(|one| child.cgroup_in(one)).collect();
+    assert_eq!(are, were);
+    cgroup.remove().unwrap();
+    let identity = child.identity();
+    drop(child);
+    assert!(matches!(
+        before.restore(&identity),
+        Err(Error::Ended { .. })
+    ));
 }
 
 #[test]
