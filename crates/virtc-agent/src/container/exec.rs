@@ -74,7 +74,8 @@ impl Container {
             ..Request::default()
         };
         let filter = self.filter.clone().map(PendingFilter::Compiled);
-        let (launched, io) = launch_with_io(sandbox, launch_request, &process_spec, filter).await?;
+        let (launched, io) =
+            launch_with_io(sandbox, launch_request, &process_spec, filter, Vec::new()).await?;
         drop(file);
         let process = Process::new(&self.id, &request.exec_id, launched.pid, io, launched.exit);
         process.request_start();

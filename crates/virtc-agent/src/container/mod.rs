@@ -2,6 +2,7 @@
 
 mod create;
 mod exec;
+mod namespaces;
 mod remove;
 mod specification;
 mod table;

@@ -52,6 +52,15 @@ pub(crate) struct ChildStdio {
     pub(crate) stderr: Option<OwnedFd>,
 }
 
+/// The descriptors that a child gets, closed here once it has them.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    pub(crate) stdio: ChildStdio,
+    /// Further ones, under the numbers that they have here. They end with the child, and in the
+    /// container's process with its `execve`.
+    pub(crate) inherited: Vec<OwnedFd>,
+}
+
 /// A process that exists.
 #[derive(Debug)]
 pub(crate) struct Launched {
@@ -71,7 +80,7 @@ pub(crate) struct Launched {
 pub(crate) async fn launch(
     reaper: &Reaper,
     mut request: Request,
-    stdio: ChildStdio,
+    passed: Passed,
     terminal: Option<TerminalSocket>,
     filter: Option<PendingFilter>,
 ) -> Result<Launched> {
@@ -91,7 +100,7 @@ pub(crate) async fn launch(
     request.terminal_socket = terminal.as_ref().map(|socket| socket.path().to_owned());
 
     let expectation = reaper.expect();
-    let helper = spawn(&request, stdio)?;
+    let helper = spawn(&request, passed)?;
     let helper_exit = expectation.claim(helper);
     drop((report_writer, start_writer, filter_reader));
 
@@ -138,7 +147,9 @@ pub(crate) async fn launch(
 
 /// Starts the child. Nothing else of the agent starts processes, so the descriptors that are
 /// inheritable for this moment go to no other.
-fn spawn(request: &Request, stdio: ChildStdio) -> Result<Pid> {
+fn spawn(request: &Request, passed: Passed) -> Result<Pid> {
+    let Passed { stdio, inherited } = passed;
+    inherited.iter().try_for_each(pass_on)?;
     let attempt = || "start the process that makes containers".to_owned();
     let argument = request.to_argument()?;
     let stream = |fd: Option<OwnedFd>| fd.map_or_else(Stdio::null, Stdio::from);
@@ -178,7 +189,7 @@ fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 fn pass_on(fd: &OwnedFd) -> Result<()> {
-    rustix::io::fcntl_setfd(fd, FdFlags::empty()).attempt(|| "pass on a pipe".into())
+    rustix::io::fcntl_setfd(fd, FdFlags::empty()).attempt(|| "pass on a descriptor".into())
 }
 
 /// Gives the child its filter as soon as that is compiled.
