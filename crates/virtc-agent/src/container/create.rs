@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use super::namespaces::JoinedNamespaces;
 use super::specification::{join_pid_namespace, prepare_spec};
 use super::{Container, container_dir};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, DeviceRules};
 use crate::error::{Attempt as _, Error, Result};
 use crate::launch::{CONTAINERS_STATE_DIR, ChildStdio, Launched, Passed, Request, launch};
 use crate::process::{
@@ -38,6 +38,11 @@ impl Container {
             .as_ref()
             .and_then(|linux| linux.cgroups_path().as_deref());
         let cgroup = Arc::new(Cgroup::of_container(&id, cgroups_path)?);
+        let resources = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.resources().as_ref());
+        let devices = DeviceRules::of(resources.and_then(|all| all.devices().as_deref()))?;
         let namespaces = JoinedNamespaces::open(&mut spec, &id, &sandbox.containers)?;
         let filter = prepare_spec(&mut spec, &cgroup)?.map(PendingFilter::compile);
         if request.sandbox_pidns {
@@ -70,7 +75,7 @@ impl Container {
             storages,
         };
         let container = launch_init(sandbox, &id, exec_id, parts).await?;
-        if let Err(error) = complete(sandbox, &container, &request).await {
+        if let Err(error) = complete(sandbox, &container, devices.as_ref(), &request).await {
             // What it failed for says more than that this fails too.
             let _ = container.end().await;
             return Err(error);
@@ -94,8 +99,13 @@ struct Parts {
 async fn complete(
     sandbox: &Sandbox,
     container: &Container,
+    devices: Option<&DeviceRules>,
     request: &CreateContainerRequest,
 ) -> Result<()> {
+    if let Some(devices) = devices {
+        // Not before: the nodes in its root, of whatever device, are there now.
+        container.cgroup.restrict_devices(devices)?;
+    }
     sandbox.oom_events.watch(&container.id, &container.cgroup)?;
     let ports = [request.stdin_port, request.stdout_port, request.stderr_port];
     sandbox.passfd.attach(&container.init, ports).await

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use agent_protocol::agent::{
     CreateContainerRequest, ExecProcessRequest, RemoveContainerRequest, SignalProcessRequest,
-    StartContainerRequest, Storage,
+    StartContainerRequest, Storage, UpdateContainerRequest,
 };
 use agent_protocol::agent_ttrpc::AgentServiceClient;
-use agent_protocol::oci_convert::{process_to_message, spec_to_message};
+use agent_protocol::oci_convert::{process_to_message, resources_to_message, spec_to_message};
 use agent_protocol::virtc::{ListProcessesRequest, WaitRequest, WaitResponse};
 use agent_protocol::virtc_ttrpc::GuestServiceClient;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use protobuf::MessageField;
 use serde_json::{Value, json};
 use test_vm::Host;
@@ -343,5 +343,49 @@ fn a_container_joins_the_namespaces_of_another() {
     guest.start("c4").unwrap();
     guest.signal("c4", 9);
     assert_eq!(guest.wait("c5", "c5").signal, 9);
+    guest.delete();
+}
+
+#[test]
+fn device_rules_are_enforced_and_can_be_changed() {
+    let denied = json!({"allow": false, "access": "rwm"});
+    let guest = Guest::new("exec sleep 1000", |config| {
+        config["linux"]["devices"] = json!([
+            {"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666},
+        ]);
+        // More than any engine has, which the guest's kernel has to check too.
+        let others = (0..1000)
+            .map(|n| json!({"allow": n % 2 == 0, "type": "c", "major": 300 + n, "access": "rw"}));
+        let rules: Vec<_> = [denied.clone()].into_iter().chain(others).collect();
+        config["linux"]["resources"] = json!({"devices": rules});
+    });
+    let exec = |script: &str| guest.host.virtc(["exec", "c1", "/bin/sh", "-c", script]);
+    exec("echo x >/dev/null && head -c 1 /dev/zero >/dev/null && ls /dev/kmsg").expect_code(0);
+    exec("echo x >/dev/kmsg")
+        .expect_code(1)
+        .expect_err(&["Operation not permitted"]);
+
+    let update = |devices: Value| {
+        let resources: LinuxResources =
+            serde_json::from_value(json!({"devices": devices})).unwrap();
+        let request = UpdateContainerRequest {
+            container_id: "c1".into(),
+            resources: MessageField::some(resources_to_message(&resources).unwrap()),
+            ..UpdateContainerRequest::default()
+        };
+        guest.call(guest.agent.update_container(limit(), &request))
+    };
+    let kmsg = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "w"});
+    update(json!([denied, kmsg])).unwrap();
+    exec("echo x >/dev/kmsg").expect_code(0);
+    // Other limits leave the rules alone.
+    update(json!([])).unwrap();
+    exec("cat /dev/kmsg")
+        .expect_code(1)
+        .expect_err(&["Operation not permitted"]);
+    let error = update(json!([{"allow": true, "type": "p", "access": "r"}])).unwrap_err();
+    assert!(error.contains("linux.resources.devices"), "{error}");
+    update(json!([denied])).unwrap();
+    exec("echo x >/dev/kmsg").expect_code(1);
     guest.delete();
 }
