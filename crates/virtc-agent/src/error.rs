@@ -63,6 +63,9 @@ pub(crate) enum Error {
     #[error("cannot make container process {process}: {cause}")]
     Launch { process: String, cause: String },
 
+    #[error("cannot start container {container:?}: {text}")]
+    Hook { container: String, text: String },
+
     #[error("{0}")]
     Unsupported(String),
 

@@ -13,7 +13,9 @@ use super::specification::{join_pid_namespace, prepare_spec};
 use super::{Container, container_dir};
 use crate::cgroup::{Cgroup, DeviceRules};
 use crate::error::{Attempt as _, Error, Result};
-use crate::launch::{CONTAINERS_STATE_DIR, ChildStdio, Launched, Passed, Request, launch};
+use crate::launch::{
+    CONTAINERS_STATE_DIR, ChildStdio, Launched, Passed, Request, StartHooks, launch,
+};
 use crate::process::{
     Process, ProcessIo, Role, StdioPipes, TerminalSocket, follow, resize, set_owner,
 };
@@ -45,6 +47,7 @@ impl Container {
         let devices = DeviceRules::of(resources.and_then(|all| all.devices().as_deref()))?;
         let namespaces = JoinedNamespaces::open(&mut spec, &id, &sandbox.containers)?;
         let filter = prepare_spec(&mut spec, &cgroup)?.map(PendingFilter::compile);
+        let hooks = StartHooks::take(&mut spec, &id, container_dir(&id))?;
         if request.sandbox_pidns {
             if namespaces.has(LinuxNamespaceType::Pid) {
                 return Err(Error::Invalid {
@@ -61,7 +64,7 @@ impl Container {
         }
 
         let storages = sandbox.mount(request.storages.clone()).await?;
-        let files = Files::write(&id, &spec)?;
+        let files = Files::write(&id, &spec, &hooks)?;
         let exec_id = if request.exec_id.is_empty() {
             &id
         } else {
@@ -72,6 +75,7 @@ impl Container {
             filter,
             cgroup,
             namespaces,
+            hooks,
             storages,
         };
         let container = launch_init(sandbox, &id, exec_id, parts).await?;
@@ -86,12 +90,16 @@ impl Container {
     }
 }
 
+/// The container's hooks, in its directory.
+const HOOKS_FILE: &str = "start-hooks.json";
+
 /// What a container is made of.
 struct Parts {
     spec: Spec,
     filter: Option<PendingFilter>,
     cgroup: Arc<Cgroup>,
     namespaces: JoinedNamespaces,
+    hooks: StartHooks,
     storages: Mounted,
 }
 
@@ -136,12 +144,14 @@ async fn launch_init(
         filter,
         cgroup,
         mut namespaces,
+        hooks,
         storages,
     } = parts;
     let request = Request {
         container_id: id.to_owned(),
         bundle: container_dir(id),
         cwd: spec.process().as_ref().map(|process| process.cwd().clone()),
+        start_hooks: (!hooks.is_empty()).then(|| container_dir(id).join(HOOKS_FILE)),
         ..Request::default()
     };
     let process = spec.process().clone().unwrap_or_default();
@@ -162,6 +172,7 @@ async fn launch_init(
         cgroup,
         init,
         filter: launched.filter,
+        hooks_limit: hooks.limit(),
         execs: Mutex::default(),
         paused: Mutex::new(false),
         storages: Mutex::new(storages),
@@ -210,7 +221,7 @@ struct Files {
 }
 
 impl Files {
-    fn write(id: &str, spec: &Spec) -> Result<Self> {
+    fn write(id: &str, spec: &Spec, hooks: &StartHooks) -> Result<Self> {
         let files = Self {
             id: Some(id.to_owned()),
         };
@@ -218,11 +229,16 @@ impl Files {
         let attempt = || format!("write the specification of container {id:?}");
         fs::create_dir_all(&directory).attempt(attempt)?;
         fs::create_dir_all(CONTAINERS_STATE_DIR).attempt(attempt)?;
-        let text = serde_json::to_vec(spec).map_err(|source| Error::Json {
+        let json = |source| Error::Json {
             attempt: attempt(),
             source,
-        })?;
+        };
+        let text = serde_json::to_vec(spec).map_err(json)?;
         fs::write(directory.join("config.json"), text).attempt(attempt)?;
+        if !hooks.is_empty() {
+            let text = serde_json::to_vec(hooks).map_err(json)?;
+            fs::write(directory.join(HOOKS_FILE), text).attempt(attempt)?;
+        }
         Ok(files)
     }
 

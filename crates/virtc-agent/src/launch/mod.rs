@@ -9,6 +9,7 @@
 
 mod child;
 mod executor;
+mod hooks;
 mod lookup;
 mod report;
 mod request;
@@ -31,7 +32,8 @@ use crate::reaper::{ExitReceiver, Reaper};
 use crate::seccomp::{Filter, PendingFilter};
 
 pub(crate) use child::run as run_child;
-pub(crate) use report::StartFailure;
+pub(crate) use hooks::StartHooks;
+pub(crate) use report::{FailedAt, StartFailure};
 pub(crate) use request::{CONTAINERS_STATE_DIR, Request};
 
 /// The first argument of a child.

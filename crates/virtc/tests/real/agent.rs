@@ -389,3 +389,56 @@ fn device_rules_are_enforced_and_can_be_changed() {
     exec("echo x >/dev/kmsg").expect_code(1);
     guest.delete();
 }
+
+#[test]
+fn hooks_run_in_the_container_before_its_program() {
+    let guest = Guest::new("exec sleep 1000", |_| {});
+    let hook =
+        |script: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 20});
+    let hooked = |hooks: Value| {
+        move |spec: &mut Value| {
+            spec["hooks"] = json!({"startContainer": hooks});
+            spec["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}]);
+        }
+    };
+    let script = "{ cat; echo \" $A\"; } >/state";
+    guest
+        .create(
+            "c2",
+            &["/bin/sh", "-c", "cat /state >/seen"],
+            hooked(json!([hook(script)])),
+        )
+        .unwrap();
+    assert_eq!(guest.file("state"), "");
+    guest.start("c2").unwrap();
+    assert_eq!(guest.wait("c2", "c2").code, 0);
+    let seen = guest.file("seen");
+    let (state, environment) = seen.rsplit_once('}').unwrap();
+    let state: Value = serde_json::from_str(&format!("{state}}}")).unwrap();
+    assert_eq!(
+        (&state["id"], &state["status"]),
+        (&json!("c2"), &json!("created"))
+    );
+    assert_eq!(state["pid"], 1);
+    assert_eq!(environment, " b\n");
+
+    let failing = json!([hook("exit 0"), hook("echo because >&2; exit 3")]);
+    guest
+        .create("c3", &["/bin/sh", "-c", "echo ran >/ran"], hooked(failing))
+        .unwrap();
+    let error = guest.start("c3").unwrap_err();
+    let texts = ["startContainer", "\"/bin/sh\"", "because", "\"c3\""];
+    assert!(texts.iter().all(|text| error.contains(text)), "{error}");
+    let ended = guest.wait("c3", "c3");
+    assert!(
+        ended.code != 0 && ended.start_error.contains("because"),
+        "{ended}"
+    );
+    assert_eq!(guest.file("ran"), "");
+
+    let error = guest.create("c4", &["/bin/true"], |spec| {
+        spec["hooks"] = json!({"createContainer": [hook("true")]});
+    });
+    assert!(error.unwrap_err().contains("hooks.createContainer"));
+    guest.delete();
+}
