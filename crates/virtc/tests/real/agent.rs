@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use agent_protocol::agent::{
     CreateContainerRequest, ExecProcessRequest, RemoveContainerRequest, SignalProcessRequest,
-    StartContainerRequest, Storage, UpdateContainerRequest,
+    StartContainerRequest, StatsContainerRequest, Storage, UpdateContainerRequest,
 };
 use agent_protocol::agent_ttrpc::AgentServiceClient;
 use agent_protocol::oci_convert::{process_to_message, resources_to_message, spec_to_message};
@@ -440,5 +440,25 @@ fn hooks_run_in_the_container_before_its_program() {
         spec["hooks"] = json!({"createContainer": [hook("true")]});
     });
     assert!(error.unwrap_err().contains("hooks.createContainer"));
+    guest.delete();
+}
+
+#[test]
+fn statistics_come_with_those_of_the_network() {
+    let guest = Guest::new("exec sleep 1000", |_| {});
+    let request = StatsContainerRequest {
+        container_id: "c1".into(),
+        ..StatsContainerRequest::default()
+    };
+    let stats = guest
+        .call(guest.agent.stats_container(limit(), &request))
+        .unwrap();
+    assert!(stats.cgroup_stats.memory_stats.usage.usage > 0);
+    assert!(
+        stats
+            .network_stats
+            .iter()
+            .all(|network| network.name != "lo")
+    );
     guest.delete();
 }
