@@ -30,5 +30,16 @@ pub const SCRATCH_DIR: &str = "/run/virtc/scratch";
 /// Where the agent keeps its containers, each under its id: `rootfs`, `config.json`, …
 pub const CONTAINERS_DIR: &str = "/run/virtc/containers";
 
+/// What the `path` of a namespace in a container's specification begins with when it is that of
+/// another container in the same guest: `container:<container id>` is the namespace that the first
+/// process of that container is in. The agent takes it for `ipc`, `uts` and `pid`, and refuses
+/// every other path.
+///
+/// ```
+/// let path = format!("{}{}", vc_types::guest::CONTAINER_NAMESPACE_PREFIX, "infra");
+/// assert_eq!(path, "container:infra");
+/// ```
+pub const CONTAINER_NAMESPACE_PREFIX: &str = "container:";
+
 /// The serial number of the scratch disk, by which the guest finds it.
 pub const SCRATCH_SERIAL: &str = "virtc-scratch";

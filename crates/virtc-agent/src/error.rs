@@ -22,6 +22,17 @@ pub(crate) enum Error {
     #[error("container {0:?} does not exist")]
     NoContainer(String),
 
+    #[error(
+        "container {container:?} cannot join the {kind} namespace of container {other:?}, which \
+         {reason}"
+    )]
+    Join {
+        container: String,
+        kind: String,
+        other: String,
+        reason: &'static str,
+    },
+
     #[error("process {exec:?} of container {container:?} does not exist")]
     NoProcess { container: String, exec: String },
 
@@ -51,6 +62,9 @@ pub(crate) enum Error {
 
     #[error("cannot make container process {process}: {cause}")]
     Launch { process: String, cause: String },
+
+    #[error("cannot start container {container:?}: {text}")]
+    Hook { container: String, text: String },
 
     #[error("{0}")]
     Unsupported(String),
@@ -86,9 +100,10 @@ impl Error {
             Error::NoContainer(_) | Error::NoProcess { .. } => Code::NOT_FOUND,
             Error::Exists(_) => Code::ALREADY_EXISTS,
             Error::Invalid { .. } | Error::Specification(_) => Code::INVALID_ARGUMENT,
-            Error::State { .. } | Error::Finished(_) | Error::NotRunning(_) => {
-                Code::FAILED_PRECONDITION
-            }
+            Error::State { .. }
+            | Error::Finished(_)
+            | Error::NotRunning(_)
+            | Error::Join { .. } => Code::FAILED_PRECONDITION,
             Error::Unsupported(_) => Code::UNIMPLEMENTED,
             _ => Code::INTERNAL,
         }

@@ -17,6 +17,7 @@ mod init;
 mod launch;
 mod log;
 mod modules;
+mod network_stats;
 mod pid_namespace;
 mod process;
 mod ready;

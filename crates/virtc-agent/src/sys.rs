@@ -4,7 +4,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use rustix::process::Pid;
 use tokio::io::Interest;
@@ -160,6 +160,99 @@ pub(crate) fn ignore_children() -> io::Result<()> {
         libc::SIG_ERR => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// `bpf(2)` and its numbers, from linux/bpf.h.
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_PROG_ATTACH: libc::c_int = 8;
+const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_F_ALLOW_MULTI: u32 = 1 << 1;
+const BPF_F_REPLACE: u32 = 1 << 2;
+
+/// The part of `union bpf_attr` that loading a program has at least.
+#[repr(C)]
+struct BpfLoad {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    licence: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+}
+
+/// The part of `union bpf_attr` that attaching a program has.
+#[repr(C)]
+struct BpfAttach {
+    target: u32,
+    program: u32,
+    attach_type: u32,
+    flags: u32,
+    replaced: u32,
+}
+
+/// Loads a BPF program that decides about the use of devices.
+pub(crate) fn load_device_program(instructions: &[[u8; 8]]) -> io::Result<OwnedFd> {
+    let load = BpfLoad {
+        program_type: BPF_PROG_TYPE_CGROUP_DEVICE,
+        instruction_count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+        instructions: instructions.as_ptr() as u64,
+        // It calls nothing of the kernel that asks for another.
+        licence: c"Apache-2.0".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: the attribute points to as many instructions as it says and to a text that ends, and
+    // the kernel, which checks them, only reads all three.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const load,
+            size_of::<BpfLoad>(),
+        )
+    };
+    let number = libc::c_int::try_from(result).map_err(io::Error::other)?;
+    check(number)?;
+    // SAFETY: the call gave us this descriptor, and nothing else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Attaches a program to a cgroup, in the place of one that was attached before or beside those of
+/// others.
+pub(crate) fn attach_device_program(
+    cgroup: impl AsFd,
+    program: impl AsFd,
+    replaced: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    // Open descriptors are not negative.
+    let number = |fd: BorrowedFd<'_>| fd.as_raw_fd().unsigned_abs();
+    let attach = BpfAttach {
+        target: number(cgroup.as_fd()),
+        program: number(program.as_fd()),
+        attach_type: BPF_CGROUP_DEVICE,
+        flags: match replaced {
+            None => BPF_F_ALLOW_MULTI,
+            Some(_) => BPF_F_ALLOW_MULTI | BPF_F_REPLACE,
+        },
+        replaced: replaced.map_or(0, number),
+    };
+    // SAFETY: the kernel only reads the attribute, which has no pointers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_ATTACH,
+            &raw const attach,
+            size_of::<BpfAttach>(),
+        )
+    };
+    check(libc::c_int::try_from(result).map_err(io::Error::other)?)
 }
 
 /// Sleeps until a signal was handled.

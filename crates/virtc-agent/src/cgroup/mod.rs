@@ -1,6 +1,7 @@
 //! The guest's cgroups: one for all containers, which leaves the agent some memory whatever they
 //! do, and in it one for each. Only the second version exists in the guest.
 
+mod devices;
 mod events;
 mod stats;
 
@@ -17,6 +18,9 @@ use tokio::time::timeout;
 
 use crate::error::{Attempt as _, Error, Result};
 
+use devices::DeviceProgram;
+
+pub(crate) use devices::DeviceRules;
 pub(crate) use events::OomEvents;
 
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
@@ -83,6 +87,7 @@ pub(crate) struct Cgroup {
     /// Below the mount point, as the container library wants it.
     relative: PathBuf,
     path: PathBuf,
+    devices: DeviceProgram,
 }
 
 impl Cgroup {
@@ -108,7 +113,11 @@ impl Cgroup {
             relative.push(container_id);
         }
         let path = Path::new(MOUNT_POINT).join(relative.strip_prefix("/").unwrap_or(&relative));
-        Ok(Self { relative, path })
+        Ok(Self {
+            relative,
+            path,
+            devices: DeviceProgram::default(),
+        })
     }
 
     /// The path that goes into the container's specification.
@@ -127,8 +136,16 @@ impl Cgroup {
         events.get("oom_kill").copied().unwrap_or(0)
     }
 
-    /// Changes limits.
+    /// Lets its processes use no other devices than these.
+    pub(crate) fn restrict_devices(&self, rules: &DeviceRules) -> Result<()> {
+        self.devices.set(&self.path, rules)
+    }
+
+    /// Changes limits. Device rules take the place of those before; without any, those stay.
     pub(crate) fn update(&self, resources: &LinuxResources) -> Result<()> {
+        if let Some(rules) = DeviceRules::of(resources.devices().as_deref())? {
+            self.restrict_devices(&rules)?;
+        }
         let attempt = || format!("change the limits in {}", self.path.display());
         let options = ControllerOpt {
             resources,

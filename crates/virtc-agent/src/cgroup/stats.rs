@@ -10,6 +10,9 @@ use protobuf::MessageField;
 
 use super::Cgroup;
 
+/// Block devices that are told of.
+const DEVICES_MAX: usize = 256;
+
 const NS_PER_US: u64 = 1000;
 
 impl Cgroup {
@@ -122,7 +125,7 @@ fn parse_limit(text: &str) -> u64 {
 /// Lines `MAJOR:MINOR rbytes=N wbytes=N rios=N wios=N …`.
 fn blkio_stats(text: &str) -> BlkioStats {
     let mut stats = BlkioStats::default();
-    for line in text.lines() {
+    for line in text.lines().take(DEVICES_MAX) {
         let mut words = line.split_whitespace();
         let device = words.next().and_then(|device| device.split_once(':'));
         let Some((Ok(major), Ok(minor))) =

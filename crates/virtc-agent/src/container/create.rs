@@ -1,17 +1,21 @@
 //! CreateContainer.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use agent_protocol::agent::CreateContainerRequest;
 use agent_protocol::oci_convert::spec_from_message;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
+use super::namespaces::JoinedNamespaces;
 use super::specification::{join_pid_namespace, prepare_spec};
 use super::{Container, container_dir};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, DeviceRules};
 use crate::error::{Attempt as _, Error, Result};
-use crate::launch::{CONTAINERS_STATE_DIR, ChildStdio, Launched, Request, launch};
+use crate::launch::{
+    CONTAINERS_STATE_DIR, ChildStdio, Launched, Passed, Request, StartHooks, launch,
+};
 use crate::process::{
     Process, ProcessIo, Role, StdioPipes, TerminalSocket, follow, resize, set_owner,
 };
@@ -36,8 +40,22 @@ impl Container {
             .as_ref()
             .and_then(|linux| linux.cgroups_path().as_deref());
         let cgroup = Arc::new(Cgroup::of_container(&id, cgroups_path)?);
+        let resources = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.resources().as_ref());
+        let devices = DeviceRules::of(resources.and_then(|all| all.devices().as_deref()))?;
+        let namespaces = JoinedNamespaces::open(&mut spec, &id, &sandbox.containers)?;
         let filter = prepare_spec(&mut spec, &cgroup)?.map(PendingFilter::compile);
+        let hooks = StartHooks::take(&mut spec, &id, container_dir(&id))?;
         if request.sandbox_pidns {
+            if namespaces.has(LinuxNamespaceType::Pid) {
+                return Err(Error::Invalid {
+                    field: "sandbox_pidns",
+                    value: request.sandbox_pidns.to_string(),
+                    reason: "is not possible with the pid namespace of another container",
+                });
+            }
             let namespace = sandbox.pid_namespace().ok_or_else(|| Error::State {
                 object: "the sandbox's pid namespace".into(),
                 state: "missing",
@@ -46,25 +64,59 @@ impl Container {
         }
 
         let storages = sandbox.mount(request.storages.clone()).await?;
-        let files = Files::write(&id, &spec)?;
+        let files = Files::write(&id, &spec, &hooks)?;
         let exec_id = if request.exec_id.is_empty() {
             &id
         } else {
             &request.exec_id
         };
-        let container = launch_init(sandbox, &id, exec_id, &spec, filter, cgroup, storages).await?;
-        sandbox.oom_events.watch(&id, &container.cgroup)?;
-        sandbox
-            .passfd
-            .attach(
-                &container.init,
-                [request.stdin_port, request.stdout_port, request.stderr_port],
-            )
-            .await?;
+        let parts = Parts {
+            spec,
+            filter,
+            cgroup,
+            namespaces,
+            hooks,
+            storages,
+        };
+        let container = launch_init(sandbox, &id, exec_id, parts).await?;
+        if let Err(error) = complete(sandbox, &container, devices.as_ref(), &request).await {
+            // What it failed for says more than that this fails too.
+            let _ = container.end().await;
+            return Err(error);
+        }
         files.keep();
         reservation.fill(container);
         Ok(())
     }
+}
+
+/// The container's hooks, in its directory.
+const HOOKS_FILE: &str = "start-hooks.json";
+
+/// What a container is made of.
+struct Parts {
+    spec: Spec,
+    filter: Option<PendingFilter>,
+    cgroup: Arc<Cgroup>,
+    namespaces: JoinedNamespaces,
+    hooks: StartHooks,
+    storages: Mounted,
+}
+
+/// What is left to do when the first process waits for its start.
+async fn complete(
+    sandbox: &Sandbox,
+    container: &Container,
+    devices: Option<&DeviceRules>,
+    request: &CreateContainerRequest,
+) -> Result<()> {
+    if let Some(devices) = devices {
+        // Not before: the nodes in its root, of whatever device, are there now.
+        container.cgroup.restrict_devices(devices)?;
+    }
+    sandbox.oom_events.watch(&container.id, &container.cgroup)?;
+    let ports = [request.stdin_port, request.stdout_port, request.stderr_port];
+    sandbox.passfd.attach(&container.init, ports).await
 }
 
 fn refuse_unsupported(request: &CreateContainerRequest) -> Result<()> {
@@ -85,19 +137,28 @@ async fn launch_init(
     sandbox: &Sandbox,
     id: &str,
     exec_id: &str,
-    spec: &Spec,
-    filter: Option<PendingFilter>,
-    cgroup: Arc<Cgroup>,
-    storages: Mounted,
+    parts: Parts,
 ) -> Result<Arc<Container>> {
+    let Parts {
+        spec,
+        filter,
+        cgroup,
+        mut namespaces,
+        hooks,
+        storages,
+    } = parts;
     let request = Request {
         container_id: id.to_owned(),
         bundle: container_dir(id),
         cwd: spec.process().as_ref().map(|process| process.cwd().clone()),
+        start_hooks: (!hooks.is_empty()).then(|| container_dir(id).join(HOOKS_FILE)),
         ..Request::default()
     };
     let process = spec.process().clone().unwrap_or_default();
-    let (launched, io) = launch_with_io(sandbox, request, &process, filter).await?;
+    let inherited = namespaces.take_files();
+    let (launched, io) = launch_with_io(sandbox, request, &process, filter, inherited)
+        .await
+        .map_err(|error| namespaces.explain(id, error))?;
     let init = Process::new(id, exec_id, launched.pid, io, launched.exit);
     tokio::spawn(follow(
         Arc::clone(&init),
@@ -111,33 +172,37 @@ async fn launch_init(
         cgroup,
         init,
         filter: launched.filter,
+        hooks_limit: hooks.limit(),
         execs: Mutex::default(),
         paused: Mutex::new(false),
         storages: Mutex::new(storages),
     }))
 }
 
-/// Makes a process with the streams that its specification asks for.
+/// Makes a process with the streams that its specification asks for. The one that makes it has
+/// `inherited` too, under their numbers here.
 pub(super) async fn launch_with_io(
     sandbox: &Sandbox,
     request: Request,
     process: &oci_spec::runtime::Process,
     filter: Option<PendingFilter>,
+    inherited: Vec<OwnedFd>,
 ) -> Result<(Launched, ProcessIo)> {
     if process.terminal() != Some(true) {
         let pipes = StdioPipes::new()?;
-        let launched = launch(&sandbox.reaper, request, pipes.child, None, filter).await?;
+        let passed = Passed {
+            stdio: pipes.child,
+            inherited,
+        };
+        let launched = launch(&sandbox.reaper, request, passed, None, filter).await?;
         return Ok((launched, pipes.io));
     }
     let socket = TerminalSocket::new()?;
-    let mut launched = launch(
-        &sandbox.reaper,
-        request,
-        ChildStdio::default(),
-        Some(socket),
-        filter,
-    )
-    .await?;
+    let passed = Passed {
+        stdio: ChildStdio::default(),
+        inherited,
+    };
+    let mut launched = launch(&sandbox.reaper, request, passed, Some(socket), filter).await?;
     let terminal = launched.terminal.take().ok_or(Error::State {
         object: "the container's terminal".into(),
         state: "missing",
@@ -156,7 +221,7 @@ struct Files {
 }
 
 impl Files {
-    fn write(id: &str, spec: &Spec) -> Result<Self> {
+    fn write(id: &str, spec: &Spec, hooks: &StartHooks) -> Result<Self> {
         let files = Self {
             id: Some(id.to_owned()),
         };
@@ -164,11 +229,16 @@ impl Files {
         let attempt = || format!("write the specification of container {id:?}");
         fs::create_dir_all(&directory).attempt(attempt)?;
         fs::create_dir_all(CONTAINERS_STATE_DIR).attempt(attempt)?;
-        let text = serde_json::to_vec(spec).map_err(|source| Error::Json {
+        let json = |source| Error::Json {
             attempt: attempt(),
             source,
-        })?;
+        };
+        let text = serde_json::to_vec(spec).map_err(json)?;
         fs::write(directory.join("config.json"), text).attempt(attempt)?;
+        if !hooks.is_empty() {
+            let text = serde_json::to_vec(hooks).map_err(json)?;
+            fs::write(directory.join(HOOKS_FILE), text).attempt(attempt)?;
+        }
         Ok(files)
     }
 

@@ -21,7 +21,8 @@ static NEXT_EXEC: AtomicU64 = AtomicU64::new(0);
 
 impl Container {
     /// Lets the first process go on, and returns when its program runs or could not be executed.
-    /// The latter is the process's exit code 126 or 127, and no error here.
+    /// The latter is the process's exit code 126 or 127, and no error here. A hook that fails is
+    /// one, and ends the container.
     pub(crate) async fn start(&self) -> Result<()> {
         if self.init.has_ended() {
             return Err(Error::NotRunning(self.id.clone()));
@@ -33,7 +34,7 @@ impl Container {
             });
         }
         start_container(&self.id)?;
-        self.init.started().await
+        self.init.started(self.hooks_limit).await
     }
 
     /// Adds a process and starts it.
@@ -74,7 +75,8 @@ impl Container {
             ..Request::default()
         };
         let filter = self.filter.clone().map(PendingFilter::Compiled);
-        let (launched, io) = launch_with_io(sandbox, launch_request, &process_spec, filter).await?;
+        let (launched, io) =
+            launch_with_io(sandbox, launch_request, &process_spec, filter, Vec::new()).await?;
         drop(file);
         let process = Process::new(&self.id, &request.exec_id, launched.pid, io, launched.exit);
         process.request_start();

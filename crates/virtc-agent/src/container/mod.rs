@@ -2,6 +2,7 @@
 
 mod create;
 mod exec;
+mod namespaces;
 mod remove;
 mod specification;
 mod table;
@@ -9,6 +10,7 @@ mod table;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use agent_protocol::guest::CONTAINERS_DIR;
 
@@ -32,6 +34,8 @@ pub(crate) struct Container {
     pub(crate) init: Arc<Process>,
     /// What every process of the container may ask of the kernel.
     filter: Option<Arc<Filter>>,
+    /// How long its hooks may take when it is started.
+    hooks_limit: Duration,
     execs: Mutex<VecDeque<Arc<Process>>>,
     paused: Mutex<bool>,
     /// What was mounted for this container alone.

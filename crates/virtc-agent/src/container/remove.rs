@@ -29,7 +29,8 @@ impl Container {
         Ok(())
     }
 
-    async fn end(&self) -> Result<()> {
+    /// Kills its processes and removes its cgroup.
+    pub(super) async fn end(&self) -> Result<()> {
         // Frozen processes cannot be killed on every kernel.
         if self.is_paused() {
             self.cgroup.set_frozen(false).await?;

@@ -12,6 +12,7 @@ use rustix::io::FdFlags;
 use tracing::Level;
 
 use super::executor::StartExecutor;
+use super::hooks;
 use super::report::{Made, failure_line};
 use super::request::{CONTAINERS_STATE_DIR, Request, state_dir};
 use crate::clock::uptime_us;
@@ -71,7 +72,13 @@ fn build(
     start: OwnedFd,
     filter: Option<OwnedFd>,
 ) -> std::result::Result<i32, LibcontainerError> {
+    let hooks = request.start_hooks.as_deref().map(hooks::read).transpose();
     let executor = StartExecutor {
+        hooks: Rc::new(
+            hooks
+                .map_err(LibcontainerError::OtherIO)?
+                .unwrap_or_default(),
+        ),
         start: Rc::new(start),
         filter: RefCell::new(filter.map(Rc::new)),
         home: RefCell::new(None),

@@ -12,11 +12,12 @@ use libcontainer::workload::{
 use oci_spec::runtime::Spec;
 use rustix::io::Errno;
 
+use super::hooks::StartHooks;
 use super::lookup::execute_first;
-use super::report::StartFailure;
+use super::report::{FailedAt, StartFailure};
 use crate::seccomp::Filter;
 
-/// Executes the program, or says by the start pipe why it cannot and ends with 126 or 127.
+/// Runs the hooks and executes the program, or says by the start pipe why it cannot and ends.
 #[derive(Clone)]
 pub(super) struct StartExecutor {
     /// Closes by itself when `execve` succeeds.
@@ -24,10 +25,11 @@ pub(super) struct StartExecutor {
     /// The filter of system calls comes by this.
     pub(super) filter: RefCell<Option<Rc<OwnedFd>>>,
     pub(super) home: RefCell<Option<String>>,
+    pub(super) hooks: Rc<StartHooks>,
 }
 
 impl StartExecutor {
-    /// Waits for the filter and loads it, the first time.
+    /// Waits for the filter and loads it.
     fn load_filter(&self) -> std::io::Result<()> {
         match self.filter.take() {
             Some(pipe) => Filter::receive(&pipe)?.load(),
@@ -37,10 +39,7 @@ impl StartExecutor {
 
     fn execute(&self, spec: &Spec) -> StartFailure {
         let Some(process) = spec.process() else {
-            return StartFailure {
-                code: 126,
-                text: "no process to execute".into(),
-            };
+            return not_executable("no process to execute".into());
         };
         let args = process.args().as_deref().unwrap_or_default();
         let mut environment = process.env().clone().unwrap_or_default();
@@ -53,14 +52,10 @@ impl StartExecutor {
             );
         }
         let (Some(arguments), Some(entries)) = (c_strings(args), c_strings(&environment)) else {
-            return StartFailure {
-                code: 126,
-                text: "a NUL byte in an argument".into(),
-            };
+            return not_executable("a NUL byte in an argument".into());
         };
-        if let Err(error) = self.load_filter() {
-            let text = format!("cannot apply the filter of system calls: {error}");
-            return StartFailure { code: 126, text };
+        if let Err(failure) = self.prepare(&environment) {
+            return failure;
         }
         let name = args.first().map_or("", String::as_str);
         execute_first(name, &environment, |path| {
@@ -68,36 +63,54 @@ impl StartExecutor {
             Errno::from_io_error(&error).unwrap_or(Errno::IO)
         })
     }
+
+    /// Loads the filter and runs the hooks: they are programs of the container's image, and get its
+    /// filter too.
+    fn prepare(&self, environment: &[String]) -> Result<(), StartFailure> {
+        let hook_failed = |text| StartFailure {
+            at: FailedAt::Hook,
+            text,
+        };
+        // Before the filter, which need not allow what only this takes.
+        let input = match self.hooks.is_empty() {
+            true => None,
+            false => Some(self.hooks.input().map_err(|error| {
+                hook_failed(format!(
+                    "cannot write the state for startContainer hooks: {error}"
+                ))
+            })?),
+        };
+        self.load_filter().map_err(|error| {
+            not_executable(format!("cannot apply the filter of system calls: {error}"))
+        })?;
+        match input {
+            None => Ok(()),
+            Some(input) => self.hooks.run(input, environment).map_err(hook_failed),
+        }
+    }
+}
+
+fn not_executable(text: String) -> StartFailure {
+    StartFailure {
+        at: FailedAt::Program { code: 126 },
+        text,
+    }
 }
 
 impl Executor for StartExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let failure = match crate::sys::reset_signals() {
             Ok(()) => self.execute(spec),
-            Err(error) => StartFailure {
-                code: 126,
-                text: format!("cannot reset signals: {error}"),
-            },
+            Err(error) => not_executable(format!("cannot reset signals: {error}")),
         };
         // Nobody reads: then nobody wants to know.
         let _ = rustix::io::write(&*self.start, failure.to_message().as_bytes());
-        std::process::exit(failure.code)
+        std::process::exit(failure.exit_code())
     }
 
     /// Whether a program can be executed is not decided before the start: it may come with a mount
-    /// or a hook. Hooks in the container are programs of its image, and get its filter too.
-    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        let hooks = spec
-            .hooks()
-            .as_ref()
-            .and_then(|hooks| hooks.start_container().as_ref());
-        if hooks.is_some_and(|hooks| !hooks.is_empty()) {
-            self.load_filter().map_err(|error| {
-                ExecutorValidationError::ArgValidationError(format!(
-                    "cannot apply the filter of system calls: {error}"
-                ))
-            })?;
-        }
+    /// or a hook.
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use rustix::io::Errno;
 
-use super::report::StartFailure;
+use super::report::{FailedAt, StartFailure};
 
 /// What a program is looked for in when the container's environment does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -67,7 +67,7 @@ fn reason(error: Errno) -> String {
 
 fn failure(name: &str, code: i32, reason: &str) -> StartFailure {
     StartFailure {
-        code,
+        at: FailedAt::Program { code },
         text: format!("cannot execute {name:?}: {reason}"),
     }
 }
@@ -92,7 +92,7 @@ mod tests {
     fn each_directory_is_tried_in_order() {
         let (tried, failure) = look("foo", "/a:/b/::/c", &[]);
         assert_eq!(tried, ["/a/foo", "/b/foo", "foo", "/c/foo"]);
-        assert_eq!(failure.code, 127);
+        assert_eq!(failure.at, FailedAt::Program { code: 127 });
         assert_eq!(failure.text, "cannot execute \"foo\": not found");
     }
 
@@ -100,14 +100,14 @@ mod tests {
     fn a_name_with_a_slash_is_a_path() {
         let (tried, failure) = look("./foo", "/a", &[]);
         assert_eq!(tried, ["./foo"]);
-        assert_eq!(failure.code, 127);
+        assert_eq!(failure.at, FailedAt::Program { code: 127 });
     }
 
     #[test]
     fn a_file_without_permission_does_not_end_the_search() {
         let (tried, failure) = look("foo", "/a:/b", &[("/a/foo", Errno::ACCESS)]);
         assert_eq!(tried, ["/a/foo", "/b/foo"]);
-        assert_eq!(failure.code, 126);
+        assert_eq!(failure.at, FailedAt::Program { code: 126 });
         assert!(
             failure.text.contains("Permission denied"),
             "{}",
@@ -119,14 +119,14 @@ mod tests {
     fn a_file_of_another_format_ends_it() {
         let (tried, failure) = look("foo", "/a:/b", &[("/a/foo", Errno::NOEXEC)]);
         assert_eq!(tried, ["/a/foo"]);
-        assert_eq!(failure.code, 126);
+        assert_eq!(failure.at, FailedAt::Program { code: 126 });
     }
 
     #[test]
     fn no_name_is_no_program() {
         let (tried, failure) = look("", "/a", &[]);
         assert!(tried.is_empty());
-        assert_eq!(failure.code, 127);
+        assert_eq!(failure.at, FailedAt::Program { code: 127 });
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod child;
 mod executor;
+mod hooks;
 mod lookup;
 mod report;
 mod request;
@@ -31,7 +32,8 @@ use crate::reaper::{ExitReceiver, Reaper};
 use crate::seccomp::{Filter, PendingFilter};
 
 pub(crate) use child::run as run_child;
-pub(crate) use report::StartFailure;
+pub(crate) use hooks::StartHooks;
+pub(crate) use report::{FailedAt, StartFailure};
 pub(crate) use request::{CONTAINERS_STATE_DIR, Request};
 
 /// The first argument of a child.
@@ -50,6 +52,15 @@ pub(crate) struct ChildStdio {
     pub(crate) stdin: Option<OwnedFd>,
     pub(crate) stdout: Option<OwnedFd>,
     pub(crate) stderr: Option<OwnedFd>,
+}
+
+/// The descriptors that a child gets, closed here once it has them.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    pub(crate) stdio: ChildStdio,
+    /// Further ones, under the numbers that they have here. They end with the child, and in the
+    /// container's process with its `execve`.
+    pub(crate) inherited: Vec<OwnedFd>,
 }
 
 /// A process that exists.
@@ -71,7 +82,7 @@ pub(crate) struct Launched {
 pub(crate) async fn launch(
     reaper: &Reaper,
     mut request: Request,
-    stdio: ChildStdio,
+    passed: Passed,
     terminal: Option<TerminalSocket>,
     filter: Option<PendingFilter>,
 ) -> Result<Launched> {
@@ -91,7 +102,7 @@ pub(crate) async fn launch(
     request.terminal_socket = terminal.as_ref().map(|socket| socket.path().to_owned());
 
     let expectation = reaper.expect();
-    let helper = spawn(&request, stdio)?;
+    let helper = spawn(&request, passed)?;
     let helper_exit = expectation.claim(helper);
     drop((report_writer, start_writer, filter_reader));
 
@@ -138,7 +149,9 @@ pub(crate) async fn launch(
 
 /// Starts the child. Nothing else of the agent starts processes, so the descriptors that are
 /// inheritable for this moment go to no other.
-fn spawn(request: &Request, stdio: ChildStdio) -> Result<Pid> {
+fn spawn(request: &Request, passed: Passed) -> Result<Pid> {
+    let Passed { stdio, inherited } = passed;
+    inherited.iter().try_for_each(pass_on)?;
     let attempt = || "start the process that makes containers".to_owned();
     let argument = request.to_argument()?;
     let stream = |fd: Option<OwnedFd>| fd.map_or_else(Stdio::null, Stdio::from);
@@ -178,7 +191,7 @@ fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 fn pass_on(fd: &OwnedFd) -> Result<()> {
-    rustix::io::fcntl_setfd(fd, FdFlags::empty()).attempt(|| "pass on a pipe".into())
+    rustix::io::fcntl_setfd(fd, FdFlags::empty()).attempt(|| "pass on a descriptor".into())
 }
 
 /// Gives the child its filter as soon as that is compiled.

@@ -1,5 +1,5 @@
 //! What a launch says back, as lines: `log TEXT` any number of times, then `ok PID UPTIME` or
-//! `err TEXT`. And what a start says when it fails: `CODE TEXT`.
+//! `err TEXT`. And what a start says when it fails: `CODE TEXT`, or `hook TEXT`.
 
 use std::path::Path;
 
@@ -84,17 +84,42 @@ fn describe(cause: &str, logged: &[&str], cwd: Option<&Path>) -> String {
     format!("{cause} ({quoted})")
 }
 
-/// Why a program could not be executed.
+/// How far a start came that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailedAt {
+    /// At a hook: the container cannot be started.
+    Hook,
+    /// At the program, which could not be executed. The code is 127 when there is no such program,
+    /// 126 when it cannot be executed.
+    Program { code: i32 },
+}
+
+/// Exit code of a process that a hook kept from its program, as for other runtimes.
+const HOOK_FAILED: i32 = 1;
+
+/// How a message says that it was a hook.
+const HOOK: &str = "hook";
+
+/// Why a program could not be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartFailure {
-    /// 127 when there is no such program, 126 when it cannot be executed.
-    pub(crate) code: i32,
+    pub(crate) at: FailedAt,
     pub(crate) text: String,
 }
 
 impl StartFailure {
+    pub(super) fn exit_code(&self) -> i32 {
+        match self.at {
+            FailedAt::Hook => HOOK_FAILED,
+            FailedAt::Program { code } => code,
+        }
+    }
+
     pub(super) fn to_message(&self) -> String {
-        format!("{} {}", self.code, self.text)
+        match self.at {
+            FailedAt::Hook => format!("{HOOK} {}", self.text),
+            FailedAt::Program { code } => format!("{code} {}", self.text),
+        }
     }
 
     /// Reads what the start pipe carried; nothing at all means that the program runs.
@@ -103,9 +128,15 @@ impl StartFailure {
             return None;
         }
         let message = String::from_utf8_lossy(message);
-        let (code, text) = message.split_once(' ').unwrap_or(("126", &message));
+        let (word, text) = message.split_once(' ').unwrap_or(("126", &message));
+        let at = match word {
+            HOOK => FailedAt::Hook,
+            code => FailedAt::Program {
+                code: code.parse().unwrap_or(126),
+            },
+        };
         Some(Self {
-            code: code.parse().unwrap_or(126),
+            at,
             text: text.to_owned(),
         })
     }
@@ -150,14 +181,16 @@ mod tests {
 
     #[test]
     fn a_start_failure_survives_the_pipe() {
-        let failure = StartFailure {
-            code: 127,
-            text: "cannot execute \"x\": not found".into(),
-        };
-        assert_eq!(
-            StartFailure::parse(failure.to_message().as_bytes()),
-            Some(failure)
-        );
+        let program = FailedAt::Program { code: 127 };
+        for (at, code) in [(program, 127), (FailedAt::Hook, 1)] {
+            let failure = StartFailure {
+                at,
+                text: "cannot execute \"x\": not found".into(),
+            };
+            assert_eq!(failure.exit_code(), code);
+            let message = failure.to_message();
+            assert_eq!(StartFailure::parse(message.as_bytes()), Some(failure));
+        }
         assert_eq!(StartFailure::parse(b""), None);
     }
 }

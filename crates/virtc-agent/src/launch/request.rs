@@ -22,6 +22,8 @@ pub(crate) struct Request {
     pub(crate) bundle: PathBuf,
     /// The file with the process of an exec; without one, the container itself is made.
     pub(crate) exec_process: Option<PathBuf>,
+    /// The file with the [`StartHooks`](super::StartHooks), when there are any.
+    pub(crate) start_hooks: Option<PathBuf>,
     /// Where `libcontainer` sends the terminal.
     pub(crate) terminal_socket: Option<PathBuf>,
     /// For the error text: the working directory that was asked for.

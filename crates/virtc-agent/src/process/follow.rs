@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Ended, Pipe, Process, Start, read_pipe};
 use crate::cgroup::Cgroup;
 use crate::clock::uptime_us;
-use crate::launch::StartFailure;
+use crate::launch::{FailedAt, StartFailure};
 
 /// Bytes of a start's failure.
 const FAILURE_BYTES_MAX: usize = 4096;
@@ -33,7 +33,10 @@ pub(crate) async fn follow(
     let message = read_to_end(&start).await;
     drop(start);
     let outcome = match StartFailure::parse(&message) {
-        Some(failure) => Start::Failed { text: failure.text },
+        Some(StartFailure { at, text }) => match at {
+            FailedAt::Hook => Start::Refused { text },
+            FailedAt::Program { .. } => Start::Failed { text },
+        },
         None if !process.start_requested() => Start::Never,
         None => Start::Running {
             uptime_us: started_uptime_us.unwrap_or_else(uptime_us),
@@ -55,7 +58,7 @@ pub(crate) async fn follow(
     }
     let (started_uptime_us, start_error) = match outcome {
         Start::Running { uptime_us } => (uptime_us, String::new()),
-        Start::Failed { text } => (0, text),
+        Start::Failed { text } | Start::Refused { text } => (0, text),
         Start::Pending | Start::Never => (0, String::new()),
     };
     process.ended.send_replace(Some(Ended {

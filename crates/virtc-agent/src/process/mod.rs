@@ -23,7 +23,7 @@ pub(crate) use list::list_processes;
 pub(crate) use pipe::{Pipe, pipe_of, read_pipe, write_pipe};
 pub(crate) use terminal::{TerminalSocket, resize, set_owner};
 
-/// How long a container's first process may take from the start to its `execve`: start hooks and
+/// How long a container's first process may take from the start to its `execve`, without its hooks:
 /// reading the program from a share.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -36,6 +36,8 @@ pub(crate) enum Start {
     Running { uptime_us: u64 },
     /// The program could not be executed.
     Failed { text: String },
+    /// A hook failed before its program.
+    Refused { text: String },
     /// It ended before anybody started it.
     Never,
 }
@@ -108,20 +110,28 @@ impl Process {
         self.start_requested.load(Ordering::Relaxed)
     }
 
-    /// Waits until `execve` returned or failed.
-    pub(crate) async fn started(&self) -> Result<()> {
+    /// Waits until `execve` returned or failed; its hooks may take `hooks` before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Hook`] when one of them failed, [`Error::Timeout`].
+    pub(crate) async fn started(&self, hooks: Duration) -> Result<()> {
         let mut start = self.start.subscribe();
-        let result = timeout(
-            START_LIMIT,
-            start.wait_for(|start| *start != Start::Pending),
-        )
-        .await;
+        let limit = START_LIMIT.saturating_add(hooks);
+        let result = timeout(limit, start.wait_for(|start| *start != Start::Pending)).await;
         match result {
+            Ok(Ok(start)) => match &*start {
+                Start::Refused { text } => Err(Error::Hook {
+                    container: self.container_id.clone(),
+                    text: text.clone(),
+                }),
+                _ => Ok(()),
+            },
             // The sender lives as long as we do.
-            Ok(_) => Ok(()),
+            Ok(Err(_)) => Ok(()),
             Err(_) => Err(Error::Timeout {
                 what: format!("starting {}", self.name()),
-                limit: START_LIMIT,
+                limit,
             }),
         }
     }

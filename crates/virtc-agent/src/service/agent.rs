@@ -22,6 +22,7 @@ use super::{files, hotplug};
 use crate::clock::set_realtime_ns;
 use crate::container::Container;
 use crate::error::{Attempt as _, Error, Result};
+use crate::network_stats::network_stats;
 use crate::process::{Process, resize};
 use crate::sandbox::{Sandbox, blocking, uninterrupted};
 
@@ -212,6 +213,7 @@ impl AgentService for AgentCalls {
         let container = self.container(&req.container_id)?;
         Ok(StatsContainerResponse {
             cgroup_stats: MessageField::some(container.cgroup.stats()),
+            network_stats: network_stats(),
             ..StatsContainerResponse::default()
         })
     }

@@ -9,6 +9,7 @@
     reason = "a test speaks by failing"
 )]
 
+mod agent;
 mod check;
 mod ends;
 mod exec;

@@ -15,7 +15,7 @@ use super::{busybox_root, host};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A bundle whose process is this command; gives its directory.
-fn bundle(host: &Host, args: &[&str], change: impl FnOnce(&mut Value)) -> PathBuf {
+pub(super) fn bundle(host: &Host, args: &[&str], change: impl FnOnce(&mut Value)) -> PathBuf {
     if !host.dir("root").join("bin").exists() {
         busybox_root(host);
     }
