@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use crate::error::{Error, Result};
 use crate::pending::{Pending, Promise, pending};
 use crate::process::LaunchedProcess;
-use crate::spec::{LaunchSpec, PassedFd, standard_descriptors};
+use crate::spec::{DescriptorUse, LaunchSpec, PassedFd, standard_descriptors};
 use crate::wire::{ANSWER_BYTES_MAX, Answer, Order, read_answer, send_order};
 
 /// How long a launch may take from its turn until the program runs. A busy machine needs some
@@ -63,6 +63,15 @@ impl Launcher {
     ///
     /// [`Error::Launcher`] when the system gives no thread or descriptor.
     pub fn start(program: impl Into<PathBuf>) -> Result<Self> {
+        Self::start_in(program, Vec::new())
+    }
+
+    /// The same, and everything it starts joins the control groups with these `cgroup.procs`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Launcher::start`].
+    pub fn start_in(program: impl Into<PathBuf>, cgroups: Vec<OwnedFd>) -> Result<Self> {
         let failed = |source| Error::Launcher { source };
         let program = program.into();
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -77,6 +86,7 @@ impl Launcher {
         let worker = Worker {
             program,
             null: null.into(),
+            cgroups,
             wake: Arc::clone(&wake),
             requests,
             under_way: Vec::new(),
@@ -137,6 +147,8 @@ impl Drop for Launcher {
 struct Worker {
     program: PathBuf,
     null: OwnedFd,
+    /// The `cgroup.procs` that everything joins.
+    cgroups: Vec<OwnedFd>,
     wake: Arc<OwnedFd>,
     requests: Receiver<Request>,
     under_way: Vec<UnderWay>,
@@ -208,6 +220,10 @@ impl Worker {
 
         let mut uses: Vec<_> = passed.iter().map(|p| p.used_as).collect();
         let mut descriptors: Vec<BorrowedFd<'_>> = passed.iter().map(|p| p.fd.as_fd()).collect();
+        for cgroup in &self.cgroups {
+            uses.push(DescriptorUse::CgroupProcs);
+            descriptors.push(cgroup.as_fd());
+        }
         for (used_as, fd) in standard_descriptors(passed, self.null.as_fd()) {
             uses.push(used_as);
             descriptors.push(fd);

@@ -41,5 +41,5 @@ pub use spec::{
     Capability, DescriptorUse, LaunchSpec, Namespaces, PassedFd, Program, ResourceLimit, User,
 };
 pub use step::{internal_change_tree, internal_launch};
-pub use sys::inherited_descriptor;
+pub use sys::{end_by_signal, inherited_descriptor};
 pub use tree_change::{Addition, TREE_CHANGE_LIMIT, TreeChange};

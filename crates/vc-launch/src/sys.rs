@@ -104,6 +104,21 @@ pub(crate) fn default_signals() {
     }
 }
 
+/// Ends this process by a signal, as if it had none of its handlers, and without a core dump. It
+/// returns for a signal that ends nobody.
+pub fn end_by_signal(signal: rustix::process::Signal) {
+    let none = rustix::process::Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Where that is not allowed, there may be a dump.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    let number = signal.as_raw();
+    // SAFETY: the default disposition runs no code of ours.
+    unsafe { libc::signal(number, libc::SIG_DFL) };
+    let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+}
+
 /// The descriptor that the launching process placed at `number`, for a program that was started
 /// by a launcher. To be called once for a number, before anything else opens descriptors.
 ///

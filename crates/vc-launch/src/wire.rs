@@ -25,8 +25,9 @@ pub(crate) const ABOUT_TO_EXEC: u8 = b'X';
 /// Bytes of an answer: the byte above and one failure.
 pub(crate) const ANSWER_BYTES_MAX: usize = 8 << 10;
 
-/// Descriptors of one message: the caller's and the standard three.
-const MESSAGE_DESCRIPTORS_MAX: usize = DESCRIPTORS_MAX + 3;
+/// Descriptors of one message: the caller's, those of the launcher's control groups, of which a
+/// host has some fifteen, and the standard three. The kernel carries 253.
+const MESSAGE_DESCRIPTORS_MAX: usize = DESCRIPTORS_MAX + 40 + 3;
 
 const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(MESSAGE_DESCRIPTORS_MAX));
 

@@ -56,6 +56,8 @@ pub struct SandboxRecord {
     pub annotations: BTreeMap<String, String>,
     /// How many containers were made in it so far: the next one's number.
     pub containers_made: u64,
+    /// The cgroup on the host that its processes are in, as whoever makes it writes it.
+    pub cgroup: Option<serde_json::Value>,
 }
 
 /// Something that is done with a sandbox and takes more than one change of its state.
@@ -115,6 +117,8 @@ pub struct ContainerRecord {
     pub shared: Vec<String>,
     /// What whoever made it noted about it; nothing here reads it.
     pub annotations: BTreeMap<String, String>,
+    /// The cgroup on the host that its stand-in is in, as whoever makes it writes it.
+    pub cgroup: Option<serde_json::Value>,
 }
 
 /// What can be done with a sandbox.
@@ -208,6 +212,7 @@ impl SandboxRecord {
             keep: false,
             annotations: BTreeMap::new(),
             containers_made: 0,
+            cgroup: None,
         })
     }
 
@@ -272,6 +277,7 @@ impl ContainerRecord {
             creating: false,
             shared: Vec::new(),
             annotations: BTreeMap::new(),
+            cgroup: None,
         }
     }
 }

@@ -27,9 +27,11 @@ fn from_1(value: serde_json::Value) -> Result<serde_json::Value, serde_json::Err
         container.insert("creating".into(), json!(false));
         container.insert("shared".into(), json!([]));
         container.insert("annotations".into(), json!({}));
+        container.insert("cgroup".into(), Value::Null);
     }
     record.insert("version".into(), json!(2));
     record.insert("annotations".into(), json!({}));
+    record.insert("cgroup".into(), Value::Null);
     record.insert("containers_made".into(), json!(containers.len()));
     record.insert("containers".into(), json!(containers));
     Ok(record.into())
@@ -114,13 +116,13 @@ mod tests {
         }
         let mut value = serde_json::to_value(&record).unwrap();
         value["version"] = 1.into();
-        let added = ["annotations", "containers_made"];
+        let added = ["annotations", "containers_made", "cgroup"];
         value
             .as_object_mut()
             .unwrap()
             .retain(|key, _| !added.contains(&key.as_str()));
         for container in value["containers"].as_object_mut().unwrap().values_mut() {
-            let added = ["number", "creating", "shared", "annotations"];
+            let added = ["number", "creating", "shared", "annotations", "cgroup"];
             container
                 .as_object_mut()
                 .unwrap()

@@ -70,6 +70,8 @@ fn command(cli: &Cli, entered: u64) -> ExitCode {
         Command::State(args) => commands::state::state(global, args),
         Command::Pause(args) => commands::pause::pause(global, args),
         Command::Resume(args) => commands::pause::resume(global, args),
+        Command::Update(args) => commands::update::update(global, args),
+        Command::Events(args) => commands::events::events(global, args),
         Command::Check(args) => commands::check::check(global, args),
         Command::List(args) => commands::list::list(global, args),
         Command::Delete(args) => commands::delete::delete(global, args),

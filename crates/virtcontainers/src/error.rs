@@ -220,6 +220,9 @@ pub enum Error {
     /// A process of the sandbox.
     #[error(transparent)]
     Launch(#[from] vc_launch::Error),
+    /// The cgroups of the host.
+    #[error(transparent)]
+    Cgroup(#[from] vc_cgroups::Error),
     /// The shares and the scratch disk.
     #[error(transparent)]
     Storage(#[from] vc_storage::Error),
@@ -314,6 +317,7 @@ impl Hint for Error {
             Self::Store(error) => error.hint(),
             Self::Hypervisor(error) => error.hint(),
             Self::Launch(error) => error.hint(),
+            Self::Cgroup(error) => error.hint(),
             Self::Storage(error) => error.hint(),
             Self::Assets(error) => error.hint(),
             Self::Agent(error) => error.hint(),

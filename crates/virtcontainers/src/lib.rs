@@ -43,7 +43,7 @@ pub use container::{
     ProcessConfig, Root, RootSource, Volume, default_spec,
 };
 pub use error::{Error, FailureReport, Result, Stage};
-pub use hook::{HookFailure, HookKind, run_hooks};
+pub use hook::{ContainerHooks, HookFailure, HookKind, run_hooks};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
 pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{

@@ -2,12 +2,12 @@
 
 mod checkpoint;
 mod create;
+mod events;
 mod exec;
 mod ps;
 mod run;
 mod spec;
-#[allow(dead_code, reason = "the library cannot update yet")]
-pub(crate) mod update;
+mod update;
 
 use std::path::PathBuf;
 
@@ -15,10 +15,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use checkpoint::{CheckpointArgs, RestoreArgs};
 pub(crate) use create::CreateArgs;
+pub(crate) use events::EventsArgs;
 pub(crate) use exec::ExecArgs;
 pub(crate) use ps::PsArgs;
 pub(crate) use run::{CwdMode, RunArgs};
 pub(crate) use spec::SpecArgs;
+pub(crate) use update::UpdateArgs;
 
 /// Secure containers: each in a lightweight virtual machine of its own.
 #[derive(Debug, Parser)]
@@ -53,8 +55,8 @@ pub(crate) struct GlobalArgs {
     /// Log what a developer wants to know
     #[arg(long, global = true)]
     pub(crate) debug: bool,
-    /// Taken for the sake of callers: no cgroup is made on the host yet
-    #[arg(long, global = true, hide = true)]
+    /// The paths of cgroups have systemd's form, slice:prefix:name
+    #[arg(long, global = true)]
     pub(crate) systemd_cgroup: bool,
     /// Taken for the sake of callers: virtc runs as root. Before the command only, as with runc:
     /// `spec` has a flag of this name.
@@ -98,6 +100,8 @@ pub(crate) enum Command {
     Pause(IdArgs),
     /// Let the processes of a paused container go on
     Resume(IdArgs),
+    Update(Box<UpdateArgs>),
+    Events(EventsArgs),
     /// Say whether this host can run virtual machines, and how well
     Check(FormatArgs),
     /// List the containers, those of throw-away virtual machines included

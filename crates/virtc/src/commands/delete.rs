@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use vc_types::{ContainerId, ContainerState, SandboxId};
-use virtcontainers::{Error, Runtime, View};
+use virtcontainers::{Error, HookKind, Runtime, View};
 
 use super::{Done, block_on, container, runtime};
 use crate::cli::{DeleteArgs, GlobalArgs};
@@ -34,6 +34,8 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
         }
         Err(error) => return Err(error.into()),
     };
+    // They run when it is gone. Without a description there is nothing to run.
+    let hooks = runtime.container_hooks(&sandbox, &id).ok();
     let deleted = match sandbox.as_str() == name {
         // It is the sandbox's own: what joined it goes too.
         true => {
@@ -43,7 +45,11 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
         }
         false => block_on(runtime.delete_container(&sandbox, &id, force))?,
     };
-    deleted.map_err(|error| Failure::from_error(FAILED, &error))
+    deleted.map_err(|error| Failure::from_error(FAILED, &error))?;
+    if let Some(hooks) = hooks {
+        block_on(hooks.run(HookKind::Poststop, None))??;
+    }
+    Ok(())
 }
 
 fn never_started(

@@ -1,8 +1,8 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
-use vc_types::{ContainerState, SandboxId};
-use virtcontainers::{Listed, View};
+use vc_types::SandboxId;
+use virtcontainers::{ContainerStatus, Listed, View};
 
 use super::owner::Owners;
 use super::{Done, oci_status, runtime};
@@ -104,11 +104,6 @@ fn rows(listed: Listed, owner: &str) -> Vec<Row> {
     };
     let view = View::of(&record);
     let sandbox = record.id().to_string();
-    let pid = record
-        .keeper
-        .as_ref()
-        .filter(|k| k.is_alive())
-        .map_or(0, |k| k.pid());
     record
         .containers
         .iter()
@@ -121,19 +116,18 @@ fn rows(listed: Listed, owner: &str) -> Vec<Row> {
                     seen.map_or_else(|| view.status(), |seen| oci_status(seen.state).to_owned())
                 }
             };
-            let stopped = seen.is_none_or(|seen| seen.state == ContainerState::Stopped);
+            let known = ContainerStatus::of(&record, id).ok();
             Row {
                 oci_version: OCI_VERSION,
                 owner: owner.to_owned(),
                 id: id.to_string(),
-                // The keeper may still have something to put away.
-                pid: if stopped { 0 } else { pid },
+                pid: known.and_then(|status| status.pid).unwrap_or(0),
                 status,
                 bundle: container
                     .bundle
                     .as_ref()
                     .map_or_else(String::new, |b| b.display().to_string()),
-                created: record.created.to_string(),
+                created: container.created.to_string(),
                 sandbox: sandbox.clone(),
                 command: container.command.clone(),
                 exit_code: seen
@@ -149,7 +143,7 @@ fn rows(listed: Listed, owner: &str) -> Vec<Row> {
 mod tests {
     use serde_json::{Value, json};
     use vc_store::{ContainerRecord, SandboxRecord, Unreadable};
-    use vc_types::{ExitStatus, ProcessIdentity, SandboxState};
+    use vc_types::{ContainerState, ExitStatus, ProcessIdentity, SandboxState};
 
     use super::*;
 

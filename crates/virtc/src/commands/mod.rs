@@ -5,11 +5,6 @@ pub(crate) mod checkpoint;
 pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod delete;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the library has no statistics yet"
-)]
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod features;
@@ -25,7 +20,6 @@ pub(crate) mod ps;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod state;
-#[allow(dead_code, unused_imports, reason = "the library cannot update yet")]
 pub(crate) mod update;
 pub(crate) mod version;
 

@@ -139,7 +139,11 @@ mod tests {
         assert_eq!(bundle.spec(), &example());
         let neighbours = virtcontainers::Neighbours::default();
         bundle
-            .container("c1".parse().unwrap(), &neighbours)
+            .container(
+                "c1".parse().unwrap(),
+                &neighbours,
+                vc_cgroups::CgroupDriver::Cgroupfs,
+            )
             .unwrap();
     }
 

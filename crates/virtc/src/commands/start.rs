@@ -1,5 +1,7 @@
 use std::process::ExitCode;
 
+use virtcontainers::HookKind;
+
 use super::{Done, block_on, container, fetch, runtime};
 use crate::cli::{GlobalArgs, IdArgs};
 
@@ -7,6 +9,12 @@ use crate::cli::{GlobalArgs, IdArgs};
 pub(crate) fn start(global: &GlobalArgs, args: &IdArgs) -> Done {
     let runtime = runtime(global)?;
     let id = container(&args.id)?;
-    block_on(async { fetch(&runtime, &id).await?.start_container(&id).await })??;
+    block_on(async {
+        let sandbox = fetch(&runtime, &id).await?;
+        let hooks = runtime.container_hooks(sandbox.id(), &id)?;
+        sandbox.start_container(&id).await?;
+        let pid = sandbox.status_container(&id)?.pid;
+        hooks.run(HookKind::Poststart, pid).await
+    })??;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use super::owner::Owners;
 use super::{Done, container, oci_status, runtime};
 use crate::cli::{GlobalArgs, IdArgs};
 use crate::output;
@@ -18,7 +19,7 @@ struct State {
     bundle: String,
     annotations: BTreeMap<String, String>,
     created: String,
-    owner: &'static str,
+    owner: String,
     sandbox: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<u8>,
@@ -42,7 +43,7 @@ pub(crate) fn state(global: &GlobalArgs, args: &IdArgs) -> Done {
         bundle: bundle.map_or_else(String::new, |bundle| bundle.display().to_string()),
         annotations: seen.annotations,
         created: seen.created.to_string(),
-        owner: "",
+        owner: Owners::read().of(&runtime.sandbox_directory(&sandbox)?),
         sandbox: sandbox.to_string(),
         exit_code: seen.exit.as_ref().map(|exit| exit.shell_code()),
     })?;

@@ -136,9 +136,12 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
             attach: true,
             bundle: None,
             stand_in: false,
+            cgroup: None,
+            hooks: None,
             empty_dirs: files.empty_dirs,
         }],
         annotations: BTreeMap::new(),
+        cgroup: false,
         shared_pids: true,
         throw_away: true,
     };

@@ -5,14 +5,13 @@ use std::fs::File;
 use oci_spec::runtime::Process as ProcessSpec;
 use virtcontainers::{Process, Runtime};
 
-use super::{Report, Request, take_terminal};
+use super::{Outcome, Report, Request, take_terminal};
 use crate::commands::{block_on, container, fetch, runtime};
-use crate::error::{EXEC_FAILED, FAILED, Failure};
-use crate::join::{Added, End, Joined, Signals, exit_code, signal_code};
-use crate::output;
+use crate::error::{FAILED, Failure};
+use crate::join::{Added, Joined, Signals};
 
-/// Adds the process, reports, and stays until it has ended. Gives the exit code.
-pub(super) fn enter(request: &Request, process: &ProcessSpec, report: File) -> u8 {
+/// Adds the process, reports, and stays until it has ended. Says how it ended.
+pub(super) fn enter(request: &Request, process: &ProcessSpec, report: File) -> Outcome {
     let stood = block_on(async {
         match add(request, process).await {
             Ok((runtime, process, signals, terminal)) => {
@@ -25,11 +24,11 @@ pub(super) fn enter(request: &Request, process: &ProcessSpec, report: File) -> u
                 if let Err(error) = Report::Failed(failure.into()).send(report) {
                     tracing::debug!(%error, "nobody waits for the report");
                 }
-                FAILED
+                Outcome::FAILED
             }
         }
     });
-    stood.unwrap_or(FAILED)
+    stood.unwrap_or(Outcome::FAILED)
 }
 
 async fn add(
@@ -45,7 +44,7 @@ async fn add(
     Ok((runtime, process, signals, terminal))
 }
 
-async fn stay(runtime: &Runtime, process: Process, signals: Signals, terminal: bool) -> u8 {
+async fn stay(runtime: &Runtime, process: Process, signals: Signals, terminal: bool) -> Outcome {
     let limits = &runtime.config().limits;
     // With this process, the one that it stands for ends.
     let lease = process.lease();
@@ -53,18 +52,5 @@ async fn stay(runtime: &Runtime, process: Process, signals: Signals, terminal: b
         tracing::warn!(%error, "the process outlives the one that stands for it");
     }
     let mut joined = Joined::forwarding(Added::new(process), limits, signals, terminal);
-    match joined.command(None).await {
-        Ok(End::Exited(exit)) => {
-            if let Some(text) = &exit.start_error {
-                output::error(text);
-            }
-            exit_code(&exit)
-        }
-        Ok(End::Ended(signal)) => signal_code(signal),
-        Ok(End::TimedOut) => EXEC_FAILED,
-        Err(error) => {
-            Failure::from_error(EXEC_FAILED, &error).report();
-            EXEC_FAILED
-        }
-    }
+    Outcome::of(joined.command(None).await)
 }

@@ -2,19 +2,20 @@
 
 use std::fs::File;
 
+use vc_cgroups::CgroupDriver;
 use vc_config::HostFacts;
-use vc_types::{ContainerId, EndReason, ExitStatus, SandboxId};
+use vc_types::{ContainerId, ExitStatus, SandboxId};
 use virtcontainers::{
     Bundle, Error, Neighbours, Runtime, RuntimeOptions, Sandbox, SandboxConfig, Scratch, VmConfig,
 };
 
-use super::{Report, Request, take_terminal};
+use super::{Outcome, Report, Request, take_terminal};
 use crate::commands::{block_on, container, load, own_program};
 use crate::error::{FAILED, Failure};
-use crate::join::{End, Joined, Kept, Signals, exit_code, signal_code};
+use crate::join::{Joined, Kept, Signals};
 
-/// Makes the sandbox, reports, and stays until the container has ended. Gives the exit code.
-pub(super) fn keep(request: &Request, bundle: Bundle, report: File) -> u8 {
+/// Makes the sandbox, reports, and stays until the container has ended. Says how it ended.
+pub(super) fn keep(request: &Request, bundle: Bundle, report: File) -> Outcome {
     let kept = block_on(async {
         match make(request, bundle).await {
             Ok(made) => stay(made, report).await,
@@ -22,11 +23,11 @@ pub(super) fn keep(request: &Request, bundle: Bundle, report: File) -> u8 {
                 if let Err(error) = Report::Failed(failure.into()).send(report) {
                     tracing::debug!(%error, "nobody waits for the report");
                 }
-                FAILED
+                Outcome::FAILED
             }
         }
     });
-    kept.unwrap_or(FAILED)
+    kept.unwrap_or(Outcome::FAILED)
 }
 
 /// A sandbox whose container waits for its start.
@@ -44,12 +45,19 @@ async fn make(request: &Request, bundle: Bundle) -> Result<Made, Failure> {
     let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
     let container = container(&request.id)?;
     let terminal = take_terminal(request, bundle.spec().process().as_ref())?;
-    let config = sandbox_config(bundle, &container, &loaded.config)?;
+    let driver = request.cgroup_driver();
+    let config = sandbox_config(bundle, &container, &loaded.config, driver)?;
     let runtime = Runtime::open(RuntimeOptions {
         config: loaded.config,
         program: own_program(),
     })?;
     let sandbox = runtime.create_sandbox(config).await?;
+    if let Err(error) = run_hooks(&runtime, sandbox.id(), &container).await {
+        if let Err(error) = sandbox.delete().await {
+            tracing::warn!(%error, "not everything is removed after a hook failed");
+        }
+        return Err(error.into());
+    }
     Ok(Made {
         runtime,
         sandbox,
@@ -59,10 +67,22 @@ async fn make(request: &Request, bundle: Bundle) -> Result<Made, Failure> {
     })
 }
 
+/// Runs the hooks of a container that is being made; this process stands for it.
+pub(super) async fn run_hooks(
+    runtime: &Runtime,
+    sandbox: &SandboxId,
+    container: &ContainerId,
+) -> Result<(), Error> {
+    let pid = i32::try_from(std::process::id()).unwrap_or_default();
+    let hooks = runtime.container_hooks(sandbox, container)?;
+    hooks.run_creating(pid).await
+}
+
 fn sandbox_config(
     bundle: Bundle,
     container: &ContainerId,
     config: &vc_config::Config,
+    driver: CgroupDriver,
 ) -> Result<SandboxConfig, Failure> {
     let size = config.vm.size(&HostFacts::read()?);
     Ok(SandboxConfig {
@@ -77,14 +97,15 @@ fn sandbox_config(
         },
         scratch: Scratch::Memory { size: None },
         annotations: bundle.annotations(),
-        containers: vec![bundle.container(container.clone(), &Neighbours::default())?],
+        cgroup: true,
+        containers: vec![bundle.container(container.clone(), &Neighbours::default(), driver)?],
         shared_pids: false,
         throw_away: false,
     })
 }
 
 /// Carries streams and signals until the container's process has ended, and writes its end down.
-async fn stay(made: Made, report: File) -> u8 {
+async fn stay(made: Made, report: File) -> Outcome {
     let Made {
         runtime,
         sandbox,
@@ -98,7 +119,7 @@ async fn stay(made: Made, report: File) -> u8 {
         if let Err(error) = sandbox.delete().await {
             tracing::warn!(%error, "not everything of it is removed");
         }
-        return FAILED;
+        return Outcome::FAILED;
     }
     let job = Kept {
         sandbox: &sandbox,
@@ -109,34 +130,11 @@ async fn stay(made: Made, report: File) -> u8 {
     let mut joined = Joined::forwarding(job, limits, signals, terminal);
     let ended = joined.command(None).await;
     drop(joined);
-    let (code, exit) = match ended {
-        Ok(End::Exited(exit)) => {
-            if let Some(text) = &exit.start_error {
-                crate::output::error(text);
-            }
-            (exit_code(&exit), exit.status)
-        }
-        Ok(End::TimedOut) => (FAILED, lost(EndReason::TimedOut)),
-        Ok(End::Ended(signal)) => (signal_code(signal), lost(EndReason::Requested)),
-        Err(error) => {
-            Failure::from_error(FAILED, &error).report();
-            let exit = match error {
-                Error::Ended { reason, .. } => lost(reason),
-                error => lost(EndReason::VmCrashed {
-                    detail: error.to_string(),
-                }),
-            };
-            (exit.shell_code(), exit)
-        }
-    };
-    if let Err(error) = end(sandbox, &container, exit).await {
+    let outcome = Outcome::of(ended);
+    if let Err(error) = end(sandbox, &container, outcome.status()).await {
         tracing::error!(%error, "the container's end is not written down");
     }
-    code
-}
-
-fn lost(reason: EndReason) -> ExitStatus {
-    ExitStatus::Lost { reason }
+    outcome
 }
 
 /// Ends the machine; the state stays until somebody deletes it.

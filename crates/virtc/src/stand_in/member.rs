@@ -3,15 +3,21 @@
 use std::fs::File;
 
 use vc_types::SandboxId;
-use virtcontainers::{Bundle, Error, Lease, Process, Runtime};
+use virtcontainers::{Bundle, Lease, Process, Runtime};
 
-use super::{Report, Request, take_terminal};
+use super::keep::run_hooks;
+use super::{Outcome, Report, Request, take_terminal};
 use crate::commands::{block_on, container, runtime};
 use crate::error::{FAILED, Failure};
-use crate::join::{Added, End, Joined, Signals, exit_code, signal_code};
+use crate::join::{Added, Joined, Signals};
 
-/// Makes the container, reports, and stays until it has ended. Gives the exit code.
-pub(super) fn join(request: &Request, bundle: Bundle, sandbox: &SandboxId, report: File) -> u8 {
+/// Makes the container, reports, and stays until it has ended. Says how it ended.
+pub(super) fn join(
+    request: &Request,
+    bundle: Bundle,
+    sandbox: &SandboxId,
+    report: File,
+) -> Outcome {
     let stood = block_on(async {
         match make(request, bundle, sandbox).await {
             Ok(made) => stay(made, report).await,
@@ -19,11 +25,11 @@ pub(super) fn join(request: &Request, bundle: Bundle, sandbox: &SandboxId, repor
                 if let Err(error) = Report::Failed(failure.into()).send(report) {
                     tracing::debug!(%error, "nobody waits for the report");
                 }
-                FAILED
+                Outcome::FAILED
             }
         }
     });
-    stood.unwrap_or(FAILED)
+    stood.unwrap_or(Outcome::FAILED)
 }
 
 /// A container that waits for its start.
@@ -49,9 +55,22 @@ async fn make(request: &Request, bundle: Bundle, sandbox: &SandboxId) -> Result<
         ),
         false => error.into(),
     })?;
-    let config = bundle.container(id, &runtime.neighbours(sandbox.id())?)?;
+    let neighbours = runtime.neighbours(sandbox.id())?;
+    let config = bundle.container(id.clone(), &neighbours, request.cgroup_driver())?;
     let process = sandbox.create_container(config).await?;
-    let lease = process.lease()?;
+    let lease = async {
+        run_hooks(&runtime, sandbox.id(), &id).await?;
+        process.lease()
+    };
+    let lease = match lease.await {
+        Ok(lease) => lease,
+        Err(error) => {
+            if let Err(error) = process.remove_container().await {
+                tracing::warn!(%error, "not everything of it is removed");
+            }
+            return Err(error.into());
+        }
+    };
     Ok(Made {
         runtime,
         process,
@@ -61,7 +80,7 @@ async fn make(request: &Request, bundle: Bundle, sandbox: &SandboxId) -> Result<
     })
 }
 
-async fn stay(made: Made, report: File) -> u8 {
+async fn stay(made: Made, report: File) -> Outcome {
     let Made {
         runtime,
         process,
@@ -75,28 +94,11 @@ async fn stay(made: Made, report: File) -> u8 {
         if let Err(error) = process.remove_container().await {
             tracing::warn!(%error, "not everything of it is removed");
         }
-        return FAILED;
+        return Outcome::FAILED;
     }
     let limits = &runtime.config().limits;
     let mut joined = Joined::forwarding(Added::new(process), limits, signals, terminal);
-    let code = match joined.command(None).await {
-        Ok(End::Exited(exit)) => {
-            if let Some(text) = &exit.start_error {
-                crate::output::error(text);
-            }
-            exit_code(&exit)
-        }
-        Ok(End::TimedOut) => FAILED,
-        Ok(End::Ended(signal)) => signal_code(signal),
-        Err(Error::Ended { .. }) => LOST,
-        Err(error) => {
-            Failure::from_error(FAILED, &error).report();
-            LOST
-        }
-    };
+    let outcome = Outcome::of(joined.command(None).await);
     drop(lease);
-    code
+    outcome
 }
-
-/// The code of a container whose machine ended: as if it had been killed.
-const LOST: u8 = 128 + vc_types::Signal::KILL.number();

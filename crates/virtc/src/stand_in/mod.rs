@@ -8,9 +8,12 @@ mod console;
 mod enter;
 mod keep;
 mod member;
+mod namespaces;
+mod outcome;
 mod report;
 mod request;
 
+use outcome::Outcome;
 pub(crate) use report::Report;
 pub(crate) use request::{Request, Task};
 
@@ -99,30 +102,35 @@ pub(crate) fn run(request: i32, report: i32) -> Result<ExitCode, Box<dyn std::er
     let request = Request::read(request)?;
     // Neither a terminal nor a job control of whoever called `create` reaches it.
     let _ = rustix::process::setsid();
-    let code = match log::start(&request.global()) {
+    let outcome = match log::start(&request.global()) {
         Ok(()) => match &request.task {
             Task::Create { bundle } => create(&request, bundle, report)?,
             Task::Enter { process } => enter::enter(&request, process, report),
         },
         Err(failure) => {
             Report::Failed(failure.into()).send(report)?;
-            FAILED
+            Outcome::FAILED
         }
     };
-    Ok(ExitCode::from(code))
+    Ok(outcome.end())
 }
 
 /// Stands for a container: in a sandbox of its own, or in the one that its bundle names.
-fn create(request: &Request, bundle: &Path, report: File) -> std::io::Result<u8> {
-    let opened = Bundle::open(bundle).and_then(|bundle| Ok((bundle.pod_role()?, bundle)));
-    match opened {
+fn create(request: &Request, bundle: &Path, report: File) -> std::io::Result<Outcome> {
+    let opened = || {
+        let bundle = Bundle::open(bundle)?;
+        let role = bundle.pod_role()?;
+        namespaces::enter(bundle.spec())?;
+        Ok::<_, Failure>((role, bundle))
+    };
+    match opened() {
         Ok((PodRole::Sandbox, bundle)) => Ok(keep::keep(request, bundle, report)),
         Ok((PodRole::Member(sandbox), bundle)) => {
             Ok(member::join(request, bundle, &sandbox, report))
         }
         Err(error) => {
-            Report::Failed(Failure::from(error).into()).send(report)?;
-            Ok(FAILED)
+            Report::Failed(error.into()).send(report)?;
+            Ok(Outcome::FAILED)
         }
     }
 }

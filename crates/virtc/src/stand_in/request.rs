@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Process as ProcessSpec;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
+use vc_cgroups::CgroupDriver;
 
 use crate::cli::{GlobalArgs, LogFormat};
 
@@ -36,6 +37,7 @@ pub(crate) struct Request {
     log: Option<PathBuf>,
     json_log: bool,
     debug: bool,
+    systemd_cgroup: bool,
 }
 
 impl Request {
@@ -58,6 +60,7 @@ impl Request {
             log: absolute(&global.log),
             json_log: global.log_format == LogFormat::Json,
             debug: global.debug,
+            systemd_cgroup: global.systemd_cgroup,
         }
     }
 
@@ -72,8 +75,16 @@ impl Request {
                 false => LogFormat::Text,
             },
             debug: self.debug,
-            systemd_cgroup: false,
+            systemd_cgroup: self.systemd_cgroup,
             rootless: None,
+        }
+    }
+
+    /// Which form the paths of cgroups have.
+    pub(super) fn cgroup_driver(&self) -> CgroupDriver {
+        match self.systemd_cgroup {
+            true => CgroupDriver::Systemd,
+            false => CgroupDriver::Cgroupfs,
         }
     }
 

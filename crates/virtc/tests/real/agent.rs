@@ -121,7 +121,7 @@ impl Guest {
             storages: vec![Storage {
                 driver: "bind".into(),
                 driver_options: vec!["create-dirs".into()],
-                source: "/run/virtc/shares/virtc-user/root-c1".into(),
+                source: "/run/virtc/shares/virtc-user/0-c1-root".into(),
                 fstype: "bind".into(),
                 options: vec!["rbind".into()],
                 mount_point: root,

@@ -54,6 +54,8 @@ fn container(name: &str, root: &std::path::Path, args: &[&str]) -> ContainerConf
         attach: true,
         bundle: None,
         stand_in: false,
+        cgroup: None,
+        hooks: None,
         empty_dirs: Vec::new(),
     }
 }
@@ -76,6 +78,7 @@ fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> SandboxConfig {
         shared_pids: false,
         throw_away: false,
         annotations: BTreeMap::from([("owner".to_owned(), "a test".to_owned())]),
+        cgroup: true,
     }
 }
 

@@ -241,7 +241,11 @@ fn a_process_is_added_by_its_description_and_stood_for() {
 fn what_cannot_be_made_is_told_to_the_log_and_leaves_nothing() {
     let host = host();
     let directory = bundle(&host, &["/bin/true"], |config| {
-        config["hooks"] = json!({"poststop": [{"path": "/bin/true"}]});
+        let user = json!({"type": "user"});
+        config["linux"]["namespaces"]
+            .as_array_mut()
+            .unwrap()
+            .push(user);
     });
     let log = directory.join("log.json");
     let create = |bundle: &str| {
@@ -258,11 +262,14 @@ fn what_cannot_be_made_is_told_to_the_log_and_leaves_nothing() {
         ];
         host.virtc(flags).expect_code(1)
     };
-    create(directory.to_str().unwrap()).expect_err(&["hooks", "not supported"]);
+    create(directory.to_str().unwrap()).expect_err(&["user namespace", "not supported"]);
     let text = fs::read_to_string(&log).unwrap();
     let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(line["level"], "error");
-    assert!(line["msg"].as_str().unwrap().contains("hooks"), "{line}");
+    assert!(
+        line["msg"].as_str().unwrap().contains("user namespace"),
+        "{line}"
+    );
 
     create("/nonexistent").expect_err(&["/nonexistent"]);
     let empty = host.dir("empty");

@@ -75,6 +75,8 @@ impl<'a> Podman<'a> {
     fn run(&self, args: &[&str], input: &str) -> (i32, String) {
         let output = self.output(args, input);
         let code = output.status.code().unwrap_or(-1);
+        // For whoever reads why a test failed.
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
         (code, String::from_utf8_lossy(&output.stdout).into_owned())
     }
 

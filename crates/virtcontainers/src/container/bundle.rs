@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount, Spec};
+use vc_cgroups::{CgroupDriver, CgroupPath};
 use vc_types::ContainerId;
+use vc_types::guest::CONTAINER_NAMESPACE_PREFIX;
 
 use super::config::{Access, ContainerConfig, Root, RootSource, Volume};
 use super::pod::{Neighbours, PodRole, pid_of};
@@ -72,7 +74,12 @@ impl Bundle {
     /// # Errors
     ///
     /// [`Error::Unsupported`] with the key of `config.json` that cannot be honoured.
-    pub fn container(self, id: ContainerId, neighbours: &Neighbours) -> Result<ContainerConfig> {
+    pub fn container(
+        self,
+        id: ContainerId,
+        neighbours: &Neighbours,
+        driver: CgroupDriver,
+    ) -> Result<ContainerConfig> {
         let Self { path, mut spec } = self;
         let unsupported = |what: &str| {
             Err(Error::Unsupported {
@@ -82,9 +89,8 @@ impl Bundle {
         if spec.process().is_none() {
             return unsupported("a bundle without `process`");
         }
-        if spec.hooks().as_ref().is_some_and(has_any) {
-            return unsupported("`hooks`");
-        }
+        let hooks = spec.hooks().clone();
+        spec.set_hooks(hooks.as_ref().and_then(of_the_guest));
         let root = spec.root().clone().unwrap_or_default();
         let access = match root.readonly() {
             Some(true) => Access::ReadOnly,
@@ -93,6 +99,12 @@ impl Bundle {
         let source = RootSource::Directory(path.join(root.path()));
         let (volumes, mounts) = split_mounts(spec.mounts().as_deref().unwrap_or_default(), &path);
         spec.set_mounts(Some(mounts));
+        let linux = spec.linux().as_ref();
+        let cgroup = linux
+            .and_then(|linux| linux.cgroups_path().as_deref())
+            .map(Path::to_str);
+        let cgroup = CgroupPath::of_container(cgroup.flatten(), driver, &id)?;
+        add_dev(&mut spec);
         prepare_namespaces(&mut spec, neighbours)?;
         leave_out_placement(&mut spec);
         Ok(ContainerConfig {
@@ -106,23 +118,18 @@ impl Bundle {
             attach: true,
             bundle: Some(path),
             stand_in: true,
+            cgroup: Some(cgroup),
+            hooks,
         })
     }
 }
 
-#[allow(deprecated, reason = "docker still gives prestart hooks")]
-fn has_any(hooks: &Hooks) -> bool {
-    [
-        hooks.prestart(),
-        hooks.create_runtime(),
-        hooks.create_container(),
-        hooks.start_container(),
-        hooks.poststart(),
-        hooks.poststop(),
-    ]
-    .into_iter()
-    .flatten()
-    .any(|list| !list.is_empty())
+/// The hooks that run in the container.
+fn of_the_guest(hooks: &Hooks) -> Option<Hooks> {
+    let start = hooks.start_container().clone()?;
+    let mut own = Hooks::default();
+    own.set_start_container(Some(start));
+    Some(own)
 }
 
 /// Bind mounts become volumes, the rest stays.
@@ -152,6 +159,26 @@ fn split_mounts(all: &[Mount], bundle: &Path) -> (Vec<Volume>, Vec<Mount>) {
     (volumes, mounts)
 }
 
+/// The devices that every container has are made in a file system of the guest: the host lets
+/// nobody make them in a root that it shares.
+fn add_dev(spec: &mut Spec) {
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    if mounts
+        .iter()
+        .any(|mount| mount.destination() == Path::new("/dev"))
+    {
+        return;
+    }
+    let mut dev = Mount::default();
+    let options = ["nosuid", "mode=755", "size=65536k"];
+    dev.set_destination("/dev".into())
+        .set_typ(Some("tmpfs".into()))
+        .set_source(Some("tmpfs".into()))
+        .set_options(Some(options.map(str::to_owned).to_vec()));
+    mounts.insert(0, dev);
+    spec.set_mounts(Some(mounts));
+}
+
 fn shared_memory() -> Mount {
     let mut mount = Mount::default();
     let options = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"];
@@ -162,9 +189,6 @@ fn shared_memory() -> Mount {
         .set_options(Some(options.map(str::to_owned).to_vec()));
     mount
 }
-
-/// How the agent is told the namespace of another container in its guest.
-const OF_CONTAINER: &str = "container:";
 
 /// The network is the sandbox's; other namespaces are made in the guest, or are a neighbour's.
 fn prepare_namespaces(spec: &mut Spec, neighbours: &Neighbours) -> Result<()> {
@@ -187,7 +211,7 @@ fn prepare_namespaces(spec: &mut Spec, neighbours: &Neighbours) -> Result<()> {
             (_, None) => {}
             (_, Some(path)) => match neighbours.at(&path) {
                 Some(container) => {
-                    let joined = format!("{OF_CONTAINER}{container}");
+                    let joined = format!("{CONTAINER_NAMESPACE_PREFIX}{container}");
                     namespace.set_path(Some(joined.into()));
                 }
                 // One of no container's is the host's, and the sandbox's.
@@ -240,7 +264,11 @@ mod tests {
     }
 
     fn container(bundle: Bundle) -> Result<ContainerConfig> {
-        bundle.container(ContainerId::new("c1").unwrap(), &Neighbours::default())
+        bundle.container(
+            ContainerId::new("c1").unwrap(),
+            &Neighbours::default(),
+            CgroupDriver::Cgroupfs,
+        )
     }
 
     fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
@@ -287,8 +315,8 @@ mod tests {
             ]
         );
         let mounts = config.spec.mounts().as_ref().unwrap();
-        assert_eq!(mounts.len(), 2);
-        assert_eq!(mounts[1].typ().as_deref(), Some("tmpfs"));
+        let kinds: Vec<_> = mounts.iter().map(|m| m.typ().as_deref().unwrap()).collect();
+        assert_eq!(kinds, ["tmpfs", "proc", "tmpfs"]);
         let linux = config.spec.linux().as_ref().unwrap();
         assert_eq!(linux.namespaces().as_ref().unwrap().len(), 1);
         assert!(matches!(
@@ -305,14 +333,6 @@ mod tests {
         };
         refused(
             |spec| {
-                let hook = HookBuilder::default().path("/bin/true").build().unwrap();
-                let hooks = HooksBuilder::default().poststop(vec![hook]);
-                spec.set_hooks(Some(hooks.build().unwrap()));
-            },
-            "hooks",
-        );
-        refused(
-            |spec| {
                 let joined = LinuxNamespaceBuilder::default()
                     .typ(LinuxNamespaceType::Ipc)
                     .path("/proc/7/ns/ipc")
@@ -323,6 +343,21 @@ mod tests {
             "/proc/7/ns/ipc",
         );
         refused(|spec| _ = spec.set_process(None), "process");
+    }
+
+    #[test]
+    fn only_hooks_of_the_container_go_into_the_guest() {
+        let config = container(bundle(|spec| {
+            let hook = HookBuilder::default().path("/bin/true").build().unwrap();
+            let hooks = HooksBuilder::default()
+                .poststop(vec![hook.clone()])
+                .start_container(vec![hook]);
+            spec.set_hooks(Some(hooks.build().unwrap()));
+        }))
+        .unwrap();
+        let guest = config.spec.hooks().as_ref().unwrap();
+        assert!(guest.poststop().is_none() && guest.start_container().is_some());
+        assert!(config.hooks.unwrap().poststop().is_some());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{Hooks, Mount, Spec};
 use serde::{Deserialize, Serialize};
+use vc_cgroups::CgroupPath;
 use vc_types::ContainerId;
 
 /// A container as it is asked for.
@@ -30,6 +31,11 @@ pub struct ContainerConfig {
     pub bundle: Option<PathBuf>,
     /// Whether the process that makes it stands for it on the host: its pid is the container's.
     pub stand_in: bool,
+    /// The cgroup on the host that the process which stands for it joins.
+    pub cgroup: Option<CgroupPath>,
+    /// What is run on the host at points of its life, see [`crate::run_hooks`]. Those that run in
+    /// the container are in `spec`.
+    pub hooks: Option<Hooks>,
     /// Directories that it finds empty and its own, on the scratch space.
     pub empty_dirs: Vec<PathBuf>,
 }

@@ -235,6 +235,8 @@ mod tests {
             attach: false,
             bundle: None,
             stand_in: false,
+            cgroup: None,
+            hooks: None,
             id: ContainerId::new("c1").unwrap(),
             spec: Spec::default(),
             root: Root { source, access },

@@ -140,6 +140,8 @@ mod tests {
             attach: true,
             bundle: None,
             stand_in: false,
+            cgroup: None,
+            hooks: None,
         };
         save(directory.path(), &container).unwrap();
         let read = load(directory.path(), &container.id).unwrap();

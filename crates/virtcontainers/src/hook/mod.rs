@@ -1,5 +1,6 @@
 //! Hooks of OCI bundles: programs of the host that are run at points of a container's life.
 
+mod container;
 mod failure;
 mod kind;
 mod output;
@@ -11,6 +12,7 @@ use oci_spec::runtime::{Hook, State};
 
 use crate::error::{Error, Result};
 
+pub use container::ContainerHooks;
 pub use failure::HookFailure;
 pub use kind::HookKind;
 

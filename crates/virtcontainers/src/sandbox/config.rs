@@ -26,6 +26,8 @@ pub struct SandboxConfig {
     pub throw_away: bool,
     /// What is noted about it, for those who ask; it is kept with its state.
     pub annotations: BTreeMap<String, String>,
+    /// Whether its VMM and device processes get a cgroup of their own on the host.
+    pub cgroup: bool,
 }
 
 /// The size and kind of a virtual machine.

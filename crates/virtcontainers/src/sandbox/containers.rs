@@ -4,7 +4,7 @@
 //! is in the state before anything of it is made, marked as being made, with all names that it
 //! gets: whoever begins the next operation takes out what an interrupted one has left.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -14,8 +14,11 @@ use vc_types::{
     ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxId, Signal,
 };
 
+use super::cgroups;
 use super::create::USER_SHARE;
+use super::delete::has_ended_by;
 use super::handle::SandboxHandle;
+use super::machine::kill;
 use super::process::Process;
 use crate::container::placement::Placement;
 use crate::container::{ContainerConfig, saved};
@@ -23,6 +26,9 @@ use crate::error::{Error, Result};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
 use crate::stream::Streams;
+
+/// How long a stand-in may take to end once its container is removed in the guest.
+const STAND_IN_END_LIMIT: Duration = Duration::from_secs(2);
 
 impl SandboxHandle {
     /// Makes a container in the running sandbox; its process waits for its start.
@@ -179,13 +185,18 @@ impl SandboxHandle {
     /// Removes everything of a container but its place in the state. All of it may be done again.
     async fn take_out(&self, record: &SandboxRecord, container: &ContainerId) -> Result<()> {
         self.0.guest.remove(container).await?;
-        let names = record
-            .containers
-            .get(container)
-            .map_or_else(Vec::new, |entry| entry.shared.clone());
-        if !names.is_empty() {
-            self.change_share(record, move |share| share.remove(&names))
-                .await?;
+        if let Some(entry) = record.containers.get(container) {
+            let names = entry.shared.clone();
+            if !names.is_empty() {
+                self.change_share(record, move |share| share.remove(&names))
+                    .await?;
+            }
+            let entry = entry.clone();
+            blocking(move || {
+                end_stand_in(&entry)?;
+                cgroups::remove_container(&entry)
+            })
+            .await?;
         }
         saved::remove(self.0.directory.path(), container)
     }
@@ -210,6 +221,22 @@ impl SandboxHandle {
         })
         .await
     }
+}
+
+/// Waits until the process that stood for a removed container has ended, as it does by itself, and
+/// kills it when it has not.
+fn end_stand_in(entry: &ContainerRecord) -> Result<()> {
+    let own = ProcessIdentity::current()?;
+    let Some(stand_in) = entry.stand_in.as_ref().filter(|process| **process != own) else {
+        return Ok(());
+    };
+    if has_ended_by(stand_in, Instant::now() + STAND_IN_END_LIMIT) {
+        return Ok(());
+    }
+    kill(stand_in).map_err(|source| Error::System {
+        attempt: format!("kill process {stand_in}, which stood for a container"),
+        source,
+    })
 }
 
 /// Says whether a container in this state may be removed.
@@ -241,6 +268,9 @@ pub(crate) async fn forget(
         let operation = directory.begin_operation(Verb::DeleteContainer, WhenBusy::Wait(limit))?;
         if !directory.read()?.containers.contains_key(&container) {
             return Err(Error::NoContainer { sandbox, container });
+        }
+        if let Some(entry) = directory.read()?.containers.get(&container) {
+            cgroups::remove_container(entry)?;
         }
         saved::remove(directory.path(), &container)?;
         Ok(operation.commit(|record| {
@@ -313,6 +343,9 @@ impl<'a> Making<'a> {
         let mut entry = self.config.record(0)?;
         entry.creating = true;
         entry.shared = sources.iter().map(|(name, ..)| name.clone()).collect();
+        if let Some(path) = &self.config.cgroup {
+            cgroups::plan_container(&mut entry, path)?;
+        }
         self.operation
             .step_with(format!("container {id}"), |record| {
                 entry.number = record.next_container();
@@ -335,6 +368,10 @@ impl<'a> Making<'a> {
                 guest.create(id, &self.placement, false).await
             })
             .await?;
+        let record = self.operation.sandbox().read()?;
+        if let Some(entry) = record.containers.get(id) {
+            cgroups::join_container(entry)?;
+        }
         fault::point("create-container.made")?;
         Ok(streams)
     }

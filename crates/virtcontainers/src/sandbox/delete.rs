@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use vc_store::{SandboxRecord, Verb, WhenBusy};
 use vc_types::{ProcessIdentity, SandboxId};
 
+use super::cgroups;
 use super::machine::kill;
 use crate::error::{Error, Result};
 use crate::runtime::Shared;
@@ -34,6 +35,7 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
         Err(error) => return Err(error.into()),
     };
     let Some(record) = record else {
+        cgroups::remove_by_name(runtime.store.root(), id)?;
         runtime.store.remove_dir(&directory)?;
         return Ok(());
     };
@@ -56,7 +58,8 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
         false => directory.begin_operation(Verb::Delete, WhenBusy::Refuse),
     };
     let removed = guard.and_then(|guard| {
-        let left = end_processes(&guard.sandbox().read()?);
+        let record = guard.sandbox().read()?;
+        let left = end_all(&record);
         if !left.is_empty() {
             // The state stays, so that whoever tries again knows what to end.
             return Ok(left);
@@ -82,11 +85,20 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
     })
 }
 
-/// Ends everything of a sandbox, and says what could not be.
+/// Ends everything of a sandbox and removes its cgroups, and says what stays.
+pub(super) fn end_all(record: &SandboxRecord) -> Vec<String> {
+    let mut left = end_processes(record);
+    if left.is_empty() {
+        left = cgroups::remove_all(record);
+    }
+    left
+}
+
+/// Ends every process of a sandbox, and says what could not be.
 ///
 /// The keeper goes last and may go by itself: it sees that its machine is gone, says so, and gives
 /// back the terminal that it has.
-pub(super) fn end_processes(record: &SandboxRecord) -> Vec<String> {
+fn end_processes(record: &SandboxRecord) -> Vec<String> {
     let own = ProcessIdentity::current().ok();
     let foreign = |process: &&ProcessIdentity| own.as_ref() != Some(*process);
     let devices = record.processes.iter().map(|process| &process.identity);
@@ -102,6 +114,17 @@ pub(super) fn end_processes(record: &SandboxRecord) -> Vec<String> {
     if let Some(keeper) = record.keeper.as_ref().filter(foreign) {
         has_ended_by(keeper, Instant::now() + KEEPER_END_LIMIT);
         left.extend(kill_or_say(keeper));
+    }
+    // Those that stand for containers which joined the sandbox of another see its end too.
+    let stand_ins = record
+        .containers
+        .values()
+        .filter_map(|c| c.stand_in.as_ref());
+    let stand_ins: Vec<_> = stand_ins.filter(foreign).collect();
+    let end = Instant::now() + KEEPER_END_LIMIT;
+    for stand_in in &stand_ins {
+        has_ended_by(stand_in, end);
+        left.extend(kill_or_say(stand_in));
     }
     left
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use vc_store::{Stale, StaleReason};
 use vc_types::SandboxId;
 
-use super::delete::end_processes;
+use super::delete::end_all;
 use crate::error::Result;
 use crate::runtime::Shared;
 
@@ -69,7 +69,7 @@ fn remove_sandbox(
     let Some((guard, reason)) = runtime.store.get(id)?.begin_gc()? else {
         return Ok(None);
     };
-    let living = end_processes(&guard.sandbox().read()?);
+    let living = end_all(&guard.sandbox().read()?);
     if !living.is_empty() {
         // The state stays, so that whoever tries again knows what to end.
         left.extend(living.into_iter().map(|process| format!("{id}: {process}")));

@@ -134,7 +134,11 @@ impl SandboxHandle {
     /// [`Error::Ended`] when the machine ends meanwhile.
     pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
         self.allowed(container, ContainerState::Running)?;
-        self.0.guest.start(container).await?;
+        match self.0.guest.start(container).await {
+            // It was started and has ended, and its machine was faster than the answer.
+            Err(Error::Ended { .. } | Error::Agent(_)) if self.has_run(container) => {}
+            started => started?,
+        }
         states::started(&self.0.directory, container).await
     }
 
@@ -355,6 +359,12 @@ impl SandboxHandle {
     fn allowed(&self, container: &ContainerId, next: ContainerState) -> Result<()> {
         self.existing(container)?.transition(next)?;
         Ok(())
+    }
+
+    fn has_run(&self, container: &ContainerId) -> bool {
+        let record = self.0.directory.read().ok();
+        let entry = record.and_then(|mut record| record.containers.remove(container));
+        entry.is_some_and(|entry| states::has_run(&entry))
     }
 
     /// Unique in the sandbox: whoever else adds processes is another process, or came before.

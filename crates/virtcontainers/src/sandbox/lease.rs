@@ -150,11 +150,24 @@ async fn hold(connection: tokio::net::UnixStream, sandbox: &SandboxHandle) {
     let Leased { container, exec } = leased;
     let guest = &sandbox.0.guest;
     let ended = match &exec {
-        None => guest.signal_all(&container, Signal::KILL).await,
+        None => end_container(sandbox, &container).await,
         exec => guest.signal(&container, exec.as_ref(), Signal::KILL).await,
     };
     if let Err(error) = ended {
         // Mostly it has ended, and that is why its stand-in did.
         tracing::debug!(%container, %error, "nothing to end");
     }
+}
+
+/// Kills a container and writes down its end: whoever waited for it is gone.
+async fn end_container(sandbox: &SandboxHandle, container: &ContainerId) -> Result<()> {
+    let guest = &sandbox.0.guest;
+    guest.signal_all(container, Signal::KILL).await?;
+    let limit = sandbox.0.runtime.config.limits.kill_container_ms.duration();
+    let not_ended = || Error::NotEnded {
+        container: container.clone(),
+        limit,
+    };
+    let waited = timeout(limit, sandbox.wait_process(container)).await;
+    waited.map_err(|_| not_ended())?.map(drop)
 }

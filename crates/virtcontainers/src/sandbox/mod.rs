@@ -3,6 +3,7 @@
 pub(crate) mod config;
 pub(crate) mod vsock;
 
+mod cgroups;
 mod clock;
 mod containers;
 mod create;

@@ -10,7 +10,7 @@ use vc_store::{DeviceProcess, OperationGuard, SandboxDir, SandboxRecord, Verb, W
 use vc_types::{BootId, EndReason, ProcessIdentity, SandboxId, SandboxState};
 
 use super::machine::Machine;
-use super::states;
+use super::{cgroups, states};
 use crate::error::{Error, Result};
 use crate::runtime::{Shared, blocking};
 
@@ -138,9 +138,26 @@ impl Place {
     pub(crate) async fn remove(self) -> Result<()> {
         self.kept.store(true, Ordering::SeqCst);
         let (runtime, directory) = (Arc::clone(&self.runtime), self.directory.clone());
-        blocking(move || Ok(runtime.store.remove_dir(&directory)?)).await?;
-        Ok(())
+        blocking(move || {
+            let left = remove_cgroups(&directory);
+            runtime.store.remove_dir(&directory)?;
+            match left.is_empty() {
+                true => Ok(()),
+                false => Err(Error::Left {
+                    sandbox: directory.id().clone(),
+                    left: left.join(", "),
+                }),
+            }
+        })
+        .await
     }
+}
+
+/// Removes the cgroups of a sandbox whose processes have ended, and says what stays.
+fn remove_cgroups(directory: &SandboxDir) -> Vec<String> {
+    // One that was removed has none, and one that cannot be read names none.
+    let record = directory.read().ok();
+    record.as_ref().map_or_else(Vec::new, cgroups::remove_all)
 }
 
 impl Drop for Place {
@@ -158,6 +175,9 @@ impl Drop for Place {
                 tracing::warn!(sandbox = %self.id(), %error, "its end is not written down");
             }
             return;
+        }
+        for left in remove_cgroups(&self.directory) {
+            tracing::warn!(sandbox = %self.id(), left, "stays");
         }
         // The operation goes after it: until the place is gone, it says what happens.
         if let Err(error) = self.runtime.store.remove_dir(&self.directory) {

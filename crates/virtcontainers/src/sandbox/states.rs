@@ -7,18 +7,30 @@ use vc_types::{ContainerId, ContainerState, EndReason, ExitStatus, SandboxState}
 use crate::error::{Error, Result};
 use crate::runtime::blocking;
 
-/// A container's process was started, and with the first one its sandbox runs.
+/// A container's process was started, and with the first one its sandbox runs. It may have ended
+/// since, and somebody has seen that already.
 pub(super) async fn started(directory: &SandboxDir, container: &ContainerId) -> Result<()> {
     change(directory, container, |record, id| {
-        if record.state != SandboxState::Running {
+        if record.state == SandboxState::Ready {
             record.state = record.state.transition(SandboxState::Running)?;
         }
         let entry = entry(record, id)?;
-        entry.state = entry.state.transition(ContainerState::Running)?;
+        if !has_run(entry) {
+            entry.state = entry.state.transition(ContainerState::Running)?;
+        }
         entry.started = Some(UnixMillis::now());
         Ok(())
     })
     .await
+}
+
+/// Whether a container's process ran and has ended.
+pub(super) fn has_run(entry: &ContainerRecord) -> bool {
+    let seen = matches!(
+        entry.exit,
+        Some(ExitStatus::Code(_) | ExitStatus::Signal { .. })
+    );
+    entry.state == ContainerState::Stopped && seen
 }
 
 /// A container was paused, or goes on.

@@ -33,6 +33,23 @@ impl DeviceRules {
     }
 }
 
+/// How often loading a program is begun again. The kernel gives its check up when a signal waits
+/// for the thread, as the one of a child that ended does; the signal is gone the next time.
+const LOADS_MAX: usize = 16;
+
+fn load(instructions: &[[u8; 8]]) -> std::io::Result<OwnedFd> {
+    let mut loaded = crate::sys::load_device_program(instructions);
+    for _ in 1..LOADS_MAX {
+        match &loaded {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                loaded = crate::sys::load_device_program(instructions);
+            }
+            _ => break,
+        }
+    }
+    loaded
+}
+
 /// The program that is attached to one cgroup, if any is. It stays there until the cgroup goes.
 #[derive(Debug, Default)]
 pub(super) struct DeviceProgram {
@@ -44,7 +61,7 @@ impl DeviceProgram {
     /// the place of what was set before, with no moment in between.
     pub(super) fn set(&self, path: &Path, rules: &DeviceRules) -> Result<()> {
         let attempt = || format!("restrict devices in {}", path.display());
-        let program = crate::sys::load_device_program(&program::compile(rules)).attempt(attempt)?;
+        let program = load(&program::compile(rules)).attempt(attempt)?;
         let cgroup = File::open(path).attempt(attempt)?;
         let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
         let replaced = attached.as_ref().map(|program| program.as_fd());

@@ -3,7 +3,7 @@
 use oci_spec::runtime::LinuxResources;
 use virtcontainers::Error;
 
-use crate::cli::update::UpdateArgs;
+use crate::cli::UpdateArgs;
 use crate::error::Failure;
 
 const PROCESSORS: &str = "the machine has processors of its own, and these number the host's";

@@ -7,7 +7,7 @@ use std::path::Path;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::{refused, size};
-use crate::cli::update::UpdateArgs;
+use crate::cli::UpdateArgs;
 use crate::error::{FAILED, Failure};
 
 /// Bytes of a document. One with a limit for each of a thousand devices has some hundred thousand.

@@ -9,6 +9,7 @@ use vc_hypervisor::StopLimits;
 use vc_types::{ClockPoint, ContainerId, Timeline, guest};
 
 use super::super::Sandbox;
+use super::super::cgroups;
 use super::super::clock::{ClockKeeper, host_realtime_ns};
 use super::super::config::{SandboxConfig, Scratch};
 use super::super::guest::{EndWatch, Guest};
@@ -139,6 +140,10 @@ impl Connected {
             // The machine goes before its place.
             drop(self);
             return Err(error);
+        }
+        // The last step that can fail: it stands for containers only once they are there.
+        for entry in place.directory().read()?.containers.values() {
+            cgroups::join_container(entry)?;
         }
         let interval = self.runtime.config.limits.clock_ms.duration();
         let clock = ClockKeeper::start(self.guest.agent.clone(), interval);

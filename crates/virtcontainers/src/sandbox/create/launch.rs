@@ -10,6 +10,7 @@ use vc_launch::Launcher;
 use vc_storage::{ScratchDisk, Share, SharePlan};
 use vc_types::{AgentAddress, ClockPoint, ContainerId, SandboxId, SandboxUsers, Timeline, guest};
 
+use super::super::cgroups;
 use super::super::config::{SandboxConfig, Scratch};
 use super::super::machine::{Device, Machine};
 use super::super::place::Place;
@@ -43,7 +44,7 @@ pub(super) async fn launch(
 ) -> Result<Launched> {
     let directory = place.path();
     let users = SandboxUsers::of(place.id());
-    let launcher = Arc::new(Launcher::start(&runtime.program)?);
+    let launcher = Arc::new(launcher(runtime, place)?);
     let sockets = VsockSockets::create(directory, users.vsock())?;
     fault::point("create.sockets")?;
     let address = sockets.address.clone();
@@ -147,6 +148,16 @@ pub(super) async fn launch(
         shares: tags,
         writable,
     })
+}
+
+/// What starts the sandbox's processes: in its cgroup, where it has one.
+fn launcher(runtime: &Shared, place: &Place) -> Result<Launcher> {
+    let cgroup = cgroups::make_sandbox(&place.directory().read()?)?;
+    let joined = cgroup.map(|cgroup| cgroup.join_files()).transpose()?;
+    Ok(Launcher::start_in(
+        &runtime.program,
+        joined.unwrap_or_default(),
+    )?)
 }
 
 async fn start_share(

@@ -14,6 +14,7 @@ use vc_storage::{
 use vc_store::SandboxRecord;
 use vc_types::{ByteSize, ContainerId, SandboxUsers};
 
+use super::super::cgroups;
 use super::super::config::{SandboxConfig, Scratch};
 use super::super::vsock::VsockSockets;
 use crate::container::placement::Placement;
@@ -45,6 +46,8 @@ pub(crate) struct Prepared {
     pub(super) system: Option<SharePlan>,
     pub(super) user: Option<SharePlan>,
     pub(super) mkfs: Option<PathBuf>,
+    /// The runtime's state root.
+    root: PathBuf,
 }
 
 impl Prepared {
@@ -105,6 +108,7 @@ impl Prepared {
             system,
             user,
             mkfs,
+            root: runtime.store.root().to_owned(),
         })
     }
 
@@ -129,9 +133,15 @@ impl Prepared {
     }
 
     fn describe_containers(&self, record: &mut SandboxRecord) -> Result<()> {
+        if self.config.cgroup {
+            cgroups::plan_sandbox(record, &self.root)?;
+        }
         for (container, (_, placement)) in self.config.containers.iter().zip(&self.containers) {
             let mut entry = container.record(record.next_container())?;
             entry.shared = placement.entries.iter().map(|e| e.name.clone()).collect();
+            if let Some(path) = &container.cgroup {
+                cgroups::plan_container(&mut entry, path)?;
+            }
             record.containers.insert(container.id.clone(), entry);
         }
         Ok(())

@@ -1,0 +1,142 @@
+//! The cgroups on the host: one of a sandbox's VMM and device processes, and one of each process
+//! that stands for a container. They are in the state before they are made.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use vc_cgroups::{Cgroup, CgroupPath, Hierarchies, Membership};
+use vc_store::{ContainerRecord, SandboxRecord};
+use vc_types::{ProcessIdentity, SandboxId};
+
+use crate::error::{Error, Result};
+
+/// Bytes of the state root's digest in a name: two roots with the same ids do not meet.
+const ROOT_DIGEST_BYTES: usize = 4;
+
+/// The cgroup of a stand-in, and where that was before.
+#[derive(Debug, Serialize, Deserialize)]
+struct Joined {
+    cgroup: Cgroup,
+    before: Membership,
+}
+
+/// Where the cgroup of a sandbox is: known by its name and its state root alone.
+fn path_of(root: &Path, sandbox: &SandboxId) -> Result<CgroupPath> {
+    let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
+    let tag: String = digest[..ROOT_DIGEST_BYTES]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(CgroupPath::below_default_parent(&format!(
+        "{sandbox}-{tag}"
+    ))?)
+}
+
+/// Plans the cgroup of a sandbox, and notes it in its state.
+pub(super) fn plan_sandbox(record: &mut SandboxRecord, root: &Path) -> Result<()> {
+    let path = path_of(root, record.id())?;
+    let cgroup = Cgroup::plan(&Hierarchies::detect()?, &path)?;
+    record.cgroup = Some(value(&cgroup)?);
+    Ok(())
+}
+
+/// Plans the cgroup of a container, and notes it in its state.
+pub(super) fn plan_container(entry: &mut ContainerRecord, path: &CgroupPath) -> Result<()> {
+    let hierarchies = Hierarchies::detect()?;
+    let joined = Joined {
+        cgroup: Cgroup::plan(&hierarchies, path)?,
+        before: Membership::of_caller(&hierarchies),
+    };
+    entry.cgroup = Some(value(&joined)?);
+    Ok(())
+}
+
+/// Makes the cgroup of a sandbox as its state has it. Nothing for one without.
+pub(super) fn make_sandbox(record: &SandboxRecord) -> Result<Option<Cgroup>> {
+    let cgroup = stored::<Cgroup>(record.cgroup.as_ref())?;
+    Ok(cgroup.map(Cgroup::make).transpose()?)
+}
+
+/// Makes the cgroup of a container as its state has it, and moves this process into it.
+pub(super) fn join_container(entry: &ContainerRecord) -> Result<()> {
+    if let Some(joined) = stored::<Joined>(entry.cgroup.as_ref())? {
+        joined.cgroup.make()?.add(&ProcessIdentity::current()?)?;
+    }
+    Ok(())
+}
+
+/// Removes the cgroup of a container. What is left in it is killed, but for this process, which
+/// goes back to where it was.
+pub(super) fn remove_container(entry: &ContainerRecord) -> Result<()> {
+    let Some(Joined { cgroup, before }) = stored(entry.cgroup.as_ref())? else {
+        return Ok(());
+    };
+    let own = ProcessIdentity::current()?;
+    if cgroup.pids()?.contains(&own.pid()) {
+        before.restore(&own)?;
+    }
+    remove(&cgroup)
+}
+
+/// Removes all cgroups of a sandbox and its containers, and says what stays.
+pub(super) fn remove_all(record: &SandboxRecord) -> Vec<String> {
+    let containers = record.containers.values().map(remove_container);
+    let sandbox = stored::<Cgroup>(record.cgroup.as_ref())
+        .and_then(|cgroup| cgroup.as_ref().map_or(Ok(()), remove));
+    containers
+        .chain([sandbox])
+        .filter_map(|removed| removed.err())
+        .map(|error| error.to_string())
+        .collect()
+}
+
+/// Removes what can be found of a sandbox whose state is lost: its cgroup, with everything in it.
+pub(super) fn remove_by_name(root: &Path, sandbox: &SandboxId) -> Result<()> {
+    let path = path_of(root, sandbox)?;
+    match Cgroup::adopt(&Hierarchies::detect()?, &path)? {
+        Some(cgroup) => remove(&cgroup),
+        None => Ok(()),
+    }
+}
+
+fn remove(cgroup: &Cgroup) -> Result<()> {
+    if cgroup.is_ours() && cgroup.exists()? {
+        if !cgroup.pids()?.is_empty() {
+            cgroup.kill_all()?;
+        }
+        cgroup.remove()?;
+    }
+    Ok(())
+}
+
+fn value(stored: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(stored).map_err(|error| unreadable(error, "write"))
+}
+
+fn stored<T: for<'de> Deserialize<'de>>(value: Option<&Value>) -> Result<Option<T>> {
+    let read = value.map(T::deserialize).transpose();
+    read.map_err(|error| unreadable(error, "read"))
+}
+
+fn unreadable(error: serde_json::Error, verb: &str) -> Error {
+    Error::System {
+        attempt: format!("{verb} a cgroup in the state"),
+        source: error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_roots_have_two_cgroups_for_one_name() {
+        let id = "pod".parse().unwrap();
+        let first = path_of(Path::new("/run/a"), &id).unwrap();
+        assert_eq!(first, path_of(Path::new("/run/a"), &id).unwrap());
+        assert_ne!(first, path_of(Path::new("/run/b"), &id).unwrap());
+        assert!(first.as_str().starts_with("/virtcontainers/pod-"));
+    }
+}
