@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
-use vc_types::{AgentAddress, guest};
+use vc_types::{AgentAddress, SocketPath, guest};
 
 use crate::error::{Error, Result};
 
@@ -50,7 +50,8 @@ impl ReadyListener {
         let mut path = socket.clone().into_os_string();
         path.push(format!("_{}", guest::READY_PORT));
         let path = PathBuf::from(path);
-        match UnixListener::bind(&path) {
+        let bound = SocketPath::new(&path).and_then(|short| UnixListener::bind(short.as_path()));
+        match bound {
             Ok(listener) => Ok(Self { listener, path }),
             Err(source) => Err(Error::Listen { path, source }),
         }

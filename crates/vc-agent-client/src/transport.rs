@@ -8,7 +8,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, so
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
-use vc_types::AgentAddress;
+use vc_types::{AgentAddress, SocketPath};
 
 use crate::error::{Error, Result};
 
@@ -62,7 +62,8 @@ impl Transport {
 
 async fn connect_hybrid(socket: &Path, port: u32) -> Result<UnixStream> {
     let failed = |source| Error::Connect { port, source };
-    let mut stream = UnixStream::connect(socket).await.map_err(failed)?;
+    let path = SocketPath::new(socket).map_err(failed)?;
+    let mut stream = UnixStream::connect(path.as_path()).await.map_err(failed)?;
     stream
         .write_all(format!("CONNECT {port}\n").as_bytes())
         .await

@@ -2,7 +2,7 @@
 //!
 //! Values here are checked when they are made, so that no later code checks them again: a
 //! [`SandboxId`] cannot hold a path, an [`ExitStatus`] cannot be a success that was guessed.
-//! Nothing in this crate waits, and nothing but [`ProcessIdentity`] reads the system.
+//! Nothing in this crate waits, and nothing but [`ProcessIdentity`] and [`SocketPath`] asks the system.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,7 @@ mod id;
 mod process;
 mod signal;
 mod size;
+mod socket;
 mod state;
 mod text;
 mod timeline;
@@ -28,6 +29,7 @@ pub use id::{ContainerId, ExecId, SandboxId};
 pub use process::{BootId, Liveness, ProcessIdentity};
 pub use signal::Signal;
 pub use size::ByteSize;
+pub use socket::SocketPath;
 pub use state::{ContainerState, SandboxState};
 pub use text::one_line;
 pub use timeline::{ClockPoint, Timeline};

@@ -115,14 +115,6 @@ pub enum Error {
         /// What there is.
         available: u32,
     },
-    /// The sandbox's sockets would have paths that are too long.
-    #[error("the name {sandbox} is too long for a socket below {}", root.display())]
-    LongName {
-        /// The sandbox.
-        sandbox: SandboxId,
-        /// The state root.
-        root: PathBuf,
-    },
     /// Only root can do this for now.
     #[error("root's rights are needed to make a sandbox")]
     NotRoot,
@@ -308,7 +300,6 @@ impl Hint for Error {
                 Some(format!("give it more, for example `-m {}m`", min.mib()))
             }
             Self::Processors { available, .. } => Some(format!("use at most `--cpus {available}`")),
-            Self::LongName { .. } => Some("use a shorter name, or a shorter --root".into()),
             Self::Missing { .. } => {
                 Some("`virtc check` shows all that is needed, and what installs it".into())
             }

@@ -16,7 +16,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use vc_types::{ContainerId, ExecId, Signal};
+use vc_types::{ContainerId, ExecId, Signal, SocketPath};
 
 use super::handle::SandboxHandle;
 use crate::error::{Error, Result};
@@ -59,7 +59,8 @@ impl Lease {
             })
             .map_err(std::io::Error::other)?;
             text.push(b'\n');
-            let mut connection = UnixStream::connect(&path)?;
+            let short = SocketPath::new(&path)?;
+            let mut connection = UnixStream::connect(short.as_path())?;
             connection.write_all(&text)?;
             Ok(connection)
         };
@@ -85,7 +86,8 @@ impl Leases {
     /// Listens in the sandbox's directory.
     pub(super) fn serve(sandbox: SandboxHandle) -> Result<Self> {
         let path = sandbox.0.directory.path().join(SOCKET);
-        let listener = UnixListener::bind(&path).map_err(|source| Error::System {
+        let bound = SocketPath::new(&path).and_then(|short| UnixListener::bind(short.as_path()));
+        let listener = bound.map_err(|source| Error::System {
             attempt: format!("listen at {}", path.display()),
             source,
         })?;

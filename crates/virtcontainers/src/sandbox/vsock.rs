@@ -12,7 +12,7 @@ use vc_launch::{
     DescriptorUse, LaunchSpec, LaunchedProcess, Launcher, MountTree, Namespaces, PassedFd, Program,
     SocketPair, TreeNode, User,
 };
-use vc_types::{AgentAddress, guest};
+use vc_types::{AgentAddress, SocketPath, guest};
 
 use crate::error::{Error, Result};
 
@@ -53,13 +53,6 @@ pub(crate) struct VsockSockets {
 }
 
 impl VsockSockets {
-    /// The longest path of a socket that [`Self::create`] makes.
-    pub(crate) fn longest_path(sandbox: &Path) -> PathBuf {
-        sandbox
-            .join(DIRECTORY)
-            .join(format!("{SOCKET}_{}", guest::READY_PORT))
-    }
-
     /// Makes the sockets below `sandbox`, a directory of root's alone.
     ///
     /// # Errors
@@ -86,7 +79,8 @@ impl VsockSockets {
             .create(&directory)
             .map_err(failed)?;
         let socket = directory.join(SOCKET);
-        let host = UnixListener::bind(&socket).map_err(failed)?;
+        let short = SocketPath::new(&socket).map_err(failed)?;
+        let host = UnixListener::bind(short.as_path()).map_err(failed)?;
         let vhost = SocketPair::new(&directory).map_err(failed)?;
         let address = AgentAddress::HybridVsock { socket };
         let ready = ReadyListener::bind(&address)?;

@@ -16,13 +16,9 @@ use vc_types::{ByteSize, ContainerId, SandboxUsers};
 
 use super::super::cgroups;
 use super::super::config::{SandboxConfig, Scratch};
-use super::super::vsock::VsockSockets;
 use crate::container::placement::Placement;
 use crate::error::{Error, Result};
 use crate::runtime::Shared;
-
-/// Bytes of a Unix socket's path, see unix(7).
-const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Host memory that a VMM and its device processes need besides the guest's.
 const OVERHEAD_MIB: u64 = 64;
@@ -56,7 +52,6 @@ impl Prepared {
             return Err(Error::NotRoot);
         }
         check_size(&config)?;
-        check_socket_path(runtime.store.root(), &config)?;
         let host = &runtime.config;
         let choice = config.vm.accelerator;
         let accelerator = HostDevices::default().accelerator(choice)?.accelerator;
@@ -169,18 +164,6 @@ fn check_size(config: &SandboxConfig) -> Result<()> {
         });
     }
     Ok(())
-}
-
-/// The address of a Unix socket holds 107 bytes.
-fn check_socket_path(root: &Path, config: &SandboxConfig) -> Result<()> {
-    let longest = VsockSockets::longest_path(&root.join(&config.id));
-    match longest.as_os_str().len() {
-        0..=SOCKET_PATH_BYTES_MAX => Ok(()),
-        _ => Err(Error::LongName {
-            sandbox: config.id.clone(),
-            root: root.to_owned(),
-        }),
-    }
 }
 
 fn open_assets(config: &vc_config::Config) -> Result<GuestAssets> {
