@@ -10,6 +10,7 @@
 )]
 
 mod check;
+mod differences;
 mod ends;
 mod exec;
 mod faults;

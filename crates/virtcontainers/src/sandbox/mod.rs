@@ -122,7 +122,8 @@ impl Sandbox {
     ///
     /// Those of [`SandboxHandle::start_container`]; those before the one that failed run.
     pub async fn start(&self) -> Result<()> {
-        self.handle.start().await
+        self.handle.start().await?;
+        fault::point("start.container-started")
     }
 
     /// Waits for the end of a container's first process, see [`SandboxHandle::wait_process`].
