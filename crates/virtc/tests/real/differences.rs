@@ -316,8 +316,10 @@ fn no_call_outlasts_its_limit_and_a_guest_that_was_late_is_not_given_up() {
         let exit = sandbox.wait_process(&id("c1")).await.unwrap();
         assert_eq!(exit.status.shell_code(), 137);
         // What was left half made is taken out by whoever comes next.
-        sandbox.create_container(idle("c3")).await.unwrap();
-        for name in ["c1", "c3"] {
+        sandbox.create_container(idle("c4")).await.unwrap();
+        let status = sandbox.status().unwrap();
+        assert!(!status.containers.contains_key(&id("c3")));
+        for name in ["c1", "c4"] {
             sandbox.delete_container(&id(name), false).await.unwrap();
         }
         // What the guest does not give away goes with its machine, and nothing is left to tell.
