@@ -37,7 +37,7 @@ fn tests_of(text: &str, found: &mut BTreeSet<String>) {
         // Nothing but attributes between the two.
         let mut attributes = above.iter().rev().take_while(|line| line.starts_with("#["));
         if let Some(name) = function(line)
-            && attributes.any(|line| is_attribute(line))
+            && attributes.any(is_attribute)
         {
             found.insert(name.to_owned());
         }

@@ -278,8 +278,15 @@ mod tests {
         let notes = noted.spec.annotations().clone();
         assert_eq!(notes, Some(annotations.into()));
         noted.spec.set_annotations(plain.spec.annotations().clone());
-        let value = |config: &ContainerConfig| serde_json::to_value(config).unwrap();
-        assert_eq!(value(&noted), value(&plain));
+        assert_eq!(noted.spec, plain.spec);
+        let rest = |config: &ContainerConfig| {
+            let ContainerConfig { root, volumes, .. } = config;
+            format!(
+                "{root:?} {volumes:?} {:?} {:?}",
+                config.mounts, config.files
+            )
+        };
+        assert_eq!(rest(&noted), rest(&plain));
     }
 
     #[test]
