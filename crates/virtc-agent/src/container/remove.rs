@@ -14,7 +14,7 @@ impl Container {
     /// Kills what is left of a container and removes everything of it. When that fails the
     /// container is still there, to be removed again.
     pub(crate) async fn remove(sandbox: &Sandbox, id: &str) -> Result<()> {
-        let (container, reservation) = sandbox.containers.withdraw(id)?;
+        let (container, reservation) = sandbox.containers.withdraw(id).await?;
         if let Err(error) = container.end().await {
             reservation.fill(container);
             return Err(error);

@@ -15,6 +15,10 @@ use crate::process::Process;
 /// Containers of one sandbox. Kubernetes has some hundred pods a node and few containers in each.
 const CONTAINERS_MAX: usize = 1024;
 
+/// How long a removal waits for what is under way with its container: as long as a host waits for
+/// the making of one.
+const UNDER_WAY_LIMIT: Duration = Duration::from_secs(60);
+
 /// The containers by their id.
 #[derive(Debug, Default)]
 pub(crate) struct Containers {
@@ -112,17 +116,38 @@ impl Containers {
         })
     }
 
-    /// Takes a container out for its removal.
-    pub(super) fn withdraw(&self, id: &str) -> Result<(Arc<Container>, Reservation<'_>)> {
-        let container = self.get(id)?;
-        self.lock().insert(id.to_owned(), Entry::Reserved);
-        Ok((
-            container,
-            Reservation {
-                containers: self,
-                id: id.to_owned(),
-            },
-        ))
+    /// Takes a container out for its removal. One that is being made is waited for: the host may
+    /// have given its creation up, which goes on all the same.
+    pub(super) async fn withdraw(&self, id: &str) -> Result<(Arc<Container>, Reservation<'_>)> {
+        let deadline = Instant::now() + UNDER_WAY_LIMIT;
+        loop {
+            let changed = self.changed.notified();
+            match self.take_ready(id)? {
+                Some(container) => {
+                    let id = id.to_owned();
+                    let containers = self;
+                    return Ok((container, Reservation { containers, id }));
+                }
+                None => timeout_at(deadline, changed)
+                    .await
+                    .map_err(|_| Error::State {
+                        object: format!("container {id:?}"),
+                        state: "being made or removed",
+                    })?,
+            }
+        }
+    }
+
+    /// Reserves the id of a container that is ready; nothing while it is not.
+    fn take_ready(&self, id: &str) -> Result<Option<Arc<Container>>> {
+        let mut entries = self.lock();
+        let entry = entries
+            .get_mut(id)
+            .ok_or_else(|| Error::NoContainer(id.to_owned()))?;
+        Ok(match std::mem::replace(entry, Entry::Reserved) {
+            Entry::Ready(container) => Some(container),
+            Entry::Reserved => None,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -173,6 +198,19 @@ mod tests {
         assert!(matches!(containers.get("a"), Err(Error::NoContainer(_))));
         drop(reservation);
         assert!(containers.reserve("a").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_removal_waits_for_a_container_that_is_being_made() {
+        let containers = Containers::default();
+        let reservation = containers.reserve("a").unwrap();
+        let withdrawn = containers.withdraw("a");
+        tokio::pin!(withdrawn);
+        // It is not taken for removed as long as it may still come.
+        let soon = tokio::time::timeout(Duration::from_millis(5), &mut withdrawn).await;
+        assert!(soon.is_err());
+        drop(reservation);
+        assert!(matches!(withdrawn.await, Err(Error::NoContainer(_))));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use virtcontainers::{
 use super::{busybox_root, host};
 
 /// A runtime whose sandboxes are the test's.
-fn runtime(host: &Host) -> Runtime {
+pub(super) fn runtime(host: &Host) -> Runtime {
     let mut config = Sources::of_process(None).load().unwrap().config;
     config.runtime.root = host.root();
     config.runtime.failures = host.failures();
@@ -30,7 +30,7 @@ fn runtime(host: &Host) -> Runtime {
     .unwrap()
 }
 
-fn container(name: &str, root: &std::path::Path, args: &[&str]) -> ContainerConfig {
+pub(super) fn container(name: &str, root: &std::path::Path, args: &[&str]) -> ContainerConfig {
     let spec = default_spec(ProcessConfig {
         args: args.iter().map(|&arg| arg.to_owned()).collect(),
         env: vec!["PATH=/bin".into()],
@@ -60,7 +60,7 @@ fn container(name: &str, root: &std::path::Path, args: &[&str]) -> ContainerConf
     }
 }
 
-fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> SandboxConfig {
+pub(super) fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> SandboxConfig {
     let config = Sources::of_process(None).load().unwrap().config;
     let size = config.vm.size(&vc_config::HostFacts::read().unwrap());
     SandboxConfig {
@@ -82,12 +82,12 @@ fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> SandboxConfig {
     }
 }
 
-fn id(name: &str) -> ContainerId {
+pub(super) fn id(name: &str) -> ContainerId {
     ContainerId::new(name).unwrap()
 }
 
 /// What a process prints until its end, with an empty stdin.
-async fn output(streams: Streams) -> String {
+pub(super) async fn output(streams: Streams) -> String {
     let read = tokio::task::spawn_blocking(move || {
         streams.stdin.finish().unwrap();
         let mut text = Vec::new();
@@ -98,7 +98,7 @@ async fn output(streams: Streams) -> String {
     String::from_utf8(read.await.unwrap()).unwrap()
 }
 
-fn exec(args: &[&str]) -> ProcessSpec {
+pub(super) fn exec(args: &[&str]) -> ProcessSpec {
     let mut process = ProcessSpec::default();
     process
         .set_args(Some(args.iter().map(|&arg| arg.to_owned()).collect()))
@@ -108,7 +108,7 @@ fn exec(args: &[&str]) -> ProcessSpec {
     process
 }
 
-fn on_executor(test: impl Future<Output = ()>) {
+pub(super) fn on_executor(test: impl Future<Output = ()>) {
     Builder::new_current_thread()
         .enable_all()
         .build()

@@ -11,6 +11,7 @@
 
 mod agent;
 mod check;
+mod differences;
 mod ends;
 mod exec;
 mod faults;

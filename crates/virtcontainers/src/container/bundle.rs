@@ -282,6 +282,42 @@ mod tests {
     }
 
     #[test]
+    fn an_annotation_of_another_runtime_changes_no_setting() {
+        let annotations = [
+            ("io.katacontainers.config.hypervisor.path", "/tmp/qemu"),
+            (
+                "io.katacontainers.config.hypervisor.kernel_params",
+                "init=/bin/sh",
+            ),
+            (
+                "io.katacontainers.config.runtime.disable_guest_seccomp",
+                "true",
+            ),
+            ("io.katacontainers.config.agent.kernel_modules", "x"),
+            ("io.katacontainers.config_path", "/tmp/config.toml"),
+        ];
+        let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let plain = container(bundle(|_| {})).unwrap();
+        let mut noted = container(bundle(|spec| {
+            spec.set_annotations(Some(annotations.clone().into()));
+        }))
+        .unwrap();
+        // They are there as notes, and nothing else is another.
+        let notes = noted.spec.annotations().clone();
+        assert_eq!(notes, Some(annotations.into()));
+        noted.spec.set_annotations(plain.spec.annotations().clone());
+        assert_eq!(noted.spec, plain.spec);
+        let rest = |config: &ContainerConfig| {
+            let ContainerConfig { root, volumes, .. } = config;
+            format!(
+                "{root:?} {volumes:?} {:?} {:?}",
+                config.mounts, config.files
+            )
+        };
+        assert_eq!(rest(&noted), rest(&plain));
+    }
+
+    #[test]
     fn what_names_the_host_is_taken_out_of_the_specification() {
         let config = container(bundle(|spec| {
             spec.set_mounts(Some(vec![

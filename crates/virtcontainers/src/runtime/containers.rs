@@ -250,7 +250,13 @@ impl Runtime {
         });
         if last {
             step(self.stop_sandbox(sandbox, force).await)?;
-            step(self.delete_sandbox(sandbox, force))?;
+            let deleted = self.delete_sandbox(sandbox, force);
+            let all_went = deleted.is_ok();
+            step(deleted)?;
+            if all_went {
+                // What could not be removed alone went with its sandbox.
+                left.clear();
+            }
         }
         match left.is_empty() {
             true => Ok(()),

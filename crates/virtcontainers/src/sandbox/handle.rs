@@ -130,8 +130,9 @@ impl SandboxHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::NoContainer`], [`Error::Types`] when it was started before, [`Error::Agent`], and
-    /// [`Error::Ended`] when the machine ends meanwhile.
+    /// [`Error::NoContainer`], [`Error::Types`] when it was started before, [`Error::Agent`],
+    /// [`Error::Ended`] when the machine ends meanwhile, and [`Error::Store`] when it cannot be
+    /// written down that it runs: it is killed then.
     pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
         self.allowed(container, ContainerState::Running)?;
         match self.0.guest.start(container).await {
@@ -139,7 +140,13 @@ impl SandboxHandle {
             Err(Error::Ended { .. } | Error::Agent(_)) if self.has_run(container) => {}
             started => started?,
         }
-        states::started(&self.0.directory, container).await
+        let noted = states::started(&self.0.directory, container).await;
+        if noted.is_err()
+            && let Err(error) = self.0.guest.signal_all(container, Signal::KILL).await
+        {
+            tracing::warn!(%container, %error, "it runs, and the state does not say so");
+        }
+        noted
     }
 
     /// Adds a process to a running container, with its streams attached.

@@ -102,8 +102,12 @@ impl Sandbox {
     pub async fn ended(&self) -> EndReason {
         let seen = self.machine.end().reason().await;
         // Whoever ended it from outside has written why.
-        let written = self.place.directory().read().ok();
-        written.and_then(|record| record.end_reason).unwrap_or(seen)
+        match self.place.directory().read() {
+            Ok(record) => record.end_reason.unwrap_or(seen),
+            // Whoever removed it asked for its end.
+            Err(error) if error.is_not_found() => EndReason::Requested,
+            Err(_) => seen,
+        }
     }
 
     /// Starts the process of a container, see [`SandboxHandle::start_container`].
@@ -123,7 +127,8 @@ impl Sandbox {
     ///
     /// Those of [`SandboxHandle::start_container`]; those before the one that failed run.
     pub async fn start(&self) -> Result<()> {
-        self.handle.start().await
+        self.handle.start().await?;
+        fault::point("start.container-started")
     }
 
     /// Waits for the end of a container's first process, see [`SandboxHandle::wait_process`].

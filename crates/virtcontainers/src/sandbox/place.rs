@@ -21,6 +21,8 @@ pub(crate) struct Place {
     operation: Option<OperationGuard>,
     /// Whether there was a sandbox before.
     restarted: bool,
+    /// The VMM of its machine, once there is one.
+    vmm: Option<ProcessIdentity>,
     /// Whether it outlives this.
     kept: AtomicBool,
 }
@@ -38,6 +40,7 @@ impl Place {
                 operation: Some(operation),
                 runtime,
                 restarted: false,
+                vmm: None,
                 kept: AtomicBool::new(false),
             })
         })
@@ -64,6 +67,7 @@ impl Place {
             operation: Some(operation),
             runtime: Arc::clone(runtime),
             restarted: true,
+            vmm: None,
             kept: AtomicBool::new(false),
         })
     }
@@ -86,6 +90,7 @@ impl Place {
             return Ok(());
         };
         let vmm = machine.vm().processes().into_iter().next();
+        self.vmm.clone_from(&vmm);
         let state = machine.vm().state();
         let device = |(name, identity): &(&'static str, ProcessIdentity)| DeviceProcess {
             name: (*name).to_owned(),
@@ -134,6 +139,19 @@ impl Place {
         Ok(())
     }
 
+    /// Writes down that a machine which was booted again is gone. By now somebody else may have
+    /// booted another one; that one is left alone.
+    fn stopped_again(&self) -> Result<()> {
+        let keeper = ProcessIdentity::current()?;
+        self.directory.try_update(|record| {
+            let own = record.keeper.as_ref() == Some(&keeper) && record.vmm_process == self.vmm;
+            match own {
+                true => states::stop(record, EndReason::Requested),
+                false => Ok(()),
+            }
+        })
+    }
+
     /// Removes the place, and says so when something stays.
     pub(crate) async fn remove(self) -> Result<()> {
         self.kept.store(true, Ordering::SeqCst);
@@ -162,18 +180,18 @@ fn remove_cgroups(directory: &SandboxDir) -> Vec<String> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let stopped = |record: SandboxRecord| record.keep;
-        if self.kept.load(Ordering::SeqCst) || self.directory.read().is_ok_and(stopped) {
+        if self.kept.load(Ordering::SeqCst) {
             return;
         }
         if self.restarted {
             // What there was before stays, stopped as it was.
-            let stopped = self
-                .directory
-                .try_update(|record| states::stop(record, EndReason::Requested));
-            if let Err(error) = stopped {
+            if let Err(error) = self.stopped_again() {
                 tracing::warn!(sandbox = %self.id(), %error, "its end is not written down");
             }
+            return;
+        }
+        let stopped = |record: SandboxRecord| record.keep;
+        if self.directory.read().is_ok_and(stopped) {
             return;
         }
         for left in remove_cgroups(&self.directory) {

@@ -69,6 +69,12 @@ impl Prepared {
             share.extended_attributes = true;
         }
         for (number, container) in (0..).zip(&config.containers) {
+            if containers.iter().any(|(id, _)| *id == container.id) {
+                return Err(Error::ContainerExists {
+                    sandbox: config.id.clone(),
+                    container: container.id.clone(),
+                });
+            }
             let placement = Placement::of(container, number)?;
             host_system_wanted |= placement.host_system;
             if !placement.entries.is_empty() {
