@@ -10,6 +10,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::namespaces::JoinedNamespaces;
 use super::specification::{join_pid_namespace, prepare_spec};
+use super::sysctl::NetworkSysctls;
 use super::{Container, container_dir};
 use crate::cgroup::{Cgroup, DeviceRules};
 use crate::error::{Attempt as _, Error, Result};
@@ -46,6 +47,7 @@ impl Container {
             .and_then(|linux| linux.resources().as_ref());
         let devices = DeviceRules::of(resources.and_then(|all| all.devices().as_deref()))?;
         let namespaces = JoinedNamespaces::open(&mut spec, &id, &sandbox.containers)?;
+        let sysctls = NetworkSysctls::take(&mut spec)?;
         let filter = prepare_spec(&mut spec, &cgroup)?.map(PendingFilter::compile);
         let hooks = StartHooks::take(&mut spec, &id, container_dir(&id))?;
         if request.sandbox_pidns {
@@ -63,6 +65,7 @@ impl Container {
             join_pid_namespace(&mut spec, namespace.path())?;
         }
 
+        sysctls.set()?;
         let storages = sandbox.mount(request.storages.clone()).await?;
         let files = Files::write(&id, &spec, &hooks)?;
         let exec_id = if request.exec_id.is_empty() {

@@ -5,6 +5,7 @@ mod exec;
 mod namespaces;
 mod remove;
 mod specification;
+mod sysctl;
 mod table;
 
 use std::collections::VecDeque;
