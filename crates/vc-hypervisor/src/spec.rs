@@ -86,9 +86,11 @@ impl Vsock {
     /// Where the guest's agent is reached through this device.
     pub fn agent_address(&self) -> AgentAddress {
         match self {
-            Self::VhostUser { host_socket, .. } | Self::Own { host_socket } => AgentAddress::HybridVsock {
-                socket: host_socket.clone(),
-            },
+            Self::VhostUser { host_socket, .. } | Self::Own { host_socket } => {
+                AgentAddress::HybridVsock {
+                    socket: host_socket.clone(),
+                }
+            }
             Self::Vhost { cid, .. } => AgentAddress::Vsock { cid: *cid },
         }
     }

@@ -26,11 +26,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod factory;
 pub mod fault;
 pub mod stream;
 
 mod check;
 mod container;
+mod driver;
 mod error;
 mod hook;
 mod runtime;
@@ -42,6 +44,7 @@ pub use container::{
     Access, Bundle, ContainerConfig, ContainerStatus, GeneratedFile, Neighbours, PodRole,
     ProcessConfig, Root, RootSource, Volume, default_spec,
 };
+pub use driver::Driver;
 pub use error::{Error, FailureReport, Result, Stage};
 pub use hook::{HookFailure, HookKind, run_hooks};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};

@@ -48,6 +48,7 @@ async fn make(request: &Request, bundle: Bundle) -> Result<Made, Failure> {
     let runtime = Runtime::open(RuntimeOptions {
         config: loaded.config,
         program: own_program(),
+        ..RuntimeOptions::default()
     })?;
     let sandbox = runtime.create_sandbox(config).await?;
     Ok(Made {

@@ -14,9 +14,9 @@ use vc_types::{
     ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxId, Signal,
 };
 
-use super::create::USER_SHARE;
 use super::handle::SandboxHandle;
 use super::process::Process;
+use super::surroundings::USER_SHARE;
 use crate::container::placement::Placement;
 use crate::container::{ContainerConfig, saved};
 use crate::error::{Error, Result};
@@ -293,7 +293,10 @@ impl<'a> Making<'a> {
                 container: config.id,
             });
         }
-        let placement = Placement::of(&config, record.containers_made)?;
+        let placement = sandbox
+            .0
+            .runtime
+            .placement(&config, record.containers_made)?;
         if placement.host_system {
             return Err(Error::Unsupported {
                 what: "the host's system as the root of a container that comes later".into(),
