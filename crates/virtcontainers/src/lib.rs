@@ -28,6 +28,8 @@
 
 pub mod factory;
 pub mod fault;
+#[cfg(feature = "mock")]
+pub mod mock;
 pub mod stream;
 
 mod check;

@@ -1,6 +1,7 @@
 //! Sandboxes: how they come up, what is done with a running one, and how they end.
 
 pub(crate) mod config;
+pub(crate) mod place;
 pub(crate) mod surroundings;
 pub(crate) mod vsock;
 
@@ -14,7 +15,6 @@ mod guest;
 mod handle;
 mod lease;
 mod machine;
-mod place;
 mod process;
 mod process_log;
 mod restart;
