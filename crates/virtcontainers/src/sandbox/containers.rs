@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use vc_storage::{Access as ShareAccess, RunningShare, Source};
-use vc_store::{ContainerRecord, OperationGuard, SandboxRecord, Verb, WhenBusy};
+use vc_store::{ContainerRecord, OperationGuard, SandboxRecord, Verb, View, WhenBusy};
 use vc_types::{
-    ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxId, Signal,
+    ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxId, SandboxState,
+    Signal,
 };
 
 use super::handle::SandboxHandle;
@@ -228,24 +229,30 @@ pub(super) fn refuse_running(
     }
 }
 
-/// Removes what is known of a container whose sandbox has no machine.
+/// Removes what is known of a container whose sandbox has no machine. Says whether that is so: one
+/// that was just coming up has a machine once it has been waited for.
 pub(crate) async fn forget(
     runtime: &Shared,
     sandbox: &SandboxId,
     container: &ContainerId,
-) -> Result<()> {
+) -> Result<bool> {
     let directory = runtime.store.get(sandbox)?;
     let limit = runtime.config.limits.operation_ms.duration();
     let (sandbox, container) = (sandbox.clone(), container.clone());
     blocking(move || {
         let operation = directory.begin_operation(Verb::DeleteContainer, WhenBusy::Wait(limit))?;
-        if !directory.read()?.containers.contains_key(&container) {
+        let record = directory.read()?;
+        if View::of(&record).state != SandboxState::Stopped {
+            return Ok(false);
+        }
+        if !record.containers.contains_key(&container) {
             return Err(Error::NoContainer { sandbox, container });
         }
         saved::remove(directory.path(), &container)?;
-        Ok(operation.commit(|record| {
+        operation.commit(|record| {
             record.containers.remove(&container);
-        })?)
+        })?;
+        Ok(true)
     })
     .await
 }
