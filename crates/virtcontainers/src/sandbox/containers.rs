@@ -294,6 +294,12 @@ impl<'a> Making<'a> {
         config: ContainerConfig,
     ) -> Result<Self> {
         let record = operation.sandbox().read()?;
+        // Another operation may have stopped it meanwhile.
+        if View::of(&record).state == SandboxState::Stopped {
+            return Err(Error::NotRunning {
+                sandbox: sandbox.id().clone(),
+            });
+        }
         if record.containers.contains_key(&config.id) {
             return Err(Error::ContainerExists {
                 sandbox: sandbox.id().clone(),

@@ -280,7 +280,7 @@ fn check_error(call: Call, error: &Error) {
 }
 
 /// Whether nothing is under way, and the guests have nothing that the state does not know. A
-/// container whose removal lost its caller may be in the state alone, to be removed again.
+/// container whose removal lost its caller may be in the state alone, to be removed again; one whose making broke off with its machine is marked, for the next operation.
 fn at_rest(world: &World) -> bool {
     world.records().iter().all(|(name, record)| {
         let view = View::of(record);
@@ -288,10 +288,23 @@ fn at_rest(world: &World) -> bool {
         let known: Vec<_> = record.containers.keys().map(ToString::to_string).collect();
         let in_guest = guest.containers();
         record.operation().is_none()
-            && record.containers.values().all(|one| !one.creating)
             && (view.state == SandboxState::Stopped
                 || in_guest.iter().all(|one| known.contains(one)))
     })
+}
+
+/// What the state says, and what is in the guests.
+fn difference(world: &World) -> String {
+    let of = |(name, record): (&String, &SandboxRecord)| {
+        let guest = world.host.script.guest(&sandbox_id(name)).containers();
+        let operation = record.operation();
+        format!(
+            "{name}: {:?}, {operation:?}, guest: {guest:?}",
+            View::of(record)
+        )
+    };
+    let records = world.records();
+    records.iter().map(of).collect::<Vec<_>>().join("\n")
 }
 
 /// Ends and removes everything, and looks whether that was all. A container whose caller gave it
@@ -309,6 +322,9 @@ async fn finish(world: &World) {
         let stopped = View::of(&record).state == SandboxState::Stopped;
         let left = world.host.script.guest(&name).containers();
         assert!(stopped || left.is_empty(), "{left:?}");
+        let known = world.records().remove(name.as_str());
+        let known = known.map(|record| record.containers);
+        assert!(known.is_none_or(|known| known.is_empty()), "{record:?}");
     }
     world.kept.lock().unwrap().clear();
     for name in world.records().keys() {
@@ -394,7 +410,7 @@ proptest! {
             // What was given up is undone or done behind its caller's back.
             let begun = std::time::Instant::now();
             while !at_rest(&world) {
-                assert!(begun.elapsed() < REST_LIMIT, "{:?}", world.records());
+                assert!(begun.elapsed() < REST_LIMIT, "{}", difference(&world));
                 tokio::time::sleep(REST_RETRY).await;
             }
             finish(&world).await;
