@@ -44,7 +44,7 @@ fn a_second_container_has_its_own_settings() {
         let mut second = container("second", &["worker"]);
         let process = second.spec.process_mut().as_mut().unwrap();
         process.set_env(Some(vec!["QUEUE=jobs".into()]));
-        process.set_cwd("/work".into());
+        process.set_cwd("/srv".into());
         let pod = host
             .runtime
             .run_sandbox(sandbox("pod", vec![first, second]));
@@ -66,7 +66,7 @@ fn a_second_container_has_its_own_settings() {
         );
         assert_eq!(
             seen("second"),
-            ("worker".into(), vec!["QUEUE=jobs".into()], "/work".into())
+            ("worker".into(), vec!["QUEUE=jobs".into()], "/srv".into())
         );
         pod.delete().await.unwrap();
     });
