@@ -33,6 +33,8 @@ pub struct Capabilities {
     pub disks_max: usize,
     /// The most root ports, each of which takes one device later.
     pub root_ports_max: u8,
+    /// Whether the VMM serves hybrid vsock itself. Where it does not, a device process does.
+    pub own_vsock: bool,
     /// The ways to the agent.
     pub transports: &'static [Transport],
     /// Bytes of all kernel parameters that a VM can be given, with a space between two.

@@ -68,6 +68,11 @@ pub enum Vsock {
         /// The Unix socket at which the device process takes `CONNECT <port>`.
         host_socket: PathBuf,
     },
+    /// The VMM itself serves it.
+    Own {
+        /// The Unix socket at which the VMM is to take `CONNECT <port>`.
+        host_socket: PathBuf,
+    },
     /// The host's kernel serves it.
     Vhost {
         /// `/dev/vhost-vsock`, opened.
@@ -81,9 +86,11 @@ impl Vsock {
     /// Where the guest's agent is reached through this device.
     pub fn agent_address(&self) -> AgentAddress {
         match self {
-            Self::VhostUser { host_socket, .. } => AgentAddress::HybridVsock {
-                socket: host_socket.clone(),
-            },
+            Self::VhostUser { host_socket, .. } | Self::Own { host_socket } => {
+                AgentAddress::HybridVsock {
+                    socket: host_socket.clone(),
+                }
+            }
             Self::Vhost { cid, .. } => AgentAddress::Vsock { cid: *cid },
         }
     }
@@ -135,6 +142,9 @@ impl VmSpec {
         }
         if !self.memory.bytes().is_multiple_of(1 << 20) {
             return cannot("memory", format!("{} is not a whole MiB", self.memory));
+        }
+        if matches!(self.vsock, Vsock::Own { .. }) && !capabilities.own_vsock {
+            return cannot("vsock", "the VMM does not serve it itself".into());
         }
         names(
             "share tags",
@@ -226,6 +236,13 @@ mod tests {
         assert!(refused(|spec| spec.vcpus = 0).contains("vcpus"));
         assert!(refused(|spec| spec.vcpus = 100_000).contains("vcpus"));
         assert!(refused(|spec| spec.memory = ByteSize::from_mib(1)).contains("memory"));
+        let mut spec = mock::spec("web1").unwrap();
+        spec.vsock = Vsock::Own {
+            host_socket: "/nonexistent/vsock.sock".into(),
+        };
+        let error = spec.check(&crate::qemu::CAPABILITIES).unwrap_err();
+        assert!(error.to_string().contains("vsock"), "{error}");
+        assert!(spec.check(&mock::CAPABILITIES).is_ok());
         assert!(
             refused(|spec| spec.memory = ByteSize::from_bytes((512 << 20) + 1)).contains("MiB")
         );

@@ -26,11 +26,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod factory;
 pub mod fault;
+#[cfg(feature = "mock")]
+pub mod mock;
 pub mod stream;
 
 mod check;
 mod container;
+mod driver;
 mod error;
 mod hook;
 mod runtime;
@@ -42,6 +46,7 @@ pub use container::{
     Access, Bundle, ContainerConfig, ContainerStatus, GeneratedFile, Neighbours, PodRole,
     ProcessConfig, Root, RootSource, Volume, default_spec,
 };
+pub use driver::Driver;
 pub use error::{Error, FailureReport, Result, Stage};
 pub use hook::{ContainerHooks, HookFailure, HookKind, run_hooks};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};

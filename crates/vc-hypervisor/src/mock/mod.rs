@@ -24,8 +24,11 @@ use crate::{
 };
 use vm::MockVm;
 
-/// What the mock can do: as much as the QEMU driver.
-pub const CAPABILITIES: Capabilities = crate::qemu::CAPABILITIES;
+/// What the mock can do: as much as the QEMU driver, and its VMs need no device process.
+pub const CAPABILITIES: Capabilities = Capabilities {
+    own_vsock: true,
+    ..crate::qemu::CAPABILITIES
+};
 
 /// The mock driver.
 ///
@@ -75,15 +78,14 @@ impl Hypervisor for MockHypervisor {
     async fn launch(&self, spec: VmSpec) -> Result<Box<dyn Vm>> {
         spec.check(&CAPABILITIES)?;
         self.script.follow(Step::Launch).await?;
-        self.script.begin();
-        let agent = spec.vsock.agent_address();
-        Ok(Box::new(MockVm::new(agent, self.script.clone(), true)))
+        let machine = self.script.begin(spec.vsock.agent_address());
+        Ok(Box::new(MockVm::new(machine, self.script.clone(), true)))
     }
 
     async fn attach(&self, state: &DriverState) -> Result<Box<dyn Vm>> {
         match state {
             DriverState::Mock(state) => Ok(Box::new(MockVm::new(
-                state.agent.clone(),
+                self.script.machine_at(&state.agent),
                 self.script.clone(),
                 false,
             ))),
@@ -180,6 +182,20 @@ mod tests {
         assert!(tokio::time::timeout(limit, vm.wait()).await.is_err());
         script.release(Step::Wait);
         assert_eq!(vm.wait().await, VmEnd::GuestPanicked);
+    }
+
+    #[tokio::test]
+    async fn each_vm_has_an_end_of_its_own() {
+        let (hypervisor, script) = MockHypervisor::new();
+        let first = hypervisor.launch(spec("a").unwrap()).await.unwrap();
+        let second = hypervisor.launch(spec("b").unwrap()).await.unwrap();
+        first.stop(StopLimits::AT_ONCE).await.unwrap();
+        assert!(second.pause().await.is_ok());
+        script.end(VmEnd::GuestReset);
+        assert_eq!(second.wait().await, VmEnd::GuestReset);
+        assert_eq!(first.wait().await, VmEnd::Stopped { killed: true });
+        let third = hypervisor.launch(spec("a").unwrap()).await.unwrap();
+        assert!(third.pause().await.is_ok());
     }
 
     #[tokio::test]

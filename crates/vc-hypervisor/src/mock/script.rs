@@ -1,9 +1,10 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
-use crate::{Error, Result, VmEnd};
+use super::vm::Machine;
+use crate::{AgentAddress, Error, Result, VmEnd};
 
 /// A step of a VM's life that a script can make fail or hang.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +26,7 @@ pub enum Step {
 pub struct Script {
     failures: Arc<Mutex<HashMap<Step, String>>>,
     hanging: Arc<watch::Sender<Vec<Step>>>,
-    end: Arc<watch::Sender<Option<VmEnd>>>,
+    machines: Arc<Mutex<Vec<Weak<Machine>>>>,
 }
 
 impl Default for Script {
@@ -33,7 +34,7 @@ impl Default for Script {
         Self {
             failures: Arc::default(),
             hanging: Arc::new(watch::Sender::new(Vec::new())),
-            end: Arc::new(watch::Sender::new(None)),
+            machines: Arc::default(),
         }
     }
 }
@@ -41,7 +42,7 @@ impl Default for Script {
 impl Script {
     /// The next time that a VM comes to `step`, it fails with `reason`.
     pub fn fail(&self, step: Step, reason: impl Into<String>) {
-        self.failures().insert(step, reason.into());
+        lock(&self.failures).insert(step, reason.into());
     }
 
     /// From now on `step` does not come to its end.
@@ -55,52 +56,52 @@ impl Script {
             .send_modify(|steps| steps.retain(|s| *s != step));
     }
 
-    /// The VM ends now, for this reason. One that has ended keeps its first reason.
+    /// All VMs that run end now, for this reason. One that has ended keeps its first reason.
     pub fn end(&self, end: VmEnd) {
-        self.end.send_if_modified(|current| {
-            let is_first = current.is_none();
-            current.get_or_insert(end);
-            is_first
-        });
-    }
-
-    /// A new VM has not ended.
-    pub(super) fn begin(&self) {
-        self.end.send_replace(None);
-    }
-
-    /// How the VM ended, if it did.
-    pub(super) fn ended(&self) -> Option<VmEnd> {
-        self.end.borrow().clone()
-    }
-
-    /// Waits for the end.
-    pub(super) async fn wait(&self) -> VmEnd {
-        self.pass(Step::Wait).await;
-        let mut end = self.end.subscribe();
-        match end.wait_for(Option::is_some).await {
-            Ok(end) => end.clone().unwrap_or(VmEnd::Unseen),
-            // The sender lives in `self`.
-            Err(_) => VmEnd::Unseen,
+        for machine in lock(&self.machines).iter().filter_map(Weak::upgrade) {
+            machine.end(end.clone());
         }
+    }
+
+    /// A new VM, which has not ended.
+    pub(super) fn begin(&self, agent: AgentAddress) -> Arc<Machine> {
+        let machine = Arc::new(Machine::new(agent));
+        let mut machines = lock(&self.machines);
+        machines.retain(|machine| machine.strong_count() > 0);
+        machines.push(Arc::downgrade(&machine));
+        machine
+    }
+
+    /// The newest VM whose agent is there; where nobody holds one, one that has ended.
+    pub(super) fn machine_at(&self, agent: &AgentAddress) -> Arc<Machine> {
+        let machines = lock(&self.machines);
+        let mut living = machines.iter().rev().filter_map(Weak::upgrade);
+        living
+            .find(|machine| machine.agent() == agent)
+            .unwrap_or_else(|| {
+                let gone = Machine::new(agent.clone());
+                gone.end(VmEnd::Unseen);
+                Arc::new(gone)
+            })
     }
 
     /// Does what the script says about `step`.
     pub(super) async fn follow(&self, step: Step) -> Result<()> {
         self.pass(step).await;
-        match self.failures().remove(&step) {
+        match lock(&self.failures).remove(&step) {
             Some(reason) => Err(Error::Scripted { reason }),
             None => Ok(()),
         }
     }
 
-    async fn pass(&self, step: Step) {
+    /// Waits while `step` hangs.
+    pub(super) async fn pass(&self, step: Step) {
         let mut hanging = self.hanging.subscribe();
         // An error would mean that the sender is gone, and it lives in `self`.
         let _ = hanging.wait_for(|steps| !steps.contains(&step)).await;
     }
+}
 
-    fn failures(&self) -> MutexGuard<'_, HashMap<Step, String>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

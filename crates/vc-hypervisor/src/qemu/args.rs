@@ -167,6 +167,8 @@ impl CommandLine {
                     "vhost-vsock-pci,guest-cid={cid},vhostfd={fd},disable-legacy=on,{at}"
                 ));
             }
+            // Refused before, by `VmSpec::check`: QEMU has none of its own.
+            Vsock::Own { .. } => {}
         }
     }
 

@@ -47,6 +47,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     shares_max: 8,
     disks_max: 8,
     root_ports_max: 32,
+    own_vsock: false,
     transports: &[Transport::VhostVsock, Transport::HybridVsock],
     kernel_params_bytes_max: 1_500,
 };

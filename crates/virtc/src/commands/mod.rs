@@ -61,6 +61,7 @@ pub(crate) fn runtime(global: &GlobalArgs) -> Result<Runtime, Failure> {
     Ok(Runtime::open(RuntimeOptions {
         config: loaded.config,
         program: own_program(),
+        ..RuntimeOptions::default()
     })?)
 }
 

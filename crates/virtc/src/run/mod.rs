@@ -72,6 +72,7 @@ fn run_in_machine(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
     let options = RuntimeOptions {
         config: loaded.config,
         program: own_program(),
+        ..RuntimeOptions::default()
     };
     let runtime = Runtime::open(options)?;
     clean(&runtime);

@@ -50,6 +50,7 @@ async fn make(request: &Request, bundle: Bundle) -> Result<Made, Failure> {
     let runtime = Runtime::open(RuntimeOptions {
         config: loaded.config,
         program: own_program(),
+        ..RuntimeOptions::default()
     })?;
     let sandbox = runtime.create_sandbox(config).await?;
     if let Err(error) = run_hooks(&runtime, sandbox.id(), &container).await {

@@ -30,6 +30,7 @@ fn runtime_with(host: &Host, change: impl FnOnce(&mut vc_config::Config)) -> Run
     Runtime::open(RuntimeOptions {
         config,
         program: env!("CARGO_BIN_EXE_virtc").into(),
+        ..RuntimeOptions::default()
     })
     .unwrap()
 }

@@ -26,6 +26,7 @@ pub(super) fn runtime(host: &Host) -> Runtime {
     Runtime::open(RuntimeOptions {
         config,
         program: env!("CARGO_BIN_EXE_virtc").into(),
+        ..RuntimeOptions::default()
     })
     .unwrap()
 }

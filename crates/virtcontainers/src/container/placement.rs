@@ -56,6 +56,13 @@ impl Placement {
         Ok(placement)
     }
 
+    /// The same for a guest that gets at no file of the host.
+    pub(crate) fn without_host_files(mut self) -> Self {
+        self.entries.clear();
+        self.host_system = false;
+        self
+    }
+
     /// Whether its process has a terminal.
     pub(crate) fn has_terminal(&self) -> bool {
         let process = self.spec.process().as_ref();

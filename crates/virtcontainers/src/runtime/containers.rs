@@ -57,13 +57,13 @@ impl Runtime {
         force: bool,
     ) -> Result<()> {
         let view = View::of(&self.status_sandbox(sandbox)?);
-        match view.state {
-            SandboxState::Stopped => sandbox::forget(&self.shared, sandbox, container).await,
-            _ => {
-                let sandbox = self.fetch_sandbox(sandbox).await?;
-                sandbox.delete_container(container, force).await
-            }
+        if view.state == SandboxState::Stopped
+            && sandbox::forget(&self.shared, sandbox, container).await?
+        {
+            return Ok(());
         }
+        let sandbox = self.fetch_sandbox(sandbox).await?;
+        sandbox.delete_container(container, force).await
     }
 
     /// Starts a container, see [`crate::SandboxHandle::start_container`].

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use oci_spec::runtime::Process as ProcessSpec;
 use vc_config::Config;
 use vc_hypervisor::AcceleratorChoice;
-use vc_hypervisor::qemu::{QemuConfig, QemuLimits, VmmUser};
 use vc_store::{FailureRecords, Listed, Store, StoreLimits};
-use vc_types::{ContainerId, SandboxId, SandboxUsers};
+use vc_types::{ContainerId, SandboxId};
 
-use crate::container::{Neighbours, saved};
+use crate::container::placement::Placement;
+use crate::container::{ContainerConfig, Neighbours, saved};
+use crate::driver::Driver;
 use crate::error::{Error, Result};
+use crate::factory::{Direct, Factory};
 use crate::sandbox::{self, GcReport};
 
 /// How a [`Runtime`] is opened.
@@ -25,14 +27,21 @@ pub struct RuntimeOptions {
     /// The program that answers `internal launch`, `internal change-tree` and `internal
     /// vsock-device`: virtc.
     pub program: PathBuf,
+    /// What makes the machines.
+    pub driver: Driver,
+    /// Where they come from.
+    pub factory: Arc<dyn Factory>,
 }
 
 impl Default for RuntimeOptions {
-    /// The default configuration, and virtc where `make install` puts it.
+    /// The default configuration, virtc where `make install` puts it, and QEMU, launched for each
+    /// sandbox.
     fn default() -> Self {
         Self {
             config: Config::default(),
             program: "/usr/local/bin/virtc".into(),
+            driver: Driver::qemu(),
+            factory: Arc::new(Direct),
         }
     }
 }
@@ -60,26 +69,20 @@ pub struct Runtime {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) program: PathBuf,
+    pub(crate) driver: Driver,
+    pub(crate) factory: Arc<dyn Factory>,
     pub(crate) store: Store,
     pub(crate) failures: FailureRecords,
 }
 
 impl Shared {
-    pub(crate) fn qemu_config(&self, users: SandboxUsers) -> QemuConfig {
-        let qemu = &self.config.hypervisor.qemu;
-        QemuConfig {
-            binary: qemu.find_path(),
-            firmware: qemu.find_firmware(),
-            limits: QemuLimits {
-                start: self.config.limits.launch_ms.duration(),
-                command: self.config.limits.qmp_command_ms.duration(),
-            },
-            user: VmmUser::Own {
-                uid: users.vmm(),
-                gid: users.vmm(),
-            },
-            ..QemuConfig::default()
-        }
+    /// Where everything of a container stands in the guest, see [`Placement::of`].
+    pub(crate) fn placement(&self, config: &ContainerConfig, number: u64) -> Result<Placement> {
+        let placement = Placement::of(config, number)?;
+        Ok(match self.driver.surroundings().serve_files() {
+            true => placement,
+            false => placement.without_host_files(),
+        })
     }
 }
 
@@ -90,7 +93,12 @@ impl Runtime {
     ///
     /// None today; a root that cannot be used is an error of the call that uses it.
     pub fn open(options: RuntimeOptions) -> Result<Self> {
-        let RuntimeOptions { config, program } = options;
+        let RuntimeOptions {
+            config,
+            program,
+            driver,
+            factory,
+        } = options;
         let limits = StoreLimits {
             lock: config.limits.lock_ms.duration(),
             take_over: config.limits.take_over_ms.duration(),
@@ -102,6 +110,8 @@ impl Runtime {
             shared: Arc::new(Shared {
                 config,
                 program,
+                driver,
+                factory,
                 store,
                 failures,
             }),

@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use vc_storage::{Access as ShareAccess, RunningShare, Source};
-use vc_store::{ContainerRecord, OperationGuard, SandboxRecord, Verb, WhenBusy};
+use vc_store::{ContainerRecord, OperationGuard, SandboxRecord, Verb, View, WhenBusy};
 use vc_types::{
-    ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxId, Signal,
+    ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxId, SandboxState,
+    Signal,
 };
 
 use super::cgroups;
-use super::create::USER_SHARE;
 use super::delete::has_ended_by;
 use super::handle::SandboxHandle;
 use super::machine::kill;
 use super::process::Process;
+use super::surroundings::USER_SHARE;
 use crate::container::placement::Placement;
 use crate::container::{ContainerConfig, saved};
 use crate::error::{Error, Result};
@@ -255,27 +256,33 @@ pub(super) fn refuse_running(
     }
 }
 
-/// Removes what is known of a container whose sandbox has no machine.
+/// Removes what is known of a container whose sandbox has no machine. Says whether that is so: one
+/// that was just coming up has a machine once it has been waited for.
 pub(crate) async fn forget(
     runtime: &Shared,
     sandbox: &SandboxId,
     container: &ContainerId,
-) -> Result<()> {
+) -> Result<bool> {
     let directory = runtime.store.get(sandbox)?;
     let limit = runtime.config.limits.operation_ms.duration();
     let (sandbox, container) = (sandbox.clone(), container.clone());
     blocking(move || {
         let operation = directory.begin_operation(Verb::DeleteContainer, WhenBusy::Wait(limit))?;
-        if !directory.read()?.containers.contains_key(&container) {
+        let record = directory.read()?;
+        if View::of(&record).state != SandboxState::Stopped {
+            return Ok(false);
+        }
+        if !record.containers.contains_key(&container) {
             return Err(Error::NoContainer { sandbox, container });
         }
-        if let Some(entry) = directory.read()?.containers.get(&container) {
+        if let Some(entry) = record.containers.get(&container) {
             cgroups::remove_container(entry)?;
         }
         saved::remove(directory.path(), &container)?;
-        Ok(operation.commit(|record| {
+        operation.commit(|record| {
             record.containers.remove(&container);
-        })?)
+        })?;
+        Ok(true)
     })
     .await
 }
@@ -317,13 +324,22 @@ impl<'a> Making<'a> {
         config: ContainerConfig,
     ) -> Result<Self> {
         let record = operation.sandbox().read()?;
+        // Another operation may have stopped it meanwhile.
+        if View::of(&record).state == SandboxState::Stopped {
+            return Err(Error::NotRunning {
+                sandbox: sandbox.id().clone(),
+            });
+        }
         if record.containers.contains_key(&config.id) {
             return Err(Error::ContainerExists {
                 sandbox: sandbox.id().clone(),
                 container: config.id,
             });
         }
-        let placement = Placement::of(&config, record.containers_made)?;
+        let placement = sandbox
+            .0
+            .runtime
+            .placement(&config, record.containers_made)?;
         if placement.host_system {
             return Err(Error::Unsupported {
                 what: "the host's system as the root of a container that comes later".into(),

@@ -60,6 +60,7 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
     let removed = guard.and_then(|guard| {
         let record = guard.sandbox().read()?;
         let left = end_all(&record);
+        runtime.driver.surroundings().end(id);
         if !left.is_empty() {
             // The state stays, so that whoever tries again knows what to end.
             return Ok(left);

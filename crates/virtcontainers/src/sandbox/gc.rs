@@ -125,6 +125,8 @@ mod tests {
         let runtime = Shared {
             config: Config::default(),
             program: "/nonexistent".into(),
+            driver: crate::driver::Driver::default(),
+            factory: std::sync::Arc::new(crate::factory::Direct),
             store: Store::open(root.path().join("state"), StoreLimits::default()),
             failures: FailureRecords::new(root.path().join("failures"), 1),
         };

@@ -60,7 +60,7 @@ impl Machine {
     ///
     /// When the system gives no descriptor to watch a process with.
     pub(crate) fn watch(
-        launcher: Arc<Launcher>,
+        launcher: Option<Arc<Launcher>>,
         vm: Box<dyn Vm>,
         devices: Vec<Device>,
     ) -> Result<Self> {
@@ -229,7 +229,7 @@ impl Watched {
 }
 
 async fn watch_over(
-    launcher: Arc<Launcher>,
+    launcher: Option<Arc<Launcher>>,
     vm: Arc<dyn Vm>,
     mut devices: Vec<Watched>,
     stopping: Arc<AtomicBool>,

@@ -1,6 +1,8 @@
 //! Sandboxes: how they come up, what is done with a running one, and how they end.
 
 pub(crate) mod config;
+pub(crate) mod place;
+pub(crate) mod surroundings;
 pub(crate) mod vsock;
 
 mod cgroups;
@@ -14,7 +16,6 @@ mod guest;
 mod handle;
 mod lease;
 mod machine;
-mod place;
 mod process;
 mod process_log;
 mod restart;
@@ -29,7 +30,7 @@ use vc_types::{ClockPoint, ContainerId, EndReason, ExitStatus, SandboxState, Tim
 
 pub use config::{SandboxConfig, Scratch, VmConfig};
 pub(crate) use containers::forget;
-pub(crate) use create::{MKFS, create};
+pub(crate) use create::create;
 pub(crate) use delete::delete;
 pub(crate) use gc::gc;
 pub use gc::{GcReport, Removed};
@@ -40,6 +41,7 @@ pub use process::{GuestProcess, Process, ProcessExit};
 pub use restart::Started;
 pub(crate) use restart::start;
 pub(crate) use stop::stop;
+pub(crate) use surroundings::MKFS;
 
 use crate::error::{Error, FailureReport, Result};
 use crate::fault;

@@ -36,6 +36,32 @@ pub(super) fn address(sandbox: &Path) -> AgentAddress {
     }
 }
 
+/// Makes the directory for the sockets below `sandbox`, a directory of root's alone, in the place
+/// of that of a machine before, and gives the name of the hybrid vsock socket in it.
+///
+/// # Errors
+///
+/// [`Error::System`].
+pub(crate) fn make_directory(sandbox: &Path) -> Result<PathBuf> {
+    let directory = sandbox.join(DIRECTORY);
+    let make = || -> io::Result<()> {
+        match std::fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        DirBuilder::new()
+            // Entered by the device process, and written by root alone: what root dials there is
+            // what root made. The directory above is closed to everybody else.
+            .mode(0o711)
+            .create(&directory)
+    };
+    make().map_err(|source| Error::System {
+        attempt: format!("make {}", directory.display()),
+        source,
+    })?;
+    Ok(directory.join(SOCKET))
+}
+
 /// Everything of a vsock device before its process is started.
 #[derive(Debug)]
 pub(crate) struct VsockSockets {
@@ -67,18 +93,7 @@ impl VsockSockets {
             ),
             source,
         };
-        // That of a machine before this one.
-        match std::fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        DirBuilder::new()
-            // Entered by the device process, and written by root alone: what root dials there is
-            // what root made. The directory above is closed to everybody else.
-            .mode(0o711)
-            .create(&directory)
-            .map_err(failed)?;
-        let socket = directory.join(SOCKET);
+        let socket = make_directory(sandbox)?;
         let short = SocketPath::new(&socket).map_err(failed)?;
         let host = UnixListener::bind(short.as_path()).map_err(failed)?;
         let vhost = SocketPair::new(&directory).map_err(failed)?;

@@ -1,6 +1,5 @@
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use agent_protocol::agent::{CreateSandboxRequest, Storage};
 use agent_protocol::virtc::HelloRequest;
@@ -58,7 +57,9 @@ pub(super) async fn connect(
     } = launched;
     let throw_away = config.throw_away;
     let limits = &runtime.config.limits;
-    let stage = Cell::new(Stage::Boot);
+    // Not a cell: whoever starts a sandbox may do it on any thread.
+    let stage = Mutex::new(Stage::Boot);
+    let enter = |next| *stage.lock().unwrap_or_else(PoisonError::into_inner) = next;
     let prepared = async {
         let report = ready.wait(limits.agent_ready_ms.duration()).await?;
         let guest_epoch = Timeline::now().saturating_sub(report.uptime_us);
@@ -76,7 +77,7 @@ pub(super) async fn connect(
         };
 
         // All at once: an answer of the guest takes long where it is emulated.
-        stage.set(Stage::GuestPreparation);
+        enter(Stage::GuestPreparation);
         let greeted = greet(&guest.agent, &config, guest_epoch, timeline);
         let sandbox_made = async {
             if let Some(mut scratch) = scratch {
@@ -95,7 +96,7 @@ pub(super) async fn connect(
         timeline.step("guest prepared");
         fault::point("create.guest-prepared")?;
 
-        stage.set(Stage::ContainerCreation);
+        enter(Stage::ContainerCreation);
         let mut streams = BTreeMap::new();
         for (id, placement) in containers {
             let made = guest.create(&id, &placement, config.shared_pids);
@@ -115,7 +116,10 @@ pub(super) async fn connect(
             if let Err(error) = machine.stop(StopLimits::AT_ONCE).await {
                 tracing::error!(%error, "the machine of a failed start does not end");
             }
-            return Err((stage.get(), error));
+            return Err((
+                stage.into_inner().unwrap_or_else(PoisonError::into_inner),
+                error,
+            ));
         }
     };
     Ok(Connected {

@@ -14,8 +14,7 @@ mod prepare;
 
 use std::sync::Arc;
 
-pub(super) use launch::USER_SHARE;
-pub(crate) use prepare::{MKFS, Prepared};
+pub(crate) use prepare::Prepared;
 
 use vc_store::SandboxRecord;
 use vc_types::Timeline;

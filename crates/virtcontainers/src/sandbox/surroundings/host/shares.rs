@@ -1,0 +1,103 @@
+use std::path::Path;
+
+use vc_launch::User;
+use vc_storage::{
+    Access as ShareAccess, CachePolicy, Rights, SharePlan, Source, Virtiofsd, host_system,
+};
+use vc_types::{ContainerId, SandboxUsers};
+
+use crate::container::placement::Placement;
+use crate::error::{Error, Result};
+use crate::sandbox::config::SandboxConfig;
+
+/// The shares of a sandbox before their processes are started.
+pub(super) struct SharePlans {
+    /// What serves them, where there are any.
+    pub(super) virtiofsd: Option<Virtiofsd>,
+    /// The host's own system.
+    pub(super) system: Option<SharePlan>,
+    /// What the invoker names.
+    pub(super) user: Option<SharePlan>,
+}
+
+impl SharePlans {
+    /// Opens every source.
+    pub(super) fn of(
+        host: &vc_config::Config,
+        config: &SandboxConfig,
+        containers: &[(ContainerId, Placement)],
+    ) -> Result<Self> {
+        let mut user: Option<SharePlan> = None;
+        if !config.throw_away {
+            // More containers may come.
+            let share = user.get_or_insert_with(|| invokers_share(host));
+            share.grows = true;
+            share.extended_attributes = true;
+        }
+        for (_, placement) in containers {
+            if !placement.entries.is_empty() {
+                add_entries(user.get_or_insert_with(|| invokers_share(host)), placement)?;
+            }
+        }
+        let system = match containers.iter().any(|(_, one)| one.host_system) {
+            true => {
+                let mut plan = host_system::plan(Path::new("/"))?;
+                plan.rights = Rights::NothingAs(SandboxUsers::of(&config.id).system_share());
+                Some(plan)
+            }
+            false => None,
+        };
+        let virtiofsd = match system.is_some() || user.is_some() {
+            true => Some(open_virtiofsd(host)?),
+            false => None,
+        };
+        Ok(Self {
+            virtiofsd,
+            system,
+            user,
+        })
+    }
+
+    /// Whether changes may reach the host.
+    pub(super) fn are_writable(&self) -> bool {
+        self.user.as_ref().is_some_and(SharePlan::is_writable)
+    }
+}
+
+fn open_virtiofsd(config: &vc_config::Config) -> Result<Virtiofsd> {
+    let path = config
+        .share
+        .find_virtiofsd()
+        .ok_or_else(|| Error::Missing {
+            what: "virtiofsd",
+            tried: vc_config::Share::VIRTIOFSD_CANDIDATES.join(", "),
+        })?;
+    Ok(Virtiofsd::open(&path)?)
+}
+
+/// The share of what the invoker names, which is root for now.
+fn invokers_share(config: &vc_config::Config) -> SharePlan {
+    let user = User {
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+    };
+    let mut plan = SharePlan::new("the share of the invoker's files", Rights::Invoker(user));
+    plan.cache = match config.share.cache {
+        vc_config::ShareCache::Auto => CachePolicy::Auto,
+        vc_config::ShareCache::Always => CachePolicy::Always,
+    };
+    plan
+}
+
+fn add_entries(share: &mut SharePlan, placement: &Placement) -> Result<()> {
+    for entry in &placement.entries {
+        let access = match entry.read_only {
+            true => ShareAccess::ReadOnly,
+            false => ShareAccess::ReadWrite,
+        };
+        share.add(entry.name.clone(), Source::open(&entry.source)?, access);
+        share.extended_attributes |= !entry.read_only;
+    }
+    Ok(())
+}
