@@ -14,7 +14,6 @@ mod stand_in;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::cli::{Cli, Command};
@@ -26,7 +25,7 @@ fn main() -> ExitCode {
     if let Some(code) = commands::internal::dispatch() {
         return code;
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::from_process() {
         Ok(cli) => cli,
         Err(error) => {
             let shown = matches!(

@@ -6,12 +6,14 @@ mod events;
 mod exec;
 mod ps;
 mod run;
+mod run_bundle;
 mod spec;
 mod update;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(crate) use checkpoint::{CheckpointArgs, RestoreArgs};
 pub(crate) use create::CreateArgs;
@@ -19,6 +21,7 @@ pub(crate) use events::EventsArgs;
 pub(crate) use exec::ExecArgs;
 pub(crate) use ps::PsArgs;
 pub(crate) use run::{CwdMode, RunArgs};
+pub(crate) use run_bundle::RunBundleArgs;
 pub(crate) use spec::SpecArgs;
 pub(crate) use update::UpdateArgs;
 
@@ -35,6 +38,27 @@ pub(crate) struct Cli {
     pub(crate) global: GlobalArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The command line of this process.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, or that help was asked for.
+    pub(crate) fn from_process() -> Result<Self, clap::Error> {
+        let command = Self::command();
+        let matches = command.clone().try_get_matches()?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        if let (Command::Run(args), Some((name, given))) = (&mut cli.command, matches.subcommand())
+        {
+            let flags = command.find_subcommand(name).into_iter();
+            let ids = flags.flat_map(|run| run.get_arguments().map(|flag| flag.get_id().as_str()));
+            let typed = |id: &&str| given.value_source(id) == Some(ValueSource::CommandLine);
+            args.given = ids.filter(typed).map(str::to_owned).collect();
+        }
+        Ok(cli)
+    }
 }
 
 /// Flags of every command.

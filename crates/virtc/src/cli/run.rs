@@ -3,6 +3,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use vc_types::ByteSize;
 
+use super::run_bundle::RunBundleArgs;
+
 /// Run one command in a throw-away virtual machine.
 ///
 /// The machine sees the host's own system below /usr, /etc and their like, read-only, and the
@@ -10,7 +12,7 @@ use vc_types::ByteSize;
 /// left on the host afterwards.
 #[derive(Clone, Debug, Args)]
 #[command(
-    override_usage = "virtc run [FLAGS] -- COMMAND [ARG]…",
+    override_usage = "virtc run [FLAGS] -- COMMAND [ARG]…\n       virtc run [--bundle DIR] [--detach] ID",
     after_help = "Exit codes: the command's own; 128+N when signal N ended it; 127 not found; \
                   126 not executable; 124 timed out; 125 virtc itself failed; 2 wrong usage."
 )]
@@ -18,6 +20,17 @@ pub(crate) struct RunArgs {
     /// The other form of `run` has an id here
     #[arg(hide = true, value_name = "ID")]
     pub(crate) id: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) oci: RunBundleArgs,
+
+    /// Do not wait for the end; with ID only
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+
+    /// The flags that were given, by their names.
+    #[arg(skip)]
+    pub(crate) given: Vec<String>,
 
     /// The command and its arguments
     #[arg(last = true, value_name = "COMMAND")]

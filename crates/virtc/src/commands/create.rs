@@ -1,4 +1,4 @@
-use std::process::ExitCode;
+use std::process::{Child, ExitCode};
 
 use vc_types::SandboxId;
 
@@ -9,6 +9,20 @@ use crate::stand_in::{self, Request, Task};
 
 /// Makes a container: starts its stand-in and waits until that has made it.
 pub(crate) fn create(global: &GlobalArgs, args: &CreateArgs) -> Done {
+    make(global, args, false).map(|_| ExitCode::SUCCESS)
+}
+
+/// The same, and gives the process that stands for the container. In the `foreground`, a terminal
+/// of the container's is ours.
+///
+/// # Errors
+///
+/// What the stand-in reports, and a pid file that cannot be written.
+pub(crate) fn make(
+    global: &GlobalArgs,
+    args: &CreateArgs,
+    foreground: bool,
+) -> Result<Child, Failure> {
     let refused = [
         (args.preserve_fds > 0, "--preserve-fds"),
         (args.no_pivot, "--no-pivot"),
@@ -20,15 +34,16 @@ pub(crate) fn create(global: &GlobalArgs, args: &CreateArgs) -> Done {
     let bundle = std::fs::canonicalize(&args.bundle).map_err(|error| {
         Failure::plain(FAILED, &error).note(format!("--bundle {}", args.bundle.display()))
     })?;
-    let request = Request::new(
+    let mut request = Request::new(
         id.to_string(),
         Task::Create { bundle },
         &args.console_socket,
         global,
     );
-    let pid = stand_in::start(&request)?;
+    request.foreground = foreground;
+    let stand_in = stand_in::start(&request)?;
     if let Some(file) = &args.pid_file
-        && let Err(failure) = stand_in::write_pid(file, pid)
+        && let Err(failure) = stand_in::write_pid(file, stand_in.id())
     {
         // A container whose pid nobody knows is nobody's.
         let sandbox = SandboxId::new(id.as_str()).map_err(Failure::usage)?;
@@ -37,5 +52,5 @@ pub(crate) fn create(global: &GlobalArgs, args: &CreateArgs) -> Done {
         }
         return Err(failure);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(stand_in)
 }

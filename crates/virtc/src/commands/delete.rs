@@ -19,6 +19,15 @@ pub(crate) fn delete(global: &GlobalArgs, args: &DeleteArgs) -> Done {
     Ok(code)
 }
 
+/// Deletes one container whatever it does; one that is not there is deleted.
+///
+/// # Errors
+///
+/// What cannot be removed.
+pub(crate) fn force(global: &GlobalArgs, name: &str) -> Result<(), Failure> {
+    delete_one(&runtime(global)?, name, true)
+}
+
 fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure> {
     let id = container(name)?;
     let sandbox = match runtime.find_container(&id) {
@@ -39,8 +48,8 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
     let deleted = match sandbox.as_str() == name {
         // It is the sandbox's own: what joined it goes too.
         true => {
-            // One that was never started has nothing to lose.
-            let force = force || never_started(runtime, &sandbox, &id)?;
+            // One that does not run has nothing to lose.
+            let force = force || does_not_run(runtime, &sandbox, &id)?;
             runtime.delete_sandbox(&sandbox, force)
         }
         false => block_on(runtime.delete_container(&sandbox, &id, force))?,
@@ -52,7 +61,7 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
     Ok(())
 }
 
-fn never_started(
+fn does_not_run(
     runtime: &Runtime,
     sandbox: &SandboxId,
     container: &ContainerId,
@@ -60,6 +69,8 @@ fn never_started(
     let record = runtime.status_sandbox(sandbox)?;
     let view = View::of(&record);
     let seen = view.containers.get(container);
-    let waits = seen.is_some_and(|seen| seen.state == ContainerState::Ready);
+    // The machine of one that ended is about to end.
+    let idle = [ContainerState::Ready, ContainerState::Stopped];
+    let waits = seen.is_some_and(|seen| idle.contains(&seen.state));
     Ok(waits && view.activity.is_none() && !record.throwaway)
 }

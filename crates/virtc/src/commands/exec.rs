@@ -46,14 +46,14 @@ fn detached(global: &GlobalArgs, args: &ExecArgs) -> Done {
     let task = Task::Enter {
         process: Box::new(process),
     };
-    let pid = stand_in::start(&Request::new(
+    let stand_in = stand_in::start(&Request::new(
         id.to_string(),
         task,
         &args.console_socket,
         global,
     ))?;
     if let Some(file) = &args.pid_file {
-        stand_in::write_pid(file, pid)?;
+        stand_in::write_pid(file, stand_in.id())?;
     }
     Ok(ExitCode::SUCCESS)
 }

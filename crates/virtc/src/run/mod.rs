@@ -1,5 +1,6 @@
 //! `virtc run -- COMMAND`: one command in a throw-away virtual machine.
 
+mod bundle;
 mod cwd;
 mod environment;
 mod not_found;
@@ -16,7 +17,7 @@ use vc_config::HostFacts;
 use vc_config::syntax::KernelParam;
 use virtcontainers::{Runtime, RuntimeOptions};
 
-use crate::cli::{GlobalArgs, RunArgs};
+use crate::cli::{GlobalArgs, RunArgs, RunBundleArgs};
 use crate::commands::{Done, load, own_program};
 use crate::error::{Failure, RUN_FAILED, USAGE};
 use crate::output;
@@ -27,17 +28,33 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs it. `entered` is when this process began, on the monotonic clock.
 pub(crate) fn run(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
+    match (&args.id, args.command.is_empty()) {
+        (Some(id), true) => return bundle::run(global, args, id),
+        (Some(_), false) => {
+            return Err(Failure::usage(
+                "run needs its command after `--`, and nothing else before it",
+            ));
+        }
+        (None, _) => {}
+    }
     // A failure of run itself has a code that no command of the user's should have.
     run_in_machine(global, args, entered).map_err(|failure| failure.of_runner(RUN_FAILED))
 }
 
 fn run_in_machine(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
-    if args.id.is_some() || args.command.is_empty() {
-        return Err(
-            Failure::usage("run needs its command after `--`, and nothing else before it").hint(
-                "virtc run [FLAGS] -- COMMAND; the OCI form, `virtc run ID`, is not there yet",
-            ),
-        );
+    let bundle_flag = args.given.iter().find(|flag| {
+        let of_bundles = RunBundleArgs::FLAGS.contains(&flag.as_str());
+        of_bundles || flag.as_str() == "detach"
+    });
+    if let Some(flag) = bundle_flag {
+        let flag = flag.replace('_', "-");
+        return Err(Failure::usage(format!(
+            "--{flag} is of the form `virtc run ID`, which runs a bundle"
+        )));
+    }
+    if args.command.is_empty() {
+        return Err(Failure::usage("run needs its command after `--`")
+            .hint("virtc run [FLAGS] -- COMMAND, or virtc run [--bundle DIR] ID"));
     }
     if args.terminal && !std::io::stdin().is_terminal() {
         return Err(Failure::usage("-t needs a terminal on stdin"));

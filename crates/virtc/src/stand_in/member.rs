@@ -6,7 +6,7 @@ use vc_types::SandboxId;
 use virtcontainers::{Bundle, Lease, Process, Runtime};
 
 use super::keep::run_hooks;
-use super::{Outcome, Report, Request, take_terminal};
+use super::{Outcome, Report, Request, no_sandbox, take_terminal};
 use crate::commands::{block_on, container, runtime};
 use crate::error::{FAILED, Failure};
 use crate::join::{Added, Joined, Signals};
@@ -49,10 +49,7 @@ async fn make(request: &Request, bundle: Bundle, sandbox: &SandboxId) -> Result<
     let terminal = take_terminal(request, bundle.spec().process().as_ref())?;
     let fetched = runtime.fetch_sandbox(sandbox).await;
     let sandbox = fetched.map_err(|error| match error.is_not_found() {
-        true => Failure::new(
-            FAILED,
-            format!("container {id} is of the sandbox {sandbox}, which does not exist"),
-        ),
+        true => no_sandbox(&request.id, sandbox),
         false => error.into(),
     })?;
     let neighbours = runtime.neighbours(sandbox.id())?;

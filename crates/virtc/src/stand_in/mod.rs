@@ -21,31 +21,32 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use oci_spec::runtime::Process as ProcessSpec;
 
-use virtcontainers::{Bundle, PodRole};
+use vc_types::SandboxId;
+use virtcontainers::{Bundle, Neighbours, PodRole};
 
-use crate::commands::own_program;
+use crate::commands::{own_program, runtime};
 use crate::error::{FAILED, Failure};
 use crate::log;
 
 /// Starts a stand-in with our standard streams, which are its process's, and waits until that is
-/// made. It outlives us. Gives its pid.
+/// made. It outlives us.
 ///
 /// # Errors
 ///
 /// What the stand-in reports, or that it could not be started.
-pub(crate) fn start(request: &Request) -> Result<u32, Failure> {
-    let (pid, report) = spawn(request).map_err(|error| {
+pub(crate) fn start(request: &Request) -> Result<Child, Failure> {
+    let (child, report) = spawn(request).map_err(|error| {
         Failure::plain(FAILED, &error).note("the process that stands for the guest's")
     })?;
     match Report::receive(report).map_err(|error| Failure::plain(FAILED, &error))? {
-        Some(Report::Created) => Ok(pid),
+        Some(Report::Created) => Ok(child),
         Some(Report::Failed(failed)) => Err(Failure::told(
             FAILED,
             failed.message,
@@ -59,7 +60,7 @@ pub(crate) fn start(request: &Request) -> Result<u32, Failure> {
     }
 }
 
-fn spawn(request: &Request) -> std::io::Result<(u32, File)> {
+fn spawn(request: &Request) -> std::io::Result<(Child, File)> {
     let request: OwnedFd = request.to_file()?.into();
     let (report, report_writer) = pipe_with(PipeFlags::CLOEXEC)?;
     // This process has one thread and starts one other: nobody else inherits them.
@@ -72,7 +73,7 @@ fn spawn(request: &Request) -> std::io::Result<(u32, File)> {
         .args([&request, &report_writer].map(|fd| fd.as_raw_fd().to_string()))
         .current_dir("/")
         .spawn()?;
-    Ok((child.id(), report.into()))
+    Ok((child, report.into()))
 }
 
 /// Writes a stand-in's pid as other runtimes do: without a newline, and never half.
@@ -120,6 +121,7 @@ fn create(request: &Request, bundle: &Path, report: File) -> std::io::Result<Out
     let opened = || {
         let bundle = Bundle::open(bundle)?;
         let role = bundle.pod_role()?;
+        bundle.check_namespaces(&neighbours(request, &role)?)?;
         namespaces::enter(bundle.spec())?;
         Ok::<_, Failure>((role, bundle))
     };
@@ -135,6 +137,26 @@ fn create(request: &Request, bundle: &Path, report: File) -> std::io::Result<Out
     }
 }
 
+/// Whose namespaces a container may share. A sandbox that is not there has nobody, and is named
+/// later.
+fn neighbours(request: &Request, role: &PodRole) -> Result<Neighbours, Failure> {
+    match role {
+        PodRole::Sandbox => Ok(Neighbours::default()),
+        PodRole::Member(sandbox) => match runtime(&request.global())?.neighbours(sandbox) {
+            Err(error) if error.is_not_found() => Err(no_sandbox(&request.id, sandbox)),
+            neighbours => Ok(neighbours?),
+        },
+    }
+}
+
+/// The sandbox that a container is to join is not there.
+fn no_sandbox(container: &str, sandbox: &SandboxId) -> Failure {
+    Failure::new(
+        FAILED,
+        format!("container {container} is of the sandbox {sandbox}, which does not exist"),
+    )
+}
+
 /// Takes the terminal that the process is to have, where it is to have one. Says whether it is.
 ///
 /// # Errors
@@ -147,6 +169,7 @@ fn take_terminal(request: &Request, process: Option<&ProcessSpec>) -> Result<boo
             .map(|()| true)
             .map_err(|error| Failure::plain(FAILED, &error).note("--console-socket")),
         (false, None) => Ok(false),
+        (true, None) if request.foreground => Ok(true),
         (true, None) => Err(Failure::new(
             FAILED,
             "the process is to have a terminal: --console-socket says who holds its other end",

@@ -32,6 +32,8 @@ pub(crate) struct Request {
     pub(crate) task: Task,
     /// Who holds the other end of its terminal.
     pub(crate) console_socket: Option<PathBuf>,
+    /// Whether its standard streams are a terminal that is its own.
+    pub(crate) foreground: bool,
     config: Option<PathBuf>,
     root: Option<PathBuf>,
     log: Option<PathBuf>,
@@ -55,6 +57,7 @@ impl Request {
             id,
             task,
             console_socket: absolute(console_socket),
+            foreground: false,
             config: absolute(&global.config),
             root: absolute(&global.root),
             log: absolute(&global.log),

@@ -16,6 +16,7 @@ mod ends;
 mod exec;
 mod faults;
 mod files;
+mod host_side;
 mod host_system;
 mod kills;
 mod library;

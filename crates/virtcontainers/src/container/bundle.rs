@@ -69,6 +69,15 @@ impl Bundle {
         PodRole::of(&self.spec)
     }
 
+    /// Refuses namespaces of the host that are of no neighbour, before one of them is joined.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] with the namespace.
+    pub fn check_namespaces(&self, neighbours: &Neighbours) -> Result<()> {
+        prepare_namespaces(&mut self.spec.clone(), neighbours)
+    }
+
     /// The container that it describes, which may share namespaces with its neighbours.
     ///
     /// # Errors
