@@ -5,7 +5,9 @@ use vc_types::SandboxId;
 
 use super::Runtime;
 use crate::error::Result;
-use crate::sandbox::{self, Sandbox, SandboxConfig, SandboxHandle, Started};
+use crate::sandbox::{
+    self, DeviceConfig, Interface, Route, Sandbox, SandboxConfig, SandboxHandle, Started,
+};
 
 impl Runtime {
     /// Makes a sandbox and its containers; none of their processes is started.
@@ -99,5 +101,62 @@ impl Runtime {
     /// no such sandbox, [`crate::Error::Left`] when something of it could not be removed.
     pub fn delete_sandbox(&self, id: &SandboxId, force: bool) -> Result<()> {
         sandbox::delete(&self.shared, id, force)
+    }
+
+    /// Adds a device to a running sandbox, see [`SandboxHandle::add_device`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`] and [`SandboxHandle::add_device`].
+    pub async fn add_device(&self, id: &SandboxId, device: &DeviceConfig) -> Result<()> {
+        self.fetch_sandbox(id).await?.add_device(device).await
+    }
+
+    /// Adds an interface to a running sandbox, see [`SandboxHandle::add_interface`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`] and [`SandboxHandle::add_interface`].
+    pub async fn add_interface(&self, id: &SandboxId, interface: &Interface) -> Result<Interface> {
+        self.fetch_sandbox(id).await?.add_interface(interface).await
+    }
+
+    /// Removes an interface of a running sandbox, see [`SandboxHandle::remove_interface`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`] and [`SandboxHandle::remove_interface`].
+    pub async fn remove_interface(&self, id: &SandboxId, interface: &Interface) -> Result<()> {
+        self.fetch_sandbox(id)
+            .await?
+            .remove_interface(interface)
+            .await
+    }
+
+    /// The interfaces of a running sandbox, see [`SandboxHandle::list_interfaces`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`] and [`SandboxHandle::list_interfaces`].
+    pub async fn list_interfaces(&self, id: &SandboxId) -> Result<Vec<Interface>> {
+        self.fetch_sandbox(id).await?.list_interfaces().await
+    }
+
+    /// Replaces the routes of a running sandbox, see [`SandboxHandle::update_routes`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`] and [`SandboxHandle::update_routes`].
+    pub async fn update_routes(&self, id: &SandboxId, routes: &[Route]) -> Result<Vec<Route>> {
+        self.fetch_sandbox(id).await?.update_routes(routes).await
+    }
+
+    /// The routes of a running sandbox, see [`SandboxHandle::list_routes`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`] and [`SandboxHandle::list_routes`].
+    pub async fn list_routes(&self, id: &SandboxId) -> Result<Vec<Route>> {
+        self.fetch_sandbox(id).await?.list_routes().await
     }
 }

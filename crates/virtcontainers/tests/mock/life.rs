@@ -4,7 +4,7 @@ use oci_spec::runtime::{LinuxMemoryBuilder, LinuxResourcesBuilder};
 use vc_hypervisor::VmEnd;
 use vc_types::{ContainerState, EndReason, ExitStatus, SandboxState, Signal};
 use virtcontainers::mock::{Call, Program};
-use virtcontainers::{Error, Started};
+use virtcontainers::{DeviceConfig, Error, Interface, Started};
 
 use super::{Host, container, exec, id, on_executor, sandbox, sandbox_id, talk};
 
@@ -239,6 +239,46 @@ fn a_machine_can_be_paused() {
         pod.resume().await.unwrap();
         assert_eq!(pod.status().unwrap().state, SandboxState::Running);
         pod.delete().await.unwrap();
+    });
+    host.assert_nothing_left();
+}
+
+#[test]
+fn what_is_not_there_yet_says_so_and_changes_nothing() {
+    let host = Host::new();
+    on_executor(async {
+        let config = sandbox("web", Vec::new());
+        let web = host.runtime.create_sandbox(config).await.unwrap();
+        let before = host.runtime.status_sandbox(web.id()).unwrap();
+        let disk = DeviceConfig::Block {
+            path: "/dev/loop0".into(),
+            read_only: true,
+        };
+        let interface = Interface {
+            name: "eth0".into(),
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            addresses: Vec::new(),
+        };
+        let errors = [
+            host.runtime.add_device(web.id(), &disk).await.err(),
+            host.runtime.add_interface(web.id(), &interface).await.err(),
+            host.runtime
+                .remove_interface(web.id(), &interface)
+                .await
+                .err(),
+            host.runtime.list_interfaces(web.id()).await.err(),
+            host.runtime.update_routes(web.id(), &[]).await.err(),
+            host.runtime.list_routes(web.id()).await.err(),
+        ];
+        for error in errors {
+            let error = error.expect("it is not there");
+            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        }
+        assert_eq!(host.runtime.status_sandbox(web.id()).unwrap(), before);
+        let unknown = host.runtime.list_routes(&sandbox_id("nobody")).await;
+        assert!(unknown.unwrap_err().is_not_found());
+        web.delete().await.unwrap();
     });
     host.assert_nothing_left();
 }
