@@ -72,9 +72,13 @@ soak: build guest
 bench: dist guest
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		cargo run --quiet --release -p xtask -- bench --virtc $(DIST)/virtc $(BENCH_FLAGS)
+	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
+		cargo run --quiet --release -p xtask -- commands --virtc $(DIST)/virtc
 
-conformance:
-	@echo 'conformance: the OCI command line is not far enough for a suite (docs/oci.md)'; exit 1
+# CONTEST=DIR names the programs of youki's contest.
+conformance: dist guest
+	@VIRTC=$(DIST)/virtc VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
+		sh scripts/conformance.sh
 
 # Program, device process and guest.
 install: build dist guest

@@ -1,9 +1,11 @@
 //! Work on the tree itself.
 //!
+//! - `xtask commands`: what the commands of the OCI command line cost, `exec` beside runc's
 //! - `xtask bench`: what a start of `virtc run` costs, beside a VM with nothing of virtc in it
 #![forbid(unsafe_code)]
 
 mod bench;
+mod commands;
 mod floor;
 mod median;
 mod process;
@@ -25,11 +27,14 @@ struct Cli {
 enum Command {
     /// Measure `virtc run` and, in turn with it, the floors that its targets are ratios to
     Bench(bench::Options),
+    /// Measure the commands of the OCI command line
+    Commands(commands::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(options) => bench::run(&options),
+        Command::Commands(options) => commands::run(&options),
     };
     let printed = result.and_then(|(text, code)| {
         io::stdout().write_all(text.as_bytes())?;

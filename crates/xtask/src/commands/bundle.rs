@@ -1,0 +1,37 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+/// A static program under many names.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// Makes a bundle whose container sleeps.
+pub(super) fn make(work: &Path) -> Result<PathBuf> {
+    let bundle = work.join("bundle");
+    let root = bundle.join("root");
+    for directory in ["bin", "proc", "dev"] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    fs::copy(BUSYBOX, root.join("bin/busybox")).context("busybox-static is needed")?;
+    let namespaces = ["pid", "ipc", "uts", "mount", "network"].map(|kind| json!({"type": kind}));
+    let config = json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["/bin/busybox", "sleep", "100000"],
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+        },
+        "root": {"path": "root"},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+             "options": ["nosuid", "mode=755", "size=65536k"]},
+        ],
+        "linux": {"namespaces": namespaces},
+    });
+    fs::write(bundle.join("config.json"), config.to_string())?;
+    Ok(bundle)
+}

@@ -1,0 +1,152 @@
+//! `xtask commands`: what the commands of the OCI command line cost, and `exec` beside runc's.
+
+mod bundle;
+mod runtime;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use self::runtime::Runtime;
+use crate::median::median;
+
+/// The container that is measured.
+const ID: &str = "measured";
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How many containers are made, started and removed
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    runs: usize,
+    /// How often commands of a running container are measured, in turns with runc's
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    execs: usize,
+    /// The virtc to measure
+    #[arg(long, value_name = "FILE")]
+    virtc: PathBuf,
+    /// The runtime beside it; nothing is compared where it is not there
+    #[arg(long, value_name = "FILE", default_value = "/usr/sbin/runc")]
+    runc: PathBuf,
+}
+
+/// Measures everything; returns the table.
+pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
+    ensure!(
+        options.runs > 0 && options.execs > 0,
+        "nothing is to be measured"
+    );
+    // Where states are kept on hosts: in memory. Elsewhere each change of one waits for a disk.
+    let work = tempfile::tempdir_in("/dev/shm")?;
+    let bundle = bundle::make(work.path())?;
+    let program =
+        |path: &PathBuf| std::fs::canonicalize(path).with_context(|| path.display().to_string());
+    let virtc = Runtime::new(program(&options.virtc)?, work.path().join("virtc"));
+    let runc = program(&options.runc)
+        .ok()
+        .map(|runc| Runtime::new(runc, work.path().join("runc")));
+
+    let mut rows = Rows::default();
+    for _ in 0..options.runs {
+        rows.add("create", virtc.create(&bundle, ID)?);
+        rows.add("start", virtc.timed(&["start", ID])?);
+        rows.add("kill", virtc.timed(&["kill", ID, "KILL"])?);
+        rows.add(
+            "kill until everything is gone",
+            virtc.gone_after_kill(&bundle, ID)?,
+        );
+    }
+    virtc.create(&bundle, ID)?;
+    let running = Running::start(&virtc)?;
+    let other = runc.as_ref().map(|runc| {
+        runc.create(&bundle, ID)?;
+        Running::start(runc)
+    });
+    let other = other.transpose()?;
+    for _ in 0..options.execs {
+        for (runtime, name) in [(Some(&running), "virtc"), (other.as_ref(), "runc")] {
+            let Some(Running(runtime)) = runtime else {
+                continue;
+            };
+            let exec = ["exec", ID, "/bin/busybox", "true"];
+            rows.add(&format!("{name} exec true"), runtime.timed(&exec)?);
+            rows.add(&format!("{name} state"), runtime.timed(&["state", ID])?);
+            rows.add(
+                &format!("{name} list, 1 container"),
+                runtime.timed(&["list"])?,
+            );
+        }
+    }
+    Ok((rows.text(), ExitCode::SUCCESS))
+}
+
+/// A container that runs, and is removed with this.
+struct Running<'a>(&'a Runtime);
+
+impl<'a> Running<'a> {
+    fn start(runtime: &'a Runtime) -> Result<Self> {
+        let running = Self(runtime);
+        runtime.timed(&["start", ID])?;
+        Ok(running)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // What stays is in a directory of its own, and its processes are named in the error.
+        let _ = self.0.timed(&["delete", "--force", ID]);
+    }
+}
+
+/// Figures under their names, in the order in which they came.
+#[derive(Debug, Default)]
+struct Rows(Vec<(String, Vec<f64>)>);
+
+impl Rows {
+    fn add(&mut self, name: &str, took: Duration) {
+        let figure = took.as_secs_f64() * 1000.0;
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, figures)) => figures.push(figure),
+            None => self.0.push((name.to_owned(), vec![figure])),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::from("| ms | runs | median | 95 % |\n|---|---:|---:|---:|\n");
+        for (name, figures) in &self.0 {
+            let row = format!(
+                "| {name} | {} | {:.1} | {:.1} |\n",
+                figures.len(),
+                median(figures),
+                percentile_95(figures)
+            );
+            text.push_str(&row);
+        }
+        text
+    }
+}
+
+/// The figure that 95 of 100 are not above.
+fn percentile_95(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = (sorted.len() * 95).div_ceil(100);
+    sorted
+        .get(place.saturating_sub(1))
+        .copied()
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_95th_percentile_is_a_figure_that_was_measured() {
+        let figures: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert!((percentile_95(&figures) - 95.0).abs() < f64::EPSILON);
+        assert!((percentile_95(&[7.0]) - 7.0).abs() < f64::EPSILON);
+    }
+}
