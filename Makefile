@@ -65,7 +65,8 @@ check: setup
 # The tests on real VMs, again and again: what fails once in a hundred times fails here.
 soak: build guest
 	@scripts/setup-tool.sh cargo-nextest $(CARGO_NEXTEST_VERSION)
-	@cargo nextest run --release --workspace --features $(TEST_FEATURES) \
+	@VIRTC_TEST_CONTAINERS=$${VIRTC_TEST_CONTAINERS:-200} \
+		cargo nextest run --release --workspace --features $(TEST_FEATURES) \
 		--run-ignored all -E 'binary(real)' --stress-count $(SOAK_ROUNDS)
 
 # A cold start beside its floors. BENCH_FLAGS='--gate --runs 3', see `xtask bench --help`.

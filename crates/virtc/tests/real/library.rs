@@ -342,3 +342,61 @@ fn a_machine_that_crashed_is_no_success_of_its_containers() {
         assert!(runtime.list_sandbox().unwrap().is_empty());
     });
 }
+
+/// How many containers are made one after the other, four at a time; the soak sets more.
+const CONTAINERS: &str = "VIRTC_TEST_CONTAINERS";
+
+/// What of the long-lived processes must not grow: descriptors of this one, which is the keeper,
+/// and mounts of the share.
+fn held(runtime: &Runtime, sandbox: &vc_types::SandboxId) -> (usize, usize) {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let record = runtime.status_sandbox(sandbox).unwrap();
+    let share = record
+        .processes
+        .iter()
+        .find(|process| process.name.contains("user's files"))
+        .unwrap();
+    let mounts = format!("/proc/{}/mountinfo", share.identity.pid());
+    (
+        descriptors,
+        std::fs::read_to_string(mounts).unwrap().lines().count(),
+    )
+}
+
+#[test]
+fn many_containers_one_after_the_other_leave_nothing_in_what_lives_on() {
+    let host = host();
+    let root = busybox_root(&host);
+    let count: usize = std::env::var(CONTAINERS).map_or(8, |count| count.parse().unwrap());
+    on_executor(async {
+        let runtime = runtime(&host);
+        let config = sandbox("pod", Vec::new());
+        let sandbox = runtime.create_sandbox(config).await.unwrap();
+        let one = async |number: usize| {
+            let name = format!("c{number}");
+            let config = container(&name, &root, &["sh", "-c", "echo out; exit 3"]);
+            let mut process = sandbox.create_container(config).await.unwrap();
+            sandbox.start_container(&id(&name)).await.unwrap();
+            assert_eq!(output(process.take_streams().unwrap()).await, "out\n");
+            assert_eq!(process.wait().await.unwrap().status, ExitStatus::Code(3));
+            sandbox.delete_container(&id(&name), false).await.unwrap();
+        };
+        // What is made once is made by the first ones.
+        tokio::join!(one(0), one(1), one(2), one(3));
+        let before = held(&runtime, sandbox.id());
+        for number in (4..count + 4).step_by(4) {
+            tokio::join!(
+                one(number),
+                one(number + 1),
+                one(number + 2),
+                one(number + 3)
+            );
+        }
+        let after = held(&runtime, sandbox.id());
+        // Threads that wait for a disk come and go with a descriptor or two.
+        assert!(after.0 <= before.0 + 4, "descriptors: {before:?} {after:?}");
+        assert_eq!(after.1, before.1, "mounts of the share");
+        sandbox.stop().await.unwrap();
+        sandbox.delete().await.unwrap();
+    });
+}
