@@ -143,9 +143,6 @@ impl Cli {
             let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
             assert!(lives(pid), "{point}: {state}");
         }
-        if state["status"] == "running" {
-            self.host.virtc(["ps", id]).expect_code(0);
-        }
         Some(state)
     }
 
@@ -157,6 +154,9 @@ impl Cli {
             allowed.contains(&status),
             "{point}: {status:?}, not in {allowed:?}: {state:?}"
         );
+        if status == "running" {
+            self.host.virtc(["ps", id]).expect_code(0);
+        }
     }
 
     /// Lists in time, and removes the container with everything of it.

@@ -70,9 +70,15 @@ impl SandboxHandle {
     /// [`Error::Agent`] and [`Error::Storage`] when something of it stays: it is still there then,
     /// to be removed again.
     pub async fn delete_container(&self, container: &ContainerId, force: bool) -> Result<()> {
+        let before = self.0.directory.read()?;
+        let half_made = before.containers.get(container).is_some_and(|c| c.creating);
         let operation = self.begin(Verb::DeleteContainer).await?;
         let record = self.0.directory.read()?;
         let Some(entry) = record.containers.get(container) else {
+            if half_made {
+                // Whoever made it was killed, and it was taken out just now; or gave it up.
+                return Ok(());
+            }
             return Err(Error::NoContainer {
                 sandbox: self.id().clone(),
                 container: container.clone(),
