@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::set_child_subreaper;
 use tempfile::TempDir;
 
+use crate::cgroups;
 use crate::leftovers;
 use crate::outcome::Outcome;
 use crate::running::{Running, collect};
@@ -64,6 +65,17 @@ impl Host {
     /// A directory of the test's own; it is the current one of every virtc.
     pub fn cwd(&self) -> &Path {
         &self.cwd
+    }
+
+    /// The path of a cgroup of the test's own for this container.
+    pub fn cgroup(&self, container: &str) -> String {
+        let parent = leftovers::cgroup(&self.root()).expect("a test's directory has a name");
+        format!("{parent}/{container}")
+    }
+
+    /// Where the cgroup of a container is left, whose path was [`Host::cgroup`].
+    pub fn cgroups_left(&self, container: &str) -> Vec<PathBuf> {
+        cgroups::at(&self.cgroup(container))
     }
 
     /// A further directory of the test's own, made empty.

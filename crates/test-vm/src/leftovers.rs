@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{WaitOptions, wait};
 
+use crate::cgroups;
 use crate::processes::descendants;
 
 /// How long after virtc its processes may live: what the design promises after a `kill -9`.
@@ -39,6 +40,12 @@ fn is_of_another_test(mount: &Path, root: &Path) -> bool {
     !mount.starts_with(own) && mount.ancestors().any(is_a_tests)
 }
 
+/// The parent of the cgroups that the test gave to its containers: the name of its directory.
+pub(crate) fn cgroup(root: &Path) -> Option<String> {
+    let name = root.parent()?.file_name()?;
+    Some(format!("/{}", name.to_str()?))
+}
+
 /// Everything that is left, in words; waits for processes that are about to end.
 pub(crate) fn find(root: &Path, mounts_before: &BTreeSet<String>) -> Vec<String> {
     let own = i32::try_from(std::process::id()).unwrap();
@@ -59,6 +66,13 @@ pub(crate) fn find(root: &Path, mounts_before: &BTreeSet<String>) -> Vec<String>
             .difference(mounts_before)
             .filter(|mount| !is_of_another_test(Path::new(mount), root))
             .map(|mount| format!("mount {mount}")),
+    );
+    let containers = cgroup(root).map(|path| cgroups::at(&path));
+    let left_cgroups = cgroups::of_sandboxes(root).into_iter();
+    left.extend(
+        left_cgroups
+            .chain(containers.into_iter().flatten())
+            .map(|directory| format!("cgroup {}", directory.display())),
     );
     if let Ok(entries) = fs::read_dir(root) {
         left.extend(

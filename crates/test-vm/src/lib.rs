@@ -2,7 +2,7 @@
 //!
 //! A [`Host`] is this machine as one test sees it: a state root of its own, and the duty to leave
 //! nothing. It starts virtc, bounds its time, and fails the test when a process, a mount, a
-//! socket or a file is left when the test is over.
+//! cgroup, a socket or a file is left when the test is over.
 //!
 //! Every test is a process of its own (nextest), and a [`Host`] makes it the reaper of orphans: a
 //! process that outlives virtc becomes a child of the test, so nothing can be left unseen.
@@ -16,6 +16,7 @@
     reason = "a harness speaks by failing the test"
 )]
 
+mod cgroups;
 mod host;
 mod leftovers;
 mod outcome;

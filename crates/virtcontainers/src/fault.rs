@@ -1,30 +1,123 @@
 //! Points at which a test stops, kills or fails an operation, so that no test has to guess a
 //! moment by sleeping. Without the feature `fault-points` all of this is nothing.
 
-/// Every point, in the order in which a start, a stop and a delete pass them.
-pub const POINTS: [&str; 14] = [
-    "create.reserved",
-    "create.sockets",
-    "create.vsock-launched",
-    "create.shares-launched",
-    "create.scratch-made",
-    "create.vmm-launched",
-    "create.agent-ready",
-    "create.agent-connected",
-    "create.guest-prepared",
-    "create.container-made",
-    "start.container-started",
-    "stop.begun",
-    "stop.vmm-ended",
-    "delete.state-removed",
-];
+/// A process that passes points, by what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walk {
+    /// `virtc run -- COMMAND`: a throw-away machine, from its making to its end.
+    Run,
+    /// `virtc create` and `virtc exec --detach`, which start a stand-in and wait for its report.
+    Caller,
+    /// The stand-in of a container with a sandbox of its own: it makes and keeps that.
+    Keeper,
+    /// The stand-in of a container that joins the sandbox of another one.
+    Member,
+    /// `virtc start`.
+    Start,
+    /// `virtc exec`, and the stand-in of `virtc exec --detach`.
+    Exec,
+    /// `virtc kill`.
+    Kill,
+    /// `virtc delete` of a container with a sandbox of its own.
+    Delete,
+    /// `virtc delete` of a container that joined the sandbox of another one.
+    DeleteContainer,
+}
 
-/// Those of a container that is made in a running sandbox.
-pub const CONTAINER_POINTS: [&str; 3] = [
-    "create-container.reserved",
-    "create-container.shared",
-    "create-container.made",
-];
+impl Walk {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Run,
+        Self::Caller,
+        Self::Keeper,
+        Self::Member,
+        Self::Start,
+        Self::Exec,
+        Self::Kill,
+        Self::Delete,
+        Self::DeleteContainer,
+    ];
+
+    /// Its points, in the order in which they are passed.
+    pub const fn points(self) -> &'static [&'static str] {
+        match self {
+            Self::Run => &[
+                "create.reserved",
+                "create.sockets",
+                "create.vsock-launched",
+                "create.shares-launched",
+                "create.scratch-made",
+                "create.vmm-launched",
+                "create.agent-ready",
+                "create.agent-connected",
+                "create.guest-prepared",
+                "create.container-made",
+                "create.written",
+                "start.begun",
+                "start.process-started",
+                "start.written",
+                "stop.begun",
+                "stop.vmm-ended",
+                "delete.cgroups-removed",
+                "delete.state-removed",
+            ],
+            Self::Caller => &["caller.spawned", "caller.reported", "caller.pid-written"],
+            Self::Keeper => &[
+                "create.reserved",
+                "create.sockets",
+                "create.vsock-launched",
+                "create.shares-launched",
+                "create.scratch-made",
+                "create.vmm-launched",
+                "create.agent-ready",
+                "create.agent-connected",
+                "create.guest-prepared",
+                "create.container-made",
+                "create.written",
+                "stand-in.made",
+                "stand-in.hooks-run",
+                "stand-in.reported",
+                "stop.begun",
+                "stop.vmm-ended",
+                "stop.written",
+            ],
+            Self::Member => &[
+                "create-container.reserved",
+                "create-container.shared",
+                "create-container.made",
+                "create-container.written",
+                "stand-in.made",
+                "stand-in.hooks-run",
+                "stand-in.reported",
+            ],
+            Self::Start => &[
+                "start.begun",
+                "start.process-started",
+                "start.written",
+                "start.hooks-run",
+            ],
+            Self::Exec => &["exec.begun", "exec.leased", "exec.made", "exec.ended"],
+            Self::Kill => &["kill.begun", "kill.sent"],
+            Self::Delete => &[
+                "delete.begun",
+                "delete.processes-ended",
+                "delete.cgroups-removed",
+                "delete.state-removed",
+                "delete.hooks-run",
+            ],
+            Self::DeleteContainer => &[
+                "delete-container.begun",
+                "delete-container.guest-removed",
+                "delete-container.share-changed",
+                "delete-container.stand-in-ended",
+                "delete-container.cgroup-removed",
+                "delete-container.files-removed",
+                "delete-container.written",
+                "delete.hooks-run",
+            ],
+        }
+    }
+}
 
 /// What the environment variable asks for: `POINT:ACTION`, with the actions below.
 pub const VARIABLE: &str = "VIRTC_TEST_FAULT";
@@ -36,12 +129,13 @@ pub const VARIABLE: &str = "VIRTC_TEST_FAULT";
 ///
 /// [`crate::Error::Fault`] for `error`.
 #[cfg(feature = "fault-points")]
-pub(crate) fn point(point: &'static str) -> crate::Result<()> {
+pub fn point(point: &'static str) -> crate::Result<()> {
     use rustix::process::{Signal, getpid, kill_process};
 
-    debug_assert!(
-        POINTS.contains(&point) || CONTAINER_POINTS.contains(&point),
-        "{point} is not listed"
+    let listed = |walk: Walk| walk.points().contains(&point);
+    assert!(
+        Walk::ALL.into_iter().any(listed),
+        "the fault point {point} is not in the table"
     );
     let Ok(asked) = std::env::var(VARIABLE) else {
         return Ok(());
@@ -62,8 +156,12 @@ pub(crate) fn point(point: &'static str) -> crate::Result<()> {
 }
 
 /// Nothing.
+///
+/// # Errors
+///
+/// None.
 #[cfg(not(feature = "fault-points"))]
 #[allow(clippy::unnecessary_wraps, reason = "with the feature it fails")]
-pub(crate) fn point(_point: &'static str) -> crate::Result<()> {
+pub fn point(_point: &'static str) -> crate::Result<()> {
     Ok(())
 }

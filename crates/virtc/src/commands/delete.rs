@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use vc_types::{ContainerId, ContainerState, SandboxId};
-use virtcontainers::{Error, HookKind, Runtime, View};
+use virtcontainers::{Error, HookKind, Runtime, View, fault};
 
 use super::{Done, block_on, container, runtime};
 use crate::cli::{DeleteArgs, GlobalArgs};
@@ -58,7 +58,7 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
     if let Some(hooks) = hooks {
         block_on(hooks.run(HookKind::Poststop, None))??;
     }
-    Ok(())
+    Ok(fault::point("delete.hooks-run")?)
 }
 
 fn does_not_run(

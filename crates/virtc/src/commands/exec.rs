@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use oci_spec::runtime::{Capability as OciCapability, LinuxCapabilities, Process as ProcessSpec};
 use vc_config::syntax::{Capability, EnvVar, UserPart, UserSpec};
-use virtcontainers::{Runtime, SandboxHandle};
+use virtcontainers::{Runtime, SandboxHandle, fault};
 
 use super::{Done, block_on, container, fetch, runtime};
 use crate::cli::{ExecArgs, GlobalArgs};
@@ -72,10 +72,11 @@ async fn run(runtime: &Runtime, args: &ExecArgs) -> Result<u8, Failure> {
             "the process is to have a terminal, and stdin is none",
         ));
     }
-    let process = sandbox.enter_container(&id, &spec).await?;
     // Where virtc is killed, nobody else looks after the process.
-    let _lease = process.lease()?;
-    joined(runtime, &sandbox, Added::new(process), signals, terminal).await
+    let (process, _lease) = sandbox.enter_container_leased(&id, &spec).await?;
+    let code = joined(runtime, &sandbox, Added::new(process), signals, terminal).await?;
+    fault::point("exec.ended")?;
+    Ok(code)
 }
 
 /// Stays with the process until it has ended and its output is where it belongs.

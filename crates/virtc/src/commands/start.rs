@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use virtcontainers::HookKind;
+use virtcontainers::{HookKind, fault};
 
 use super::{Done, block_on, container, fetch, runtime};
 use crate::cli::{GlobalArgs, IdArgs};
@@ -14,7 +14,8 @@ pub(crate) fn start(global: &GlobalArgs, args: &IdArgs) -> Done {
         let hooks = runtime.container_hooks(sandbox.id(), &id)?;
         sandbox.start_container(&id).await?;
         let pid = sandbox.status_container(&id)?.pid;
-        hooks.run(HookKind::Poststart, pid).await
+        hooks.run(HookKind::Poststart, pid).await?;
+        fault::point("start.hooks-run")
     })??;
     Ok(ExitCode::SUCCESS)
 }

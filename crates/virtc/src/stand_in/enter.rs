@@ -1,56 +1,75 @@
 //! Stands for a process that was added to a running container.
 
-use std::fs::File;
-
 use oci_spec::runtime::Process as ProcessSpec;
-use virtcontainers::{Process, Runtime};
+use virtcontainers::{Lease, Process, Runtime, fault};
 
-use super::{Outcome, Report, Request, take_terminal};
-use crate::commands::{block_on, container, fetch, runtime};
+use super::report::Reporter;
+use super::{Outcome, Report, Request, block_on, take_terminal};
+use crate::commands::{container, fetch, runtime};
 use crate::error::{FAILED, Failure};
 use crate::join::{Added, Joined, Signals};
 
 /// Adds the process, reports, and stays until it has ended. Says how it ended.
-pub(super) fn enter(request: &Request, process: &ProcessSpec, report: File) -> Outcome {
-    let stood = block_on(async {
-        match add(request, process).await {
-            Ok((runtime, process, signals, terminal)) => {
-                if let Err(error) = Report::Created.send(report) {
-                    tracing::debug!(%error, "nobody waits for the report");
-                }
-                stay(&runtime, process, signals, terminal).await
-            }
-            Err(failure) => {
-                if let Err(error) = Report::Failed(failure.into()).send(report) {
+pub(super) fn enter(request: &Request, process: &ProcessSpec, reporter: Reporter) -> Outcome {
+    block_on(async {
+        match reporter.while_awaited(add(request, process)).await {
+            Some(Ok(added)) => stay(added, reporter).await,
+            Some(Err(failure)) => {
+                if let Err(error) = reporter.send(&Report::Failed(failure.into())) {
                     tracing::debug!(%error, "nobody waits for the report");
                 }
                 Outcome::FAILED
             }
+            None => Outcome::FAILED,
         }
-    });
-    stood.unwrap_or(Outcome::FAILED)
+    })
 }
 
-async fn add(
-    request: &Request,
-    process: &ProcessSpec,
-) -> Result<(Runtime, Process, Signals, bool), Failure> {
+/// A process that runs.
+struct Entered {
+    runtime: Runtime,
+    process: Process,
+    signals: Signals,
+    terminal: bool,
+    /// Ends the process with this one.
+    lease: Lease,
+}
+
+async fn add(request: &Request, process: &ProcessSpec) -> Result<Entered, Failure> {
     let runtime = runtime(&request.global())?;
     let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
     let id = container(&request.id)?;
     let sandbox = fetch(&runtime, &id).await?;
     let terminal = take_terminal(request, Some(process))?;
-    let process = sandbox.enter_container(&id, process).await?;
-    Ok((runtime, process, signals, terminal))
+    let (process, lease) = sandbox.enter_container_leased(&id, process).await?;
+    Ok(Entered {
+        runtime,
+        process,
+        signals,
+        terminal,
+        lease,
+    })
 }
 
-async fn stay(runtime: &Runtime, process: Process, signals: Signals, terminal: bool) -> Outcome {
-    let limits = &runtime.config().limits;
-    // With this process, the one that it stands for ends.
-    let lease = process.lease();
-    if let Err(error) = &lease {
-        tracing::warn!(%error, "the process outlives the one that stands for it");
+async fn stay(entered: Entered, reporter: Reporter) -> Outcome {
+    let Entered {
+        runtime,
+        process,
+        signals,
+        terminal,
+        lease,
+    } = entered;
+    if let Err(error) = reporter.send(&Report::Created) {
+        // Whoever asked for the process is gone, and nobody else knows of it.
+        tracing::warn!(%error, "nobody waits for the process; it is killed");
+        return Outcome::FAILED;
     }
+    let limits = &runtime.config().limits;
     let mut joined = Joined::forwarding(Added::new(process), limits, signals, terminal);
-    Outcome::of(joined.command(None).await)
+    let outcome = Outcome::of(joined.command(None).await);
+    drop(lease);
+    match fault::point("exec.ended") {
+        Ok(()) => outcome,
+        Err(_) => Outcome::FAILED,
+    }
 }

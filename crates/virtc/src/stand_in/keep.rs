@@ -1,33 +1,33 @@
 //! Keeps the sandbox of one container, from its making to its end.
 
-use std::fs::File;
-
 use vc_cgroups::CgroupDriver;
 use vc_config::HostFacts;
 use vc_types::{ContainerId, ExitStatus, SandboxId};
 use virtcontainers::{
     Bundle, Error, Neighbours, Runtime, RuntimeOptions, Sandbox, SandboxConfig, Scratch, VmConfig,
+    fault,
 };
 
-use super::{Outcome, Report, Request, take_terminal};
-use crate::commands::{block_on, container, load, own_program};
+use super::report::Reporter;
+use super::{Outcome, Report, Request, block_on, take_terminal};
+use crate::commands::{container, load, own_program};
 use crate::error::{FAILED, Failure};
 use crate::join::{Joined, Kept, Signals};
 
 /// Makes the sandbox, reports, and stays until the container has ended. Says how it ended.
-pub(super) fn keep(request: &Request, bundle: Bundle, report: File) -> Outcome {
-    let kept = block_on(async {
-        match make(request, bundle).await {
-            Ok(made) => stay(made, report).await,
-            Err(failure) => {
-                if let Err(error) = Report::Failed(failure.into()).send(report) {
+pub(super) fn keep(request: &Request, bundle: Bundle, reporter: Reporter) -> Outcome {
+    block_on(async {
+        match reporter.while_awaited(make(request, bundle)).await {
+            Some(Ok(made)) => stay(made, reporter).await,
+            Some(Err(failure)) => {
+                if let Err(error) = reporter.send(&Report::Failed(failure.into())) {
                     tracing::debug!(%error, "nobody waits for the report");
                 }
                 Outcome::FAILED
             }
+            None => Outcome::FAILED,
         }
-    });
-    kept.unwrap_or(Outcome::FAILED)
+    })
 }
 
 /// A sandbox whose container waits for its start.
@@ -53,6 +53,7 @@ async fn make(request: &Request, bundle: Bundle) -> Result<Made, Failure> {
         ..RuntimeOptions::default()
     })?;
     let sandbox = runtime.create_sandbox(config).await?;
+    fault::point("stand-in.made")?;
     if let Err(error) = run_hooks(&runtime, sandbox.id(), &container).await {
         if let Err(error) = sandbox.delete().await {
             tracing::warn!(%error, "not everything is removed after a hook failed");
@@ -76,7 +77,8 @@ pub(super) async fn run_hooks(
 ) -> Result<(), Error> {
     let pid = i32::try_from(std::process::id()).unwrap_or_default();
     let hooks = runtime.container_hooks(sandbox, container)?;
-    hooks.run_creating(pid).await
+    hooks.run_creating(pid).await?;
+    fault::point("stand-in.hooks-run")
 }
 
 fn sandbox_config(
@@ -106,7 +108,7 @@ fn sandbox_config(
 }
 
 /// Carries streams and signals until the container's process has ended, and writes its end down.
-async fn stay(made: Made, report: File) -> Outcome {
+async fn stay(made: Made, reporter: Reporter) -> Outcome {
     let Made {
         runtime,
         sandbox,
@@ -114,7 +116,7 @@ async fn stay(made: Made, report: File) -> Outcome {
         signals,
         terminal,
     } = made;
-    if let Err(error) = Report::Created.send(report) {
+    if let Err(error) = reporter.send(&Report::Created) {
         // Whoever asked for the container is gone, and nobody else knows of it.
         tracing::warn!(%error, "nobody waits for the container; it is removed");
         if let Err(error) = sandbox.delete().await {

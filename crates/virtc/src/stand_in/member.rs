@@ -1,13 +1,12 @@
 //! Stands for a container that joins the sandbox of another one.
 
-use std::fs::File;
-
 use vc_types::SandboxId;
-use virtcontainers::{Bundle, Lease, Process, Runtime};
+use virtcontainers::{Bundle, Lease, Process, Runtime, fault};
 
 use super::keep::run_hooks;
-use super::{Outcome, Report, Request, no_sandbox, take_terminal};
-use crate::commands::{block_on, container, runtime};
+use super::report::Reporter;
+use super::{Outcome, Report, Request, block_on, no_sandbox, take_terminal};
+use crate::commands::{container, runtime};
 use crate::error::{FAILED, Failure};
 use crate::join::{Added, Joined, Signals};
 
@@ -16,20 +15,19 @@ pub(super) fn join(
     request: &Request,
     bundle: Bundle,
     sandbox: &SandboxId,
-    report: File,
+    reporter: Reporter,
 ) -> Outcome {
-    let stood = block_on(async {
-        match make(request, bundle, sandbox).await {
-            Ok(made) => stay(made, report).await,
+    block_on(async {
+        match make(request, bundle, sandbox, &reporter).await {
+            Ok(made) => stay(made, reporter).await,
             Err(failure) => {
-                if let Err(error) = Report::Failed(failure.into()).send(report) {
+                if let Err(error) = reporter.send(&Report::Failed(failure.into())) {
                     tracing::debug!(%error, "nobody waits for the report");
                 }
                 Outcome::FAILED
             }
         }
-    });
-    stood.unwrap_or(Outcome::FAILED)
+    })
 }
 
 /// A container that waits for its start.
@@ -42,7 +40,13 @@ struct Made {
     lease: Lease,
 }
 
-async fn make(request: &Request, bundle: Bundle, sandbox: &SandboxId) -> Result<Made, Failure> {
+/// Its creation is short and ends in any case: dropping it would leave its undoing to nobody.
+async fn make(
+    request: &Request,
+    bundle: Bundle,
+    sandbox: &SandboxId,
+    reporter: &Reporter,
+) -> Result<Made, Failure> {
     let runtime = runtime(&request.global())?;
     let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
     let id = container(&request.id)?;
@@ -55,17 +59,22 @@ async fn make(request: &Request, bundle: Bundle, sandbox: &SandboxId) -> Result<
     let neighbours = runtime.neighbours(sandbox.id())?;
     let config = bundle.container(id.clone(), &neighbours, request.cgroup_driver())?;
     let process = sandbox.create_container(config).await?;
-    let lease = async {
-        run_hooks(&runtime, sandbox.id(), &id).await?;
-        process.lease()
+    let prepared = async {
+        let lease = process.lease()?;
+        fault::point("stand-in.made")?;
+        let hooks = run_hooks(&runtime, sandbox.id(), &id);
+        match reporter.while_awaited(hooks).await {
+            Some(run) => Ok(run.map(|()| lease)?),
+            None => Err(Failure::new(FAILED, "nobody waits for the container")),
+        }
     };
-    let lease = match lease.await {
+    let lease = match prepared.await {
         Ok(lease) => lease,
-        Err(error) => {
+        Err(failure) => {
             if let Err(error) = process.remove_container().await {
                 tracing::warn!(%error, "not everything of it is removed");
             }
-            return Err(error.into());
+            return Err(failure);
         }
     };
     Ok(Made {
@@ -77,7 +86,7 @@ async fn make(request: &Request, bundle: Bundle, sandbox: &SandboxId) -> Result<
     })
 }
 
-async fn stay(made: Made, report: File) -> Outcome {
+async fn stay(made: Made, reporter: Reporter) -> Outcome {
     let Made {
         runtime,
         process,
@@ -85,7 +94,7 @@ async fn stay(made: Made, report: File) -> Outcome {
         terminal,
         lease,
     } = made;
-    if let Err(error) = Report::Created.send(report) {
+    if let Err(error) = reporter.send(&Report::Created) {
         // Whoever asked for the container is gone, and nobody else knows of it.
         tracing::warn!(%error, "nobody waits for the container; it is removed");
         if let Err(error) = process.remove_container().await {

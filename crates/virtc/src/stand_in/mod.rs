@@ -15,6 +15,7 @@ mod request;
 
 use outcome::Outcome;
 pub(crate) use report::Report;
+use report::Reporter;
 pub(crate) use request::{Request, Task};
 
 use std::fs::File;
@@ -22,6 +23,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode};
+use std::time::Duration;
 
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -29,11 +31,14 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use oci_spec::runtime::Process as ProcessSpec;
 
 use vc_types::SandboxId;
-use virtcontainers::{Bundle, Neighbours, PodRole};
+use virtcontainers::{Bundle, Neighbours, PodRole, fault};
 
 use crate::commands::{own_program, runtime};
 use crate::error::{FAILED, Failure};
 use crate::log;
+
+/// How long the undoing of what was given up may wait for the disk.
+const UNDO_LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts a stand-in with our standard streams, which are its process's, and waits until that is
 /// made. It outlives us.
@@ -45,8 +50,12 @@ pub(crate) fn start(request: &Request) -> Result<Child, Failure> {
     let (child, report) = spawn(request).map_err(|error| {
         Failure::plain(FAILED, &error).note("the process that stands for the guest's")
     })?;
+    fault::point("caller.spawned")?;
     match Report::receive(report).map_err(|error| Failure::plain(FAILED, &error))? {
-        Some(Report::Created) => Ok(child),
+        Some(Report::Created) => {
+            fault::point("caller.reported")?;
+            Ok(child)
+        }
         Some(Report::Failed(failed)) => Err(Failure::told(
             FAILED,
             failed.message,
@@ -88,7 +97,8 @@ pub(crate) fn write_pid(file: &Path, pid: u32) -> Result<(), Failure> {
         .and_then(|()| std::fs::rename(&temporary, file))
         .map_err(|error| {
             Failure::plain(FAILED, &error).note(format!("--pid-file {}", file.display()))
-        })
+        })?;
+    Ok(fault::point("caller.pid-written")?)
 }
 
 /// Runs the stand-in that these descriptors describe: the request is read from the first, and the
@@ -99,17 +109,17 @@ pub(crate) fn write_pid(file: &Path, pid: u32) -> Result<(), Failure> {
 /// When there is no request, or nobody to report to.
 pub(crate) fn run(request: i32, report: i32) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let request: File = vc_launch::inherited_descriptor(request)?.into();
-    let report: File = vc_launch::inherited_descriptor(report)?.into();
+    let reporter = Reporter::new(vc_launch::inherited_descriptor(report)?.into());
     let request = Request::read(request)?;
     // Neither a terminal nor a job control of whoever called `create` reaches it.
     let _ = rustix::process::setsid();
     let outcome = match log::start(&request.global()) {
         Ok(()) => match &request.task {
-            Task::Create { bundle } => create(&request, bundle, report)?,
-            Task::Enter { process } => enter::enter(&request, process, report),
+            Task::Create { bundle } => create(&request, bundle, reporter)?,
+            Task::Enter { process } => enter::enter(&request, process, reporter),
         },
         Err(failure) => {
-            Report::Failed(failure.into()).send(report)?;
+            reporter.send(&Report::Failed(failure.into()))?;
             Outcome::FAILED
         }
     };
@@ -117,7 +127,7 @@ pub(crate) fn run(request: i32, report: i32) -> Result<ExitCode, Box<dyn std::er
 }
 
 /// Stands for a container: in a sandbox of its own, or in the one that its bundle names.
-fn create(request: &Request, bundle: &Path, report: File) -> std::io::Result<Outcome> {
+fn create(request: &Request, bundle: &Path, reporter: Reporter) -> std::io::Result<Outcome> {
     let opened = || {
         let bundle = Bundle::open(bundle)?;
         let role = bundle.pod_role()?;
@@ -126,12 +136,12 @@ fn create(request: &Request, bundle: &Path, report: File) -> std::io::Result<Out
         Ok::<_, Failure>((role, bundle))
     };
     match opened() {
-        Ok((PodRole::Sandbox, bundle)) => Ok(keep::keep(request, bundle, report)),
+        Ok((PodRole::Sandbox, bundle)) => Ok(keep::keep(request, bundle, reporter)),
         Ok((PodRole::Member(sandbox), bundle)) => {
-            Ok(member::join(request, bundle, &sandbox, report))
+            Ok(member::join(request, bundle, &sandbox, reporter))
         }
         Err(error) => {
-            Report::Failed(error.into()).send(report)?;
+            reporter.send(&Report::Failed(error.into()))?;
             Ok(Outcome::FAILED)
         }
     }
@@ -155,6 +165,24 @@ fn no_sandbox(container: &str, sandbox: &SandboxId) -> Failure {
         FAILED,
         format!("container {container} is of the sandbox {sandbox}, which does not exist"),
     )
+}
+
+/// Does a stand-in's work on this thread, and lets what was given up meanwhile undo itself.
+fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
+    let built = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match built {
+        Ok(executor) => {
+            let outcome = executor.block_on(work);
+            executor.shutdown_timeout(UNDO_LIMIT);
+            outcome
+        }
+        Err(error) => {
+            tracing::error!(%error, "the system gives no event queue");
+            Outcome::FAILED
+        }
+    }
 }
 
 /// Takes the terminal that the process is to have, where it is to have one. Says whether it is.

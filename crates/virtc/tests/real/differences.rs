@@ -187,7 +187,7 @@ fn a_fetch_changes_nothing_on_disk_whatever_is_missing() {
 
 #[test]
 fn a_run_whose_start_fails_leaves_nothing() {
-    let point = "start.container-started";
+    let point = "start.written";
     if !fails_at(point, "a_run_whose_start_fails_leaves_nothing") {
         return;
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use test_vm::{Host, Running};
 
-use super::host;
+use super::{host, is_dead};
 
 /// A machine whose command runs, and its stdin.
 fn running(host: &Host) -> (Running, std::process::ChildStdin) {
@@ -60,10 +60,7 @@ fn virtc_itself() {
     kill(virtc.pid());
     assert_eq!(virtc.wait().code(), 128 + 9);
     let left = host.left();
-    assert!(
-        left.iter().all(|what| what.starts_with("file ")),
-        "{left:?}"
-    );
+    assert!(is_dead(&left), "{left:?}");
     // What is left on disk is shown for what it is, and removed by whoever comes next.
     let listed = host.virtc(["list", "-f", "json"]).expect_code(0).out();
     assert!(listed.contains("\"status\": \"stopped\""), "{listed}");

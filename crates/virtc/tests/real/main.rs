@@ -18,6 +18,7 @@ mod faults;
 mod files;
 mod host_side;
 mod host_system;
+mod kill_matrix;
 mod kills;
 mod library;
 mod machine;
@@ -33,6 +34,12 @@ use test_vm::Host;
 /// The program under test.
 fn host() -> Host {
     Host::new(env!("CARGO_BIN_EXE_virtc"))
+}
+
+/// Whether nothing of what is left lives: files and cgroups are removed by whoever comes next.
+fn is_dead(left: &[String]) -> bool {
+    let dead = |what: &String| what.starts_with("file ") || what.starts_with("cgroup ");
+    left.iter().all(dead)
 }
 
 /// A root directory with one static program under many names.

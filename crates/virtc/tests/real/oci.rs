@@ -48,7 +48,7 @@ pub(super) fn bundle(host: &Host, args: &[&str], change: impl FnOnce(&mut Value)
 }
 
 /// Whether the process has not ended. Its parent is not ours, and may leave it unreaped.
-fn lives(pid: Pid) -> bool {
+pub(super) fn lives(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     let ended = |stat: String| {
         stat.rsplit(')')

@@ -71,21 +71,29 @@ impl SandboxHandle {
     /// [`Error::Agent`] and [`Error::Storage`] when something of it stays: it is still there then,
     /// to be removed again.
     pub async fn delete_container(&self, container: &ContainerId, force: bool) -> Result<()> {
+        let before = self.0.directory.read()?;
+        let half_made = before.containers.get(container).is_some_and(|c| c.creating);
         let operation = self.begin(Verb::DeleteContainer).await?;
         let record = self.0.directory.read()?;
         let Some(entry) = record.containers.get(container) else {
+            if half_made {
+                // Whoever made it was killed, and it was taken out just now; or gave it up.
+                return Ok(());
+            }
             return Err(Error::NoContainer {
                 sandbox: self.id().clone(),
                 container: container.clone(),
             });
         };
         refuse_running(container, entry.state, force)?;
+        fault::point("delete-container.begun")?;
         self.take_out(&record, container).await?;
         let id = container.clone();
         blocking(move || {
-            Ok(operation.commit(|record| {
+            operation.commit(|record| {
                 record.containers.remove(&id);
-            })?)
+            })?;
+            fault::point("delete-container.written")
         })
         .await
     }
@@ -186,20 +194,25 @@ impl SandboxHandle {
     /// Removes everything of a container but its place in the state. All of it may be done again.
     async fn take_out(&self, record: &SandboxRecord, container: &ContainerId) -> Result<()> {
         self.0.guest.remove(container).await?;
+        fault::point("delete-container.guest-removed")?;
         if let Some(entry) = record.containers.get(container) {
             let names = entry.shared.clone();
             if !names.is_empty() {
                 self.change_share(record, move |share| share.remove(&names))
                     .await?;
             }
+            fault::point("delete-container.share-changed")?;
             let entry = entry.clone();
             blocking(move || {
                 end_stand_in(&entry)?;
+                fault::point("delete-container.stand-in-ended")?;
                 cgroups::remove_container(&entry)
             })
             .await?;
         }
-        saved::remove(self.0.directory.path(), container)
+        fault::point("delete-container.cgroup-removed")?;
+        saved::remove(self.0.directory.path(), container)?;
+        fault::point("delete-container.files-removed")
     }
 
     async fn change_share(
@@ -407,11 +420,12 @@ impl<'a> Making<'a> {
     async fn commit(self) -> Result<()> {
         let id = self.config.id;
         let committed = blocking(move || {
-            Ok(self.operation.commit(|record| {
+            self.operation.commit(|record| {
                 if let Some(entry) = record.containers.get_mut(&id) {
                     entry.creating = false;
                 }
-            })?)
+            })?;
+            fault::point("create-container.written")
         });
         committed.await
     }

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use vc_store::{SandboxRecord, Verb, WhenBusy};
+use vc_store::{OperationGuard, SandboxRecord, Verb, WhenBusy};
 use vc_types::{ProcessIdentity, SandboxId};
 
 use super::cgroups;
 use super::machine::kill;
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::runtime::Shared;
 
 /// How long a keeper may take to end by itself once its machine is gone.
@@ -57,33 +58,40 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
         true => directory.take_over(Verb::Delete),
         false => directory.begin_operation(Verb::Delete, WhenBusy::Refuse),
     };
-    let removed = guard.and_then(|guard| {
-        let record = guard.sandbox().read()?;
-        let left = end_all(&record);
-        runtime.driver.surroundings().end(id);
-        if !left.is_empty() {
-            // The state stays, so that whoever tries again knows what to end.
-            return Ok(left);
+    match guard
+        .map_err(Error::from)
+        .and_then(|guard| end(runtime, guard))
+    {
+        // Its owner rolled back and removed it, or its keeper did as its last act.
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => {
+            return Err(Error::Left {
+                sandbox: id.clone(),
+                left: left.join(", "),
+            });
         }
-        match runtime.store.remove_by(guard) {
-            // Its keeper removed it as its last act.
-            Err(error) if error.is_not_found() => Ok(left),
-            removed => removed.map(|()| left),
-        }
-    });
-    let left = match removed {
-        Ok(left) => left,
-        // Its owner rolled back and removed it.
-        Err(error) if error.is_not_found() => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    if left.is_empty() {
-        return Ok(());
     }
-    Err(Error::Left {
-        sandbox: id.clone(),
-        left: left.join(", "),
-    })
+    fault::point("delete.state-removed")
+}
+
+/// Ends everything of a sandbox and removes it, and says what stays. Its state stays then, so that
+/// whoever tries again knows what to end.
+fn end(runtime: &Shared, operation: OperationGuard) -> Result<Vec<String>> {
+    fault::point("delete.begun")?;
+    let record = operation.sandbox().read()?;
+    let mut left = end_processes(&record);
+    fault::point("delete.processes-ended")?;
+    if left.is_empty() {
+        left = cgroups::remove_all(&record);
+        fault::point("delete.cgroups-removed")?;
+    }
+    runtime.driver.surroundings().end(operation.sandbox().id());
+    if left.is_empty() {
+        runtime.store.remove_by(operation)?;
+    }
+    Ok(left)
 }
 
 /// Ends everything of a sandbox and removes its cgroups, and says what stays.

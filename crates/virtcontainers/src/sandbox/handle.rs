@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
-use vc_agent_client::{AgentClient, Transport};
+use vc_agent_client::{AgentClient, Code, Transport};
 use vc_store::{SandboxDir, View};
 use vc_types::{
     ContainerId, ContainerState, EndReason, ExecId, SandboxId, SandboxState, Signal, Timeline,
 };
 
 use super::guest::{EndWatch, Guest};
+use super::lease::Lease;
 use super::process::{GuestProcess, Process, ProcessExit};
 use super::{states, vsock};
 use crate::container::ContainerStatus;
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::runtime::{Shared, blocking};
 use crate::stats::ContainerStats;
 use crate::stream::Streams;
@@ -135,18 +137,25 @@ impl SandboxHandle {
     /// written down that it runs: it is killed then.
     pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
         self.allowed(container, ContainerState::Running)?;
+        fault::point("start.begun")?;
         match self.0.guest.start(container).await {
             // It was started and has ended, and its machine was faster than the answer.
             Err(Error::Ended { .. } | Error::Agent(_)) if self.has_run(container) => {}
+            // Whoever started it was killed before the state said so.
+            Err(Error::Agent(error))
+                if error.code() == Some(Code::FailedPrecondition)
+                    && self.runs_in_guest(container).await => {}
             started => started?,
         }
+        fault::point("start.process-started")?;
         let noted = states::started(&self.0.directory, container).await;
         if noted.is_err()
             && let Err(error) = self.0.guest.signal_all(container, Signal::KILL).await
         {
             tracing::warn!(%container, %error, "it runs, and the state does not say so");
         }
-        noted
+        noted?;
+        fault::point("start.written")
     }
 
     /// Adds a process to a running container, with its streams attached.
@@ -164,6 +173,39 @@ impl SandboxHandle {
     ) -> Result<Process> {
         self.existing(container)?;
         let exec = self.new_exec_id()?;
+        self.enter(container, exec, process).await
+    }
+
+    /// Adds a process as [`SandboxHandle::enter_container`] does, whose life is bound from the
+    /// beginning: it is killed when the lease is dropped or this process ends, also while it is
+    /// being made.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SandboxHandle::enter_container`], and [`Error::System`] when the sandbox's keeper
+    /// does not listen any more.
+    pub async fn enter_container_leased(
+        &self,
+        container: &ContainerId,
+        process: &ProcessSpec,
+    ) -> Result<(Process, Lease)> {
+        self.existing(container)?;
+        fault::point("exec.begun")?;
+        let exec = self.new_exec_id()?;
+        let mut lease = Lease::take(self.0.directory.path(), container, Some(&exec))?;
+        fault::point("exec.leased")?;
+        let process = self.enter(container, exec, process).await?;
+        lease.made()?;
+        fault::point("exec.made")?;
+        Ok((process, lease))
+    }
+
+    async fn enter(
+        &self,
+        container: &ContainerId,
+        exec: ExecId,
+        process: &ProcessSpec,
+    ) -> Result<Process> {
         let streams = self.0.guest.enter(container, &exec, process).await?;
         Ok(Process {
             sandbox: self.clone(),
@@ -185,10 +227,12 @@ impl SandboxHandle {
         all: bool,
     ) -> Result<()> {
         self.existing(container)?;
+        fault::point("kill.begun")?;
         match all {
-            true => self.0.guest.signal_all(container, signal).await,
-            false => self.0.guest.signal(container, None, signal).await,
+            true => self.0.guest.signal_all(container, signal).await?,
+            false => self.0.guest.signal(container, None, signal).await?,
         }
+        fault::point("kill.sent")
     }
 
     /// The processes of a container as the guest knows them.
@@ -372,6 +416,11 @@ impl SandboxHandle {
         let record = self.0.directory.read().ok();
         let entry = record.and_then(|mut record| record.containers.remove(container));
         entry.is_some_and(|entry| states::has_run(&entry))
+    }
+
+    async fn runs_in_guest(&self, container: &ContainerId) -> bool {
+        let processes = self.0.guest.processes(container).await;
+        processes.is_ok_and(|processes| !processes.is_empty())
     }
 
     /// Unique in the sandbox: whoever else adds processes is another process, or came before.

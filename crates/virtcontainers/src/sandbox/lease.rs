@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -16,6 +16,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use vc_agent_client::Code;
 use vc_types::{ContainerId, ExecId, Signal, SocketPath};
 
 use super::handle::SandboxHandle;
@@ -26,11 +27,17 @@ const SOCKET: &str = "lease.sock";
 /// Leases at once. A pod has some tens of processes.
 const LEASES_MAX: usize = 4096;
 
+/// Says that the process is made.
+const MADE: &[u8] = b"+";
+
 /// Bytes of what a lease says: two ids.
 const LEASE_BYTES_MAX: u64 = 1024;
 
 /// How long saying it may take.
 const LEASE_SAID_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two looks whether a process is made that nobody leases any more.
+const MADE_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Leased {
@@ -41,11 +48,12 @@ struct Leased {
 /// The life of a process of the guest, bound to this value and to the process that has it.
 #[derive(Debug)]
 pub struct Lease {
-    _connection: UnixStream,
+    connection: UnixStream,
 }
 
 impl Lease {
-    /// Binds a container's first process, or one that was added.
+    /// Binds a container's first process, or one that is about to be added: [`Lease::made`]
+    /// follows then.
     pub(super) fn take(
         sandbox: &Path,
         container: &ContainerId,
@@ -65,11 +73,19 @@ impl Lease {
             Ok(connection)
         };
         take()
-            .map(|connection| Self {
-                _connection: connection,
-            })
+            .map(|connection| Self { connection })
             .map_err(|source| Error::System {
                 attempt: format!("bind the life of a process at {}", path.display()),
+                source,
+            })
+    }
+
+    /// Says that the process is made: from now on, one that the guest does not know has ended.
+    pub(super) fn made(&mut self) -> Result<()> {
+        self.connection
+            .write_all(MADE)
+            .map_err(|source| Error::System {
+                attempt: "tell the keeper that a process is made".into(),
                 source,
             })
     }
@@ -147,17 +163,49 @@ async fn hold(connection: tokio::net::UnixStream, sandbox: &SandboxHandle) {
         },
         _ => return,
     };
-    // Whatever else is said ends it too.
-    let _ = connection.get_mut().get_mut().read_u8().await;
     let Leased { container, exec } = leased;
-    let guest = &sandbox.0.guest;
-    let ended = match &exec {
+    let made = said_to_end(connection).await;
+    let ended = match exec {
         None => end_container(sandbox, &container).await,
-        exec => guest.signal(&container, exec.as_ref(), Signal::KILL).await,
+        Some(exec) => end_added(sandbox, &container, &exec, made).await,
     };
     if let Err(error) = ended {
         // Mostly it has ended, and that is why its stand-in did.
         tracing::debug!(%container, %error, "nothing to end");
+    }
+}
+
+/// Waits for the end of the connection; says whether the process was made before.
+async fn said_to_end(mut connection: BufReader<tokio::io::Take<tokio::net::UnixStream>>) -> bool {
+    let made = connection.read_exact(&mut [0; MADE.len()]).await.is_ok();
+    if made {
+        // Whatever else is said ends it too.
+        let _ = connection.read_u8().await;
+    }
+    made
+}
+
+/// Kills a process that was added. One that was still being made is waited for: the guest makes it
+/// all the same.
+async fn end_added(
+    sandbox: &SandboxHandle,
+    container: &ContainerId,
+    exec: &ExecId,
+    made: bool,
+) -> Result<()> {
+    let guest = &sandbox.0.guest;
+    let limit = sandbox.0.runtime.config.limits.agent_create_ms.duration();
+    let end = Instant::now() + limit;
+    loop {
+        let killed = guest.signal(container, Some(exec), Signal::KILL).await;
+        match killed {
+            Err(Error::Agent(error))
+                if !made && error.code() == Some(Code::NotFound) && Instant::now() < end =>
+            {
+                tokio::time::sleep(MADE_RETRY).await;
+            }
+            killed => return killed,
+        }
     }
 }
 

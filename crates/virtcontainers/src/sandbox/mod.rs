@@ -124,7 +124,7 @@ impl Sandbox {
     pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
         self.handle.start_container(container).await?;
         self.times().step("start acknowledged");
-        fault::point("start.container-started")
+        Ok(())
     }
 
     /// Starts the containers that wait for their start, in the order in which they were made.
@@ -133,8 +133,7 @@ impl Sandbox {
     ///
     /// Those of [`SandboxHandle::start_container`]; those before the one that failed run.
     pub async fn start(&self) -> Result<()> {
-        self.handle.start().await?;
-        fault::point("start.container-started")
+        self.handle.start().await
     }
 
     /// Waits for the end of a container's first process, see [`SandboxHandle::wait_process`].
@@ -236,6 +235,7 @@ impl Sandbox {
         let mut timeline = self.timeline();
         states::ended(self.place.directory(), container, exit).await?;
         self.place.stopped(reason).await?;
+        fault::point("stop.written")?;
         timeline.mark(ClockPoint::Exit);
         Ok(timeline)
     }

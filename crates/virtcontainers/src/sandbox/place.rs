@@ -12,6 +12,7 @@ use vc_types::{BootId, EndReason, ProcessIdentity, SandboxId, SandboxState};
 use super::machine::Machine;
 use super::{cgroups, states};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::runtime::{Shared, blocking};
 
 /// The directory, and the operation that makes the sandbox until it is ready.
@@ -158,6 +159,7 @@ impl Place {
         let (runtime, directory) = (Arc::clone(&self.runtime), self.directory.clone());
         blocking(move || {
             let left = remove_cgroups(&directory);
+            fault::point("delete.cgroups-removed")?;
             runtime.store.remove_dir(&directory)?;
             match left.is_empty() {
                 true => Ok(()),

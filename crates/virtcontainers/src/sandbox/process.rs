@@ -58,7 +58,9 @@ impl Process {
     /// [`crate::Error::System`] when the sandbox's keeper does not listen any more.
     pub fn lease(&self) -> Result<Lease> {
         let directory = self.sandbox.0.directory.path();
-        Lease::take(directory, &self.container, self.exec.as_ref())
+        let mut lease = Lease::take(directory, &self.container, self.exec.as_ref())?;
+        lease.made()?;
+        Ok(lease)
     }
 
     /// Removes the container that it is of, whether it runs or not.

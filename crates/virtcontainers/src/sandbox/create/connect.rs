@@ -149,6 +149,7 @@ impl Connected {
         for entry in place.directory().read()?.containers.values() {
             cgroups::join_container(entry)?;
         }
+        fault::point("create.written")?;
         let interval = self.runtime.config.limits.clock_ms.duration();
         let clock = ClockKeeper::start(self.guest.agent.clone(), interval);
         let directory = place.directory().clone();

@@ -54,6 +54,14 @@ impl Prepared {
 
     /// The same for a sandbox that had a machine before.
     pub(in super::super) fn describe_again(&self, record: &mut SandboxRecord) -> Result<()> {
+        // Planned again while they are there, they would count as somebody else's.
+        let left = cgroups::remove_all(record);
+        if !left.is_empty() {
+            return Err(Error::Left {
+                sandbox: record.id().clone(),
+                left: left.join(", "),
+            });
+        }
         record.containers.clear();
         record.containers_made = 0;
         self.describe_containers(record)
