@@ -125,8 +125,7 @@ impl Cli {
         assert_eq!(signal, Some(9), "{point}: {status} {}", self.err());
     }
 
-    /// What `virtc state` says, in time; nothing when there is no such container. What it says of
-    /// processes is true.
+    /// What `virtc state` says, in time; nothing when there is no such container.
     fn state(&self, id: &str, point: &str) -> Option<Value> {
         let outcome = self.host.virtc(["state", id]);
         assert!(
@@ -138,15 +137,11 @@ impl Cli {
             outcome.expect_code(1).expect_err(&["does not exist"]);
             return None;
         }
-        let state: Value = serde_json::from_str(&outcome.out()).unwrap();
-        if let Some(pid) = state["pid"].as_i64() {
-            let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-            assert!(lives(pid), "{point}: {state}");
-        }
-        Some(state)
+        Some(serde_json::from_str(&outcome.out()).unwrap())
     }
 
-    /// The container's status is one of these; "" is that there is none.
+    /// The container's status is one of these; "" is that there is none. What the state says of
+    /// processes is true: only where none of them is about to end.
     fn expect_status(&self, id: &str, point: &str, allowed: &[&str]) {
         let state = self.state(id, point);
         let status = state.as_ref().map_or("", |s| s["status"].as_str().unwrap());
@@ -154,6 +149,10 @@ impl Cli {
             allowed.contains(&status),
             "{point}: {status:?}, not in {allowed:?}: {state:?}"
         );
+        if let Some(pid) = state.as_ref().and_then(|state| state["pid"].as_i64()) {
+            let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+            assert!(lives(pid), "{point}: {state:?}");
+        }
         if status == "running" {
             self.host.virtc(["ps", id]).expect_code(0);
         }
