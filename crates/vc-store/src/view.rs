@@ -113,14 +113,19 @@ impl View {
 }
 
 fn end_reason(record: &SandboxRecord) -> Option<EndReason> {
-    if record.end_reason.is_some() {
-        return record.end_reason.clone();
-    }
+    let seen = what_ended(record)?;
+    // What was asked for says more than what was seen.
+    Some(record.end_reason.clone().unwrap_or(seen))
+}
+
+/// The end of a sandbox as its processes tell it. A reason that is written down before they are
+/// killed is none yet.
+fn what_ended(record: &SandboxRecord) -> Option<EndReason> {
     if BootId::current().is_ok_and(|current| current != record.boot_id) {
         return Some(EndReason::HostRebooted);
     }
     if record.state == SandboxState::Stopped {
-        return None;
+        return record.end_reason.clone();
     }
     if record
         .keeper

@@ -1,8 +1,6 @@
 use std::process::{Child, ExitCode};
 
-use vc_types::SandboxId;
-
-use super::{Done, container, runtime};
+use super::{Done, container};
 use crate::cli::{CreateArgs, GlobalArgs};
 use crate::error::{FAILED, Failure};
 use crate::stand_in::{self, Request, Task};
@@ -46,9 +44,8 @@ pub(crate) fn make(
         && let Err(failure) = stand_in::write_pid(file, stand_in.id())
     {
         // A container whose pid nobody knows is nobody's.
-        let sandbox = SandboxId::new(id.as_str()).map_err(Failure::usage)?;
-        if let Err(error) = runtime(global)?.delete_sandbox(&sandbox, true) {
-            Failure::from_error(FAILED, &error).report();
+        if let Err(failure) = super::delete::force(global, id.as_str()) {
+            failure.report();
         }
         return Err(failure);
     }

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use vc_types::{ContainerId, ContainerState, SandboxId};
+use vc_types::{ContainerState, SandboxId};
 use virtcontainers::{Error, HookKind, Runtime, View, fault};
 
 use super::{Done, block_on, container, runtime};
@@ -49,7 +49,7 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
         // It is the sandbox's own: what joined it goes too.
         true => {
             // One that does not run has nothing to lose.
-            let force = force || does_not_run(runtime, &sandbox, &id)?;
+            let force = force || does_not_run(runtime, &sandbox)?;
             runtime.delete_sandbox(&sandbox, force)
         }
         false => block_on(runtime.delete_container(&sandbox, &id, force))?,
@@ -61,16 +61,12 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
     Ok(fault::point("delete.hooks-run")?)
 }
 
-fn does_not_run(
-    runtime: &Runtime,
-    sandbox: &SandboxId,
-    container: &ContainerId,
-) -> Result<bool, Failure> {
+fn does_not_run(runtime: &Runtime, sandbox: &SandboxId) -> Result<bool, Failure> {
     let record = runtime.status_sandbox(sandbox)?;
     let view = View::of(&record);
-    let seen = view.containers.get(container);
     // The machine of one that ended is about to end.
     let idle = [ContainerState::Ready, ContainerState::Stopped];
-    let waits = seen.is_some_and(|seen| idle.contains(&seen.state));
+    let mut all = view.containers.values();
+    let waits = all.all(|seen| idle.contains(&seen.state));
     Ok(waits && view.activity.is_none() && !record.throwaway)
 }

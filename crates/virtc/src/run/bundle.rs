@@ -1,12 +1,11 @@
 //! `virtc run ID`: the container of a bundle, made, started and waited for.
 
 use std::io::IsTerminal;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitCode, ExitStatus};
 
-use nix::sys::signal::{Signal as Sig, kill};
-use nix::unistd::Pid;
-use rustix::process::Signal;
-use std::os::unix::process::ExitStatusExt;
+use nix::sys::signal::Signal as Sig;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::cli::{CreateArgs, GlobalArgs, IdArgs, RunArgs};
 use crate::commands::{self, Done, block_on};
@@ -50,7 +49,10 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs, id: &str) -> Done {
 /// Waits for the process that stands for the container; what comes meanwhile is its.
 async fn wait(mut stand_in: Child) -> std::io::Result<ExitStatus> {
     let mut signals = Signals::take()?;
-    let pid = Pid::from_raw(i32::try_from(stand_in.id()).unwrap_or_default());
+    // Before it is reaped, its pid is nobody else's.
+    let pid = i32::try_from(stand_in.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(std::io::ErrorKind::InvalidInput)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     let ended = tokio::task::spawn_blocking(move || stand_in.wait());
     tokio::pin!(ended);
     loop {
@@ -58,8 +60,12 @@ async fn wait(mut stand_in: Child) -> std::io::Result<ExitStatus> {
             ended = &mut ended => return ended.map_err(std::io::Error::other)?,
             signal = signals.next() => match signal {
                 Sig::SIGTSTP | Sig::SIGCONT => {}
-                // It is our child, and not reaped before its end is told above.
-                signal => _ = kill(pid, signal),
+                signal => {
+                    if let Some(signal) = Signal::from_named_raw(signal as i32) {
+                        // It may have ended just now.
+                        let _ = pidfd_send_signal(&pidfd, signal);
+                    }
+                }
             },
         }
     }

@@ -33,7 +33,7 @@ use oci_spec::runtime::Process as ProcessSpec;
 use vc_types::SandboxId;
 use virtcontainers::{Bundle, Neighbours, PodRole, fault};
 
-use crate::commands::{own_program, runtime};
+use crate::commands::{container, own_program, runtime};
 use crate::error::{FAILED, Failure};
 use crate::log;
 
@@ -131,6 +131,7 @@ fn create(request: &Request, bundle: &Path, reporter: Reporter) -> std::io::Resu
     let opened = || {
         let bundle = Bundle::open(bundle)?;
         let role = bundle.pod_role()?;
+        refuse_known(request)?;
         bundle.check_namespaces(&neighbours(request, &role)?)?;
         namespaces::enter(bundle.spec())?;
         Ok::<_, Failure>((role, bundle))
@@ -144,6 +145,22 @@ fn create(request: &Request, bundle: &Path, reporter: Reporter) -> std::io::Resu
             reporter.send(&Report::Failed(error.into()))?;
             Ok(Outcome::FAILED)
         }
+    }
+}
+
+/// A container's name is its own below one root, whichever sandbox it is in.
+fn refuse_known(request: &Request) -> Result<(), Failure> {
+    let known = runtime(&request.global())?.find_container(&container(&request.id)?);
+    match known {
+        Ok(sandbox) => Err(Failure::new(
+            FAILED,
+            format!(
+                "container with id {} exists already, in sandbox {sandbox}",
+                request.id
+            ),
+        )),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

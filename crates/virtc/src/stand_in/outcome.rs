@@ -8,6 +8,18 @@ use crate::error::{FAILED, Failure};
 use crate::join::{End, exit_code, signal_code};
 use crate::output;
 
+/// Signals that end nobody: only a guest that lies says that one of them ended a process.
+const HARMLESS: [Signal; 8] = [
+    Signal::STOP,
+    Signal::TSTP,
+    Signal::TTIN,
+    Signal::TTOU,
+    Signal::CONT,
+    Signal::CHILD,
+    Signal::URG,
+    Signal::WINCH,
+];
+
 /// How the process ended that was stood for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -69,6 +81,7 @@ impl Outcome {
     pub(super) fn end(self) -> ExitCode {
         if let Self::Signal(number) = self
             && let Some(signal) = Signal::from_named_raw(number.into())
+            && !HARMLESS.contains(&signal)
         {
             vc_launch::end_by_signal(signal);
         }

@@ -179,7 +179,11 @@ impl SandboxHandle {
         let record = self.0.directory.read()?;
         let left = record.containers.iter().filter(|(_, entry)| entry.creating);
         for (container, _) in left {
-            self.take_out(&record, container).await?;
+            // One that cannot be taken out keeps nobody else's from being made or removed.
+            if let Err(error) = self.take_out(&record, container).await {
+                tracing::warn!(%container, %error, "what is left of its making stays");
+                continue;
+            }
             operation.update(|record| {
                 record.containers.remove(container);
             })?;

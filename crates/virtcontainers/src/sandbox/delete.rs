@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use vc_store::{OperationGuard, SandboxRecord, Verb, WhenBusy};
-use vc_types::{ProcessIdentity, SandboxId};
+use vc_store::{ContainerView, OperationGuard, SandboxRecord, Verb, View, WhenBusy};
+use vc_types::{ContainerState, ProcessIdentity, SandboxId};
 
 use super::cgroups;
 use super::machine::kill;
@@ -53,6 +53,16 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
         return Err(Error::Running {
             sandbox: id.clone(),
         });
+    }
+    let ended = |process: &ContainerView| process.state == ContainerState::Stopped;
+    let containers = View::of(&record).containers;
+    if kept
+        && !containers.is_empty()
+        && containers.values().all(ended)
+        && let Some(keeper) = &record.keeper
+    {
+        // It puts away what has ended: output that somebody reads, and what the guest writes back.
+        has_ended_by(keeper, Instant::now() + KEEPER_END_LIMIT);
     }
     let guard = match force {
         true => directory.take_over(Verb::Delete),

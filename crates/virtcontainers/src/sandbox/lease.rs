@@ -102,6 +102,13 @@ impl Leases {
     /// Listens in the sandbox's directory.
     pub(super) fn serve(sandbox: SandboxHandle) -> Result<Self> {
         let path = sandbox.0.directory.path().join(SOCKET);
+        // That of a keeper before this one, which was killed.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::debug!(%error, "the socket of an earlier keeper stays");
+            }
+            _ => {}
+        }
         let bound = SocketPath::new(&path).and_then(|short| UnixListener::bind(short.as_path()));
         let listener = bound.map_err(|source| Error::System {
             attempt: format!("listen at {}", path.display()),

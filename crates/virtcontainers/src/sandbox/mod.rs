@@ -233,7 +233,9 @@ impl Sandbox {
     pub async fn keep(self, container: &ContainerId, exit: ExitStatus) -> Result<Timeline> {
         let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
         let mut timeline = self.timeline();
-        states::ended(self.place.directory(), container, exit).await?;
+        if self.place.is_own().await? {
+            states::ended(self.place.directory(), container, exit).await?;
+        }
         self.place.stopped(reason).await?;
         fault::point("stop.written")?;
         timeline.mark(ClockPoint::Exit);

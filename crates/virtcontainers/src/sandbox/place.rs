@@ -57,7 +57,20 @@ impl Place {
         let keeper = ProcessIdentity::current()?;
         let boot_id = BootId::current()?;
         let operation = directory.begin_operation(Verb::Start, WhenBusy::Refuse)?;
+        let living = |record: &SandboxRecord| {
+            let devices = record.processes.iter().map(|process| &process.identity);
+            let own = record.keeper.iter().filter(|process| **process != keeper);
+            let mut all = record.vmm_process.iter().chain(devices).chain(own);
+            all.any(ProcessIdentity::is_alive)
+        };
+        if living(&directory.read()?) {
+            return Err(Error::Running {
+                sandbox: directory.id().clone(),
+            });
+        }
         operation.update(|record| {
+            // It may never have been written down that the one before ended.
+            states::stop(record, EndReason::KeeperEnded)?;
             record.keeper = Some(keeper);
             record.boot_id = boot_id;
             record.end_reason = None;
@@ -135,9 +148,25 @@ impl Place {
 
     /// Writes down how the sandbox ended, and leaves its place to whoever deletes it.
     pub(crate) async fn stopped(&self, reason: EndReason) -> Result<()> {
-        states::stopped(&self.directory, reason).await?;
+        if self.is_own().await? {
+            states::stopped(&self.directory, reason).await?;
+        }
         self.kept.store(true, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Whether the machine in the state is the one of this place. Somebody else may have ended it,
+    /// and booted another one since.
+    pub(crate) async fn is_own(&self) -> Result<bool> {
+        let (directory, vmm) = (self.directory.clone(), self.vmm.clone());
+        blocking(move || {
+            let keeper = ProcessIdentity::current()?;
+            let record = directory.read()?;
+            let nobody = record.keeper.is_none() && record.vmm_process.is_none();
+            let own = record.keeper.as_ref() == Some(&keeper) && record.vmm_process == vmm;
+            Ok(nobody || own)
+        })
+        .await
     }
 
     /// Writes down that a machine which was booted again is gone. By now somebody else may have
@@ -160,14 +189,14 @@ impl Place {
         blocking(move || {
             let left = remove_cgroups(&directory);
             fault::point("delete.cgroups-removed")?;
-            runtime.store.remove_dir(&directory)?;
-            match left.is_empty() {
-                true => Ok(()),
-                false => Err(Error::Left {
+            if !left.is_empty() {
+                // The state stays, so that whoever tries again knows what to remove.
+                return Err(Error::Left {
                     sandbox: directory.id().clone(),
                     left: left.join(", "),
-                }),
+                });
             }
+            Ok(runtime.store.remove_dir(&directory).map(drop)?)
         })
         .await
     }
@@ -196,8 +225,11 @@ impl Drop for Place {
         if self.directory.read().is_ok_and(stopped) {
             return;
         }
-        for left in remove_cgroups(&self.directory) {
-            tracing::warn!(sandbox = %self.id(), left, "stays");
+        let left = remove_cgroups(&self.directory);
+        if !left.is_empty() {
+            let left = left.join(", ");
+            tracing::warn!(sandbox = %self.id(), left, "virtc gc removes it");
+            return;
         }
         // The operation goes after it: until the place is gone, it says what happens.
         if let Err(error) = self.runtime.store.remove_dir(&self.directory) {

@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use virtcontainers::fault::{CONTAINER_POINTS, VARIABLE};
+use virtcontainers::fault::VARIABLE;
 use virtcontainers::{Runtime, mock};
 
 use super::{Host, container, id, on_executor, sandbox};
@@ -12,7 +12,7 @@ use super::{Host, container, id, on_executor, sandbox};
 const ROOT: &str = "VIRTCONTAINERS_TEST_ROOT";
 
 /// The points that a sandbox without device processes passes.
-const POINTS: [&str; 11] = [
+const POINTS: [&str; 16] = [
     "create.reserved",
     "create.sockets",
     "create.vmm-launched",
@@ -20,7 +20,12 @@ const POINTS: [&str; 11] = [
     "create.agent-connected",
     "create.guest-prepared",
     "create.container-made",
-    "start.container-started",
+    "start.begun",
+    "start.process-started",
+    "start.written",
+    "create-container.reserved",
+    "create-container.shared",
+    "create-container.made",
     "stop.begun",
     "stop.vmm-ended",
     "delete.state-removed",
@@ -47,7 +52,7 @@ fn whole_life() {
 #[test]
 fn a_kill_at_every_point_leaves_only_what_gc_removes() {
     let own = std::env::current_exe().unwrap();
-    for point in POINTS.iter().chain(&CONTAINER_POINTS) {
+    for point in POINTS {
         let host = Host::new();
         let ended = Command::new(&own)
             .args(["--exact", "kills::whole_life", "--ignored"])

@@ -140,23 +140,33 @@ impl Connected {
         mut place: Place,
         timeline: Timeline,
     ) -> Result<Sandbox> {
-        if let Err(error) = place.ready().await {
+        let written = async {
+            place.ready().await?;
+            // It stands for containers only once they are there.
+            for entry in place.directory().read()?.containers.values() {
+                cgroups::join_container(entry)?;
+            }
+            fault::point("create.written")
+        };
+        if let Err(error) = written.await {
             // The machine goes before its place.
             drop(self);
             return Err(error);
         }
-        // The last step that can fail: it stands for containers only once they are there.
-        for entry in place.directory().read()?.containers.values() {
-            cgroups::join_container(entry)?;
-        }
-        fault::point("create.written")?;
         let interval = self.runtime.config.limits.clock_ms.duration();
         let clock = ClockKeeper::start(self.guest.agent.clone(), interval);
         let directory = place.directory().clone();
         let handle = SandboxHandle::new(&self.runtime, directory, self.guest, self.streams);
+        let leases = match Leases::serve(handle.clone()) {
+            Ok(leases) => leases,
+            Err(error) => {
+                drop(self.machine);
+                return Err(error);
+            }
+        };
         Ok(Sandbox {
             _clock: clock,
-            _leases: Leases::serve(handle.clone())?,
+            _leases: leases,
             handle,
             place,
             machine: self.machine,
