@@ -275,6 +275,15 @@ pub struct FailureReport {
 }
 
 impl Error {
+    /// Whether it came because the machine has ended, or has just gone.
+    pub(crate) fn is_end(&self) -> bool {
+        match self {
+            Self::Ended { .. } | Self::NotRunning { .. } => true,
+            Self::Agent(error) => error.is_broken(),
+            _ => false,
+        }
+    }
+
     /// Whether it came because there is no such sandbox or container.
     pub fn is_not_found(&self) -> bool {
         match self {

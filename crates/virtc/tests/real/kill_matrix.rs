@@ -151,7 +151,13 @@ impl Cli {
         );
         if let Some(pid) = state.as_ref().and_then(|state| state["pid"].as_i64()) {
             let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-            assert!(lives(pid), "{point}: {state:?}");
+            // One that is about to end when it is looked at has none a moment later.
+            let again = || {
+                self.state(id, point)
+                    .and_then(|state| state["pid"].as_i64())
+            };
+            let gone = || again() != Some(pid.as_raw_nonzero().get().into());
+            assert!(lives(pid) || gone(), "{point}: {state:?}");
         }
         if status == "running" {
             self.host.virtc(["ps", id]).expect_code(0);

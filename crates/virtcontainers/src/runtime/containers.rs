@@ -56,14 +56,32 @@ impl Runtime {
         container: &ContainerId,
         force: bool,
     ) -> Result<()> {
-        let view = View::of(&self.status_sandbox(sandbox)?);
-        if view.state == SandboxState::Stopped
-            && sandbox::forget(&self.shared, sandbox, container).await?
-        {
+        if self.forget_container(sandbox, container).await? {
             return Ok(());
         }
-        let sandbox = self.fetch_sandbox(sandbox).await?;
-        sandbox.delete_container(container, force).await
+        let deleted = async {
+            let sandbox = self.fetch_sandbox(sandbox).await?;
+            sandbox.delete_container(container, force).await
+        };
+        match deleted.await {
+            // The machine may have ended meanwhile, as it does with the sandbox's own container.
+            Err(error) if error.is_end() => {
+                match self.forget_container(sandbox, container).await? {
+                    true => Ok(()),
+                    false => Err(error),
+                }
+            }
+            deleted => deleted,
+        }
+    }
+
+    /// Removes what is known of a container whose sandbox has no machine; says whether it has none.
+    async fn forget_container(&self, sandbox: &SandboxId, container: &ContainerId) -> Result<bool> {
+        let view = View::of(&self.status_sandbox(sandbox)?);
+        match view.state {
+            SandboxState::Stopped => sandbox::forget(&self.shared, sandbox, container).await,
+            _ => Ok(false),
+        }
     }
 
     /// Starts a container, see [`crate::SandboxHandle::start_container`].
