@@ -1,4 +1,4 @@
-//! The standard streams of a process, see [`crate::Sandbox::take_streams`].
+//! The standard streams of a process, see [`crate::SandboxHandle::take_streams`].
 
 use std::time::Duration;
 

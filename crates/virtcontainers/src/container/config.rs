@@ -25,7 +25,7 @@ pub struct ContainerConfig {
     /// Files that are made for it.
     pub files: Vec<GeneratedFile>,
     /// Whether to attach to its standard streams while it is made; they are taken with
-    /// [`crate::Sandbox::take_streams`].
+    /// [`crate::SandboxHandle::take_streams`].
     pub attach: bool,
     /// Its OCI bundle, where it has one, for those who ask.
     pub bundle: Option<PathBuf>,
