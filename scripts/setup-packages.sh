@@ -9,9 +9,11 @@ set -eu
 # qemu-system-x86           the VMM; qemu-system-data has qboot.rom
 # e2fsprogs                 mkfs.ext4 for the scratch disk
 # busybox-static            root directories for tests and benchmarks
-# podman                    tests of the OCI command line
+# podman, docker.io         tests of the OCI command line; they start a daemon of their own
+# bsdutils                  script(1), a terminal for those tests
 packages='gcc libc6-dev binutils libseccomp-dev libcap-ng-dev'
 packages="$packages qemu-system-x86 qemu-system-data e2fsprogs busybox-static podman"
+packages="$packages docker.io bsdutils"
 
 have dpkg-query || fail "this system has no dpkg" \
     "install the counterparts of: $packages, and run \`make\` with SETUP_PACKAGES=no"
@@ -29,7 +31,25 @@ fi
 
 step "system packages" "installing$missing"
 export DEBIAN_FRONTEND=noninteractive
+
+# Nobody asked for services on this host: docker's is neither started now nor at the next boot. Where
+# it was installed before, it stays as it is.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+containerd=$(dpkg-query -W -f '${db:Status-Status}' containerd 2>/dev/null || true)
 quietly apt-get update || fail "apt-get update failed"
 # shellcheck disable=SC2086 # a list of words
 quietly apt-get install -y --no-install-recommends $missing || fail "apt-get install failed"
+if have systemctl; then
+    case " $missing " in
+    *" docker.io "*)
+        quietly systemctl disable docker.service docker.socket || true
+        [ "$containerd" = installed ] || quietly systemctl disable containerd.service || true
+        ;;
+    esac
+fi
 step "system packages" "installed"

@@ -87,7 +87,7 @@ struct Found {
 }
 
 impl Hierarchies {
-    /// Reads what the calling process sees mounted, and in which cgroups it is.
+    /// Reads what the calling thread sees mounted, and in which cgroups it is.
     ///
     /// # Errors
     ///
@@ -97,8 +97,8 @@ impl Hierarchies {
             let bytes = fs::read(path).map_err(io("read", path))?;
             Ok::<_, Error>(String::from_utf8_lossy(&bytes).into_owned())
         };
-        let mountinfo = read("/proc/self/mountinfo")?;
-        let memberships = read("/proc/self/cgroup")?;
+        let mountinfo = read("/proc/thread-self/mountinfo")?;
+        let memberships = read("/proc/thread-self/cgroup")?;
         // A mount may be hidden by one on a directory above it.
         Self::choose(&mountinfo, &memberships, |mount, version| {
             Dir::open_mount(&mount.mount_point, version).is_ok()

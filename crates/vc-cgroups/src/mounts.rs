@@ -1,4 +1,4 @@
-//! The reading of `/proc/self/mountinfo` and `/proc/self/cgroup`.
+//! The reading of `/proc/thread-self/mountinfo` and `/proc/thread-self/cgroup`.
 
 use std::path::PathBuf;
 

@@ -275,15 +275,6 @@ pub struct FailureReport {
 }
 
 impl Error {
-    /// Whether it came because the machine has ended, or has just gone.
-    pub(crate) fn is_end(&self) -> bool {
-        match self {
-            Self::Ended { .. } | Self::NotRunning { .. } => true,
-            Self::Agent(error) => error.is_broken(),
-            _ => false,
-        }
-    }
-
     /// Whether it came because there is no such sandbox or container.
     pub fn is_not_found(&self) -> bool {
         match self {
@@ -291,6 +282,14 @@ impl Error {
             Self::Store(error) => error.is_not_found(),
             _ => false,
         }
+    }
+
+    /// Whether it can have come because a machine ended or is about to end.
+    pub(crate) fn is_of_a_machine(&self) -> bool {
+        matches!(
+            self,
+            Self::Agent(_) | Self::Ended { .. } | Self::Storage(_) | Self::Hypervisor(_)
+        )
     }
 }
 

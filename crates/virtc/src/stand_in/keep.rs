@@ -9,15 +9,21 @@ use virtcontainers::{
 };
 
 use super::report::Reporter;
+use super::view::Viewer;
 use super::{Outcome, Report, Request, block_on, take_terminal};
 use crate::commands::{container, load, own_program};
 use crate::error::{FAILED, Failure};
 use crate::join::{Joined, Kept, Signals};
 
 /// Makes the sandbox, reports, and stays until the container has ended. Says how it ended.
-pub(super) fn keep(request: &Request, bundle: Bundle, reporter: Reporter) -> Outcome {
+pub(super) fn keep(
+    request: &Request,
+    bundle: Bundle,
+    viewer: &Viewer,
+    reporter: Reporter,
+) -> Outcome {
     block_on(async {
-        match reporter.while_awaited(make(request, bundle)).await {
+        match reporter.while_awaited(make(request, bundle, viewer)).await {
             Some(Ok(made)) => stay(made, reporter).await,
             Some(Err(failure)) => {
                 if let Err(error) = reporter.send(&Report::Failed(failure.into())) {
@@ -39,7 +45,7 @@ struct Made {
     terminal: bool,
 }
 
-async fn make(request: &Request, bundle: Bundle) -> Result<Made, Failure> {
+async fn make(request: &Request, bundle: Bundle, viewer: &Viewer) -> Result<Made, Failure> {
     let loaded = load(&request.global(), &[])?;
     // Signals count from here on: they are the container's.
     let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
@@ -52,13 +58,18 @@ async fn make(request: &Request, bundle: Bundle) -> Result<Made, Failure> {
         program: own_program(),
         ..RuntimeOptions::default()
     })?;
+    let shown = config.containers.first().cloned();
     let sandbox = runtime.create_sandbox(config).await?;
     fault::point("stand-in.made")?;
-    if let Err(error) = run_hooks(&runtime, sandbox.id(), &container).await {
+    let completed = async {
+        run_hooks(&runtime, sandbox.id(), &container).await?;
+        shown.map_or(Ok(()), |container| viewer.show(&container))
+    };
+    if let Err(failure) = completed.await {
         if let Err(error) = sandbox.delete().await {
-            tracing::warn!(%error, "not everything is removed after a hook failed");
+            tracing::warn!(%error, "not everything is removed after the making failed");
         }
-        return Err(error.into());
+        return Err(failure);
     }
     Ok(Made {
         runtime,

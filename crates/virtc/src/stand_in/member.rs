@@ -5,6 +5,7 @@ use virtcontainers::{Bundle, Lease, Process, Runtime, fault};
 
 use super::keep::run_hooks;
 use super::report::Reporter;
+use super::view::Viewer;
 use super::{Outcome, Report, Request, block_on, no_sandbox, take_terminal};
 use crate::commands::{container, runtime};
 use crate::error::{FAILED, Failure};
@@ -15,10 +16,11 @@ pub(super) fn join(
     request: &Request,
     bundle: Bundle,
     sandbox: &SandboxId,
+    viewer: &Viewer,
     reporter: Reporter,
 ) -> Outcome {
     block_on(async {
-        match make(request, bundle, sandbox, &reporter).await {
+        match make(request, bundle, sandbox, viewer, &reporter).await {
             Ok(made) => stay(made, reporter).await,
             Err(failure) => {
                 if let Err(error) = reporter.send(&Report::Failed(failure.into())) {
@@ -45,6 +47,7 @@ async fn make(
     request: &Request,
     bundle: Bundle,
     sandbox: &SandboxId,
+    viewer: &Viewer,
     reporter: &Reporter,
 ) -> Result<Made, Failure> {
     let runtime = runtime(&request.global())?;
@@ -58,15 +61,17 @@ async fn make(
     })?;
     let neighbours = runtime.neighbours(sandbox.id())?;
     let config = bundle.container(id.clone(), &neighbours, request.cgroup_driver())?;
-    let process = sandbox.create_container(config).await?;
+    let process = sandbox.create_container(config.clone()).await?;
     let prepared = async {
         let lease = process.lease()?;
         fault::point("stand-in.made")?;
         let hooks = run_hooks(&runtime, sandbox.id(), &id);
         match reporter.while_awaited(hooks).await {
-            Some(run) => Ok(run.map(|()| lease)?),
-            None => Err(Failure::new(FAILED, "nobody waits for the container")),
+            Some(run) => run?,
+            None => return Err(Failure::new(FAILED, "nobody waits for the container")),
         }
+        viewer.show(&config)?;
+        Ok(lease)
     };
     let lease = match prepared.await {
         Ok(lease) => lease,

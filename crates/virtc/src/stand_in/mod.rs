@@ -12,6 +12,7 @@ mod namespaces;
 mod outcome;
 mod report;
 mod request;
+mod view;
 
 use outcome::Outcome;
 pub(crate) use report::Report;
@@ -137,9 +138,11 @@ fn create(request: &Request, bundle: &Path, reporter: Reporter) -> std::io::Resu
         Ok::<_, Failure>((role, bundle))
     };
     match opened() {
-        Ok((PodRole::Sandbox, bundle)) => Ok(keep::keep(request, bundle, reporter)),
+        Ok((PodRole::Sandbox, bundle)) => {
+            view::beside(|viewer| keep::keep(request, bundle, viewer, reporter))
+        }
         Ok((PodRole::Member(sandbox), bundle)) => {
-            Ok(member::join(request, bundle, &sandbox, reporter))
+            view::beside(|viewer| member::join(request, bundle, &sandbox, viewer, reporter))
         }
         Err(error) => {
             reporter.send(&Report::Failed(error.into()))?;

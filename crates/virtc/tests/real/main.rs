@@ -12,7 +12,9 @@
 mod agent;
 mod check;
 mod differences;
+mod docker;
 mod ends;
+mod engines;
 mod exec;
 mod faults;
 mod files;
@@ -24,6 +26,7 @@ mod library;
 mod machine;
 mod oci;
 mod podman;
+mod podman_pods;
 mod signals;
 mod streams;
 mod terminal;
@@ -47,12 +50,14 @@ fn busybox_root(host: &Host) -> std::path::PathBuf {
     let root = host.dir("root");
     let bin = root.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
-    std::fs::create_dir_all(root.join("etc")).unwrap();
+    for name in ["etc", "proc"] {
+        std::fs::create_dir_all(root.join(name)).unwrap();
+    }
     std::fs::write(root.join("etc/marker"), "made by the test\n").unwrap();
     std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
     for name in [
         "sh", "true", "echo", "cat", "ls", "id", "touch", "dd", "rm", "sleep", "stat", "stty",
-        "test",
+        "test", "hostname", "ps",
     ] {
         std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
     }

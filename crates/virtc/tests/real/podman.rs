@@ -13,13 +13,13 @@ use super::{busybox_root, host};
 const CLEANUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A podman with a store of its own and one image, `box`.
-struct Podman<'a> {
+pub(super) struct Podman<'a> {
     host: &'a Host,
     directory: PathBuf,
 }
 
 impl<'a> Podman<'a> {
-    fn new(host: &'a Host) -> Self {
+    pub(super) fn new(host: &'a Host) -> Self {
         let directory = host.dir("podman");
         let path = |name: &str| directory.join(name).display().to_string();
         let storage = format!(
@@ -48,7 +48,7 @@ impl<'a> Podman<'a> {
         podman
     }
 
-    fn output(&self, args: &[&str], input: &str) -> Output {
+    pub(super) fn output(&self, args: &[&str], input: &str) -> Output {
         // virtc takes its root and its records from here.
         let mut command = Command::new("podman");
         command
@@ -81,7 +81,7 @@ impl<'a> Podman<'a> {
     }
 
     #[track_caller]
-    fn done(&self, args: &[&str]) -> String {
+    pub(super) fn done(&self, args: &[&str]) -> String {
         let output = self.output(args, "");
         let err = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "podman {args:?}: {err}");
@@ -92,6 +92,7 @@ impl<'a> Podman<'a> {
 impl Drop for Podman<'_> {
     fn drop(&mut self) {
         // Whatever a failed test has left.
+        self.output(&["pod", "rm", "--all", "--force", "--time", "0"], "");
         self.output(&["rm", "--all", "--force", "--time", "0"], "");
         // conmon cleans up beside us, and podman does not wait for it. What stays fails the test.
         let end = Instant::now() + CLEANUP_LIMIT;

@@ -13,12 +13,16 @@ use vc_types::ContainerId;
 use vc_types::guest::CONTAINER_NAMESPACE_PREFIX;
 
 use super::config::{Access, ContainerConfig, Root, RootSource, Volume};
+use super::placement::shared_memory_dir;
 use super::pod::{Neighbours, PodRole, pid_of};
 use crate::error::{Error, Result};
 
 /// Where engines bind a tmpfs of the host for POSIX shared memory. The guest's own serves as well,
 /// and is memory that its processes can share.
 const SHARED_MEMORY: &str = "/dev/shm";
+
+/// An option of a tmpfs that no kernel knows: it is to begin with what the root has at its place.
+const COPY_UP: &str = "tmpcopyup";
 
 /// An OCI bundle.
 #[derive(Clone, Debug)]
@@ -105,8 +109,11 @@ impl Bundle {
             Some(true) => Access::ReadOnly,
             _ => Access::ReadWrite,
         };
-        let source = RootSource::Directory(path.join(root.path()));
-        let (volumes, mounts) = split_mounts(spec.mounts().as_deref().unwrap_or_default(), &path);
+        let root = path.join(root.path());
+        let memory = SharedMemory::of(&spec, &id, neighbours);
+        let all = spec.mounts().as_deref().unwrap_or_default();
+        let (volumes, mounts) = split_mounts(all, &path, &root, &memory);
+        let source = RootSource::Directory(root);
         spec.set_mounts(Some(mounts));
         let linux = spec.linux().as_ref();
         let cgroup = linux
@@ -142,30 +149,89 @@ fn of_the_guest(hooks: &Hooks) -> Option<Hooks> {
 }
 
 /// Bind mounts become volumes, the rest stays.
-fn split_mounts(all: &[Mount], bundle: &Path) -> (Vec<Volume>, Vec<Mount>) {
+fn split_mounts(
+    all: &[Mount],
+    bundle: &Path,
+    root: &Path,
+    memory: &SharedMemory,
+) -> (Vec<Volume>, Vec<Mount>) {
     let (mut volumes, mut mounts) = (Vec::new(), Vec::new());
     for mount in all {
         let options = mount.options().as_deref().unwrap_or_default();
         let has = |name: &str| options.iter().any(|option| option == name);
         let is_bind = mount.typ().as_deref() == Some("bind") || has("bind") || has("rbind");
-        if !is_bind {
-            mounts.push(mount.clone());
-        } else if mount.destination() == Path::new(SHARED_MEMORY) {
-            mounts.push(shared_memory());
-        } else {
+        let destination = mount.destination();
+        if is_bind && destination == Path::new(SHARED_MEMORY) {
+            mounts.push(memory.mount());
+        } else if is_bind {
             let source = mount.source().clone().unwrap_or_default();
             volumes.push(Volume {
                 source: bundle.join(source),
-                destination: mount.destination().clone(),
+                destination: destination.clone(),
                 access: if has("ro") {
                     Access::ReadOnly
                 } else {
                     Access::ReadWrite
                 },
             });
+        } else if has(COPY_UP)
+            && let Some(source) = filled_directory(root, destination)
+        {
+            volumes.push(Volume {
+                source,
+                destination: destination.clone(),
+                access: Access::Private,
+            });
+        } else {
+            let mut mount = mount.clone();
+            let known = options.iter().filter(|option| *option != COPY_UP).cloned();
+            mount.set_options(mount.options().is_some().then(|| known.collect()));
+            mounts.push(mount);
         }
     }
     (volumes, mounts)
+}
+
+/// The directory of the root at a place of the container, when there is something in it. Whoever
+/// made the root may have made links: a path with one is none.
+fn filled_directory(root: &Path, destination: &Path) -> Option<PathBuf> {
+    let root = std::fs::canonicalize(root).ok()?;
+    let place = root.join(destination.strip_prefix("/").ok()?);
+    let filled = std::fs::canonicalize(&place).ok()? == place
+        && std::fs::read_dir(&place).ok()?.next().is_some();
+    filled.then_some(place)
+}
+
+/// The directory of the guest that containers have at `/dev/shm`: those that share their IPC
+/// namespace have the same one.
+struct SharedMemory {
+    source: String,
+}
+
+impl SharedMemory {
+    fn of(spec: &Spec, id: &ContainerId, neighbours: &Neighbours) -> Self {
+        let linux = spec.linux().as_ref();
+        let namespaces = linux.and_then(|linux| linux.namespaces().as_deref());
+        let joined = namespaces
+            .unwrap_or_default()
+            .iter()
+            .find(|namespace| namespace.typ() == LinuxNamespaceType::Ipc)
+            .and_then(|namespace| neighbours.at(namespace.path().as_deref()?));
+        Self {
+            source: shared_memory_dir(joined.unwrap_or(id)),
+        }
+    }
+
+    fn mount(&self) -> Mount {
+        let mut mount = Mount::default();
+        let options = ["rbind", "rprivate", "rw", "nosuid", "noexec", "nodev"];
+        mount
+            .set_destination(SHARED_MEMORY.into())
+            .set_typ(Some("bind".into()))
+            .set_source(Some(self.source.clone().into()))
+            .set_options(Some(options.map(str::to_owned).to_vec()));
+        mount
+    }
 }
 
 /// The devices that every container has are made in a file system of the guest: the host lets
@@ -186,17 +252,6 @@ fn add_dev(spec: &mut Spec) {
         .set_options(Some(options.map(str::to_owned).to_vec()));
     mounts.insert(0, dev);
     spec.set_mounts(Some(mounts));
-}
-
-fn shared_memory() -> Mount {
-    let mut mount = Mount::default();
-    let options = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"];
-    mount
-        .set_destination(SHARED_MEMORY.into())
-        .set_typ(Some("tmpfs".into()))
-        .set_source(Some("shm".into()))
-        .set_options(Some(options.map(str::to_owned).to_vec()));
-    mount
 }
 
 /// The network is the sandbox's; other namespaces are made in the guest, or are a neighbour's.
@@ -361,13 +416,40 @@ mod tests {
         );
         let mounts = config.spec.mounts().as_ref().unwrap();
         let kinds: Vec<_> = mounts.iter().map(|m| m.typ().as_deref().unwrap()).collect();
-        assert_eq!(kinds, ["tmpfs", "proc", "tmpfs"]);
+        assert_eq!(kinds, ["tmpfs", "proc", "bind"]);
+        let memory = mounts[2].source().as_deref().unwrap();
+        assert_eq!(memory, Path::new("/run/virtc/containers/c1/shm"));
         let linux = config.spec.linux().as_ref().unwrap();
         assert_eq!(linux.namespaces().as_ref().unwrap().len(), 1);
         assert!(matches!(
             config.root.source,
             RootSource::Directory(path) if path.starts_with("/bundle")
         ));
+    }
+
+    #[test]
+    fn a_tmpfs_that_copies_up_begins_with_what_the_root_has() {
+        let root = tempfile::tempdir().unwrap();
+        for directory in ["filled/below", "empty"] {
+            std::fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        std::os::unix::fs::symlink("filled", root.path().join("link")).unwrap();
+        let config = container(bundle(|spec| {
+            let places = ["/filled", "/empty", "/link", "/missing"];
+            let tmpfs = |place| mount(place, "tmpfs", "tmpfs", &["size=1m", "tmpcopyup"]);
+            spec.set_mounts(Some(places.map(tmpfs).to_vec()));
+            let own = spec.root_mut().as_mut().unwrap();
+            own.set_path(root.path().to_owned());
+        }))
+        .unwrap();
+        let filled = config.volumes.iter().map(|volume| &volume.destination);
+        assert_eq!(Vec::from_iter(filled), [Path::new("/filled")]);
+        assert_eq!(config.volumes[0].access, Access::Private);
+        let mounts = config.spec.mounts().as_ref().unwrap();
+        for (mount, place) in mounts[1..].iter().zip(["/empty", "/link", "/missing"]) {
+            assert_eq!(mount.destination(), Path::new(place));
+            assert_eq!(mount.options().as_deref().unwrap(), ["size=1m"]);
+        }
     }
 
     #[test]

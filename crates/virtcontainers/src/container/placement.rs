@@ -10,6 +10,9 @@ use vc_types::{ContainerId, guest};
 use super::config::{Access, ContainerConfig, RootSource};
 use crate::error::{Error, Result};
 
+/// Room for POSIX shared memory, as engines give it by default.
+const SHARED_MEMORY_SIZE: &str = "size=65536k";
+
 /// One thing of the host in the share with the invoker's rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShareEntry {
@@ -154,6 +157,11 @@ impl Placement {
         // What lies deeper comes later, or it would be covered.
         placed.sort_by_key(|mount| mount.destination().components().count());
         let mut mounts = self.spec.mounts().clone().unwrap_or_default();
+        let memory = shared_memory_dir(id);
+        let own = |mount: &Mount| mount.source().as_deref() == Some(Path::new(&memory));
+        if mounts.iter().any(own) {
+            self.storages.push(shared_memory(&memory));
+        }
         mounts.append(&mut placed);
         self.spec.set_mounts(Some(mounts));
         Ok(())
@@ -187,6 +195,24 @@ fn check_destinations(mounts: &[Mount]) -> Result<()> {
 
 pub(crate) fn container_dir(id: &ContainerId) -> String {
     format!("{}/{id}", guest::CONTAINERS_DIR)
+}
+
+/// Where the guest has the POSIX shared memory of a container, and of those that share it.
+pub(crate) fn shared_memory_dir(id: &ContainerId) -> String {
+    format!("{}/shm", container_dir(id))
+}
+
+fn shared_memory(mount_point: &str) -> Storage {
+    Storage {
+        driver: "ephemeral".into(),
+        source: "shm".into(),
+        fstype: "tmpfs".into(),
+        options: ["nosuid", "noexec", "nodev", "mode=1777", SHARED_MEMORY_SIZE]
+            .map(str::to_owned)
+            .to_vec(),
+        mount_point: mount_point.into(),
+        ..Storage::default()
+    }
 }
 
 fn share_path(tag: &str, name: &str) -> String {

@@ -56,7 +56,10 @@ impl Runtime {
         container: &ContainerId,
         force: bool,
     ) -> Result<()> {
-        if self.forget_container(sandbox, container).await? {
+        let view = View::of(&self.status_sandbox(sandbox)?);
+        if view.state == SandboxState::Stopped
+            && sandbox::forget(&self.shared, sandbox, container).await?
+        {
             return Ok(());
         }
         let deleted = async {
@@ -64,23 +67,15 @@ impl Runtime {
             sandbox.delete_container(container, force).await
         };
         match deleted.await {
-            // The machine may have ended meanwhile, as it does with the sandbox's own container.
-            Err(error) if error.is_end() => {
-                match self.forget_container(sandbox, container).await? {
-                    true => Ok(()),
-                    false => Err(error),
+            Err(error) if error.is_of_a_machine() => {
+                // The machine may have ended meanwhile, and then nothing in it is left to remove.
+                match sandbox::forget_ended(&self.shared, sandbox, container).await {
+                    Ok(true) => Ok(()),
+                    Err(gone) if gone.is_not_found() => Ok(()),
+                    _ => Err(error),
                 }
             }
             deleted => deleted,
-        }
-    }
-
-    /// Removes what is known of a container whose sandbox has no machine; says whether it has none.
-    async fn forget_container(&self, sandbox: &SandboxId, container: &ContainerId) -> Result<bool> {
-        let view = View::of(&self.status_sandbox(sandbox)?);
-        match view.state {
-            SandboxState::Stopped => sandbox::forget(&self.shared, sandbox, container).await,
-            _ => Ok(false),
         }
     }
 

@@ -31,6 +31,9 @@ use crate::stream::Streams;
 /// How long a stand-in may take to end once its container is removed in the guest.
 const STAND_IN_END_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long a machine may take to end that does not answer any more because it ends.
+const MACHINE_END_LIMIT: Duration = Duration::from_secs(2);
+
 impl SandboxHandle {
     /// Makes a container in the running sandbox; its process waits for its start.
     ///
@@ -271,6 +274,22 @@ pub(super) fn refuse_running(
         }
         _ => Ok(()),
     }
+}
+
+/// As [`forget`], where the machine is about to end: it is waited for.
+pub(crate) async fn forget_ended(
+    runtime: &Shared,
+    sandbox: &SandboxId,
+    container: &ContainerId,
+) -> Result<bool> {
+    let machine = runtime.store.get(sandbox)?.read()?.vmm_process;
+    if let Some(machine) = machine {
+        let limit = Instant::now() + MACHINE_END_LIMIT;
+        if !blocking(move || Ok(has_ended_by(&machine, limit))).await? {
+            return Ok(false);
+        }
+    }
+    forget(runtime, sandbox, container).await
 }
 
 /// Removes what is known of a container whose sandbox has no machine. Says whether that is so: one

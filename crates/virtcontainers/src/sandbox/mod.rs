@@ -31,7 +31,7 @@ use vc_hypervisor::StopLimits;
 use vc_types::{ClockPoint, ContainerId, EndReason, ExitStatus, SandboxState, Timeline};
 
 pub use config::{SandboxConfig, Scratch, VmConfig};
-pub(crate) use containers::forget;
+pub(crate) use containers::{forget, forget_ended};
 pub(crate) use create::create;
 pub(crate) use delete::delete;
 pub use devices::DeviceConfig;
