@@ -20,6 +20,12 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs, id: &str) -> Done {
             "--{flag} is of the form `virtc run -- COMMAND`, and `virtc run {id}` runs a bundle"
         )));
     }
+    if args.oci.bundle.is_none() && !std::path::Path::new("config.json").exists() {
+        return Err(Failure::usage(format!(
+            "`virtc run {id}` runs the bundle in the current directory, which has no config.json"
+        ))
+        .hint(format!("a command is run by `virtc run -- {id}`")));
+    }
     let create = CreateArgs {
         bundle: args.oci.bundle.clone().unwrap_or_else(|| ".".into()),
         pid_file: args.oci.pid_file.clone(),

@@ -33,7 +33,8 @@ pub(crate) fn run(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
         (Some(_), false) => {
             return Err(Failure::usage(
                 "run needs its command after `--`, and nothing else before it",
-            ));
+            )
+            .hint("virtc run [FLAGS] -- COMMAND, or virtc run [--bundle DIR] ID"));
         }
         (None, _) => {}
     }

@@ -11,7 +11,10 @@ fn wrong_usage_is_2_and_named() {
     let host = host();
     for (args, text) in [
         (vec!["run", "true"], "--"),
-        (vec!["run", "id", "--", "true"], "virtc run ID"),
+        (
+            vec!["run", "id", "--", "true"],
+            "virtc run [--bundle DIR] ID",
+        ),
         (vec!["run", "--bogus", "--", "true"], "--bogus"),
         (vec!["run", "-v", "nocolon", "--", "true"], "nocolon"),
         (vec!["run", "-m", "lots", "--", "true"], "lots"),
