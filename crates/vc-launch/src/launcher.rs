@@ -216,7 +216,7 @@ impl Worker {
         // An order fits into the socket's buffer; where that is made small, this is the bound.
         ours.set_write_timeout(Some(LAUNCH_LIMIT))
             .map_err(transfer)?;
-        let process = spawn_step(&self.program, &name, theirs)?;
+        let process = spawn_step(&self.program, "launch", &name, theirs)?;
 
         let mut uses: Vec<_> = passed.iter().map(|p| p.used_as).collect();
         let mut descriptors: Vec<BorrowedFd<'_>> = passed.iter().map(|p| p.fd.as_fd()).collect();
@@ -343,10 +343,15 @@ impl UnderWay {
     }
 }
 
-/// Starts the step with one end of the socket as its standard input.
-fn spawn_step(program: &Path, name: &str, socket: UnixStream) -> Result<LaunchedProcess> {
+/// Starts `internal STEP` with one end of the socket as its standard input.
+pub(crate) fn spawn_step(
+    program: &Path,
+    step: &str,
+    name: &str,
+    socket: UnixStream,
+) -> Result<LaunchedProcess> {
     let child = Command::new(program)
-        .args(["internal", "launch"])
+        .args(["internal", step])
         .env_clear()
         .stdin(OwnedFd::from(socket))
         .stdout(Stdio::null())

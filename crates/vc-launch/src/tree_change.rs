@@ -4,13 +4,13 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::process::{LaunchedProcess, ProcessEnd};
+use crate::launcher::spawn_step;
+use crate::process::ProcessEnd;
 use crate::wire::{ANSWER_BYTES_MAX, Failure, send_order};
 
 /// How long a change may take. A busy machine needs some tens of milliseconds.
@@ -65,21 +65,8 @@ impl TreeChange {
             source,
         };
         let (ours, theirs) = UnixStream::pair().map_err(transfer)?;
-        let child = Command::new(program)
-            .args(["internal", "change-tree"])
-            .env_clear()
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|source| Error::Spawn {
-                name: name.into(),
-                program: program.into(),
-                source,
-            })?;
         // Ends and reaps it, whatever happens here.
-        let mut process =
-            LaunchedProcess::adopt(name, i32::try_from(child.id()).unwrap_or_default())?;
+        let mut process = spawn_step(program, "change-tree", name, theirs)?;
         let (add, sources): (Vec<_>, Vec<_>) = self.add.into_iter().unzip();
         let remove = self.remove;
         let mut descriptors = vec![pidfd];

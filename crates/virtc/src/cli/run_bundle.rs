@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Command};
 
 /// Flags of `virtc run ID`, which runs the container of a bundle.
 #[derive(Clone, Debug, Default, Args)]
@@ -36,20 +36,9 @@ pub(crate) struct RunBundleArgs {
 }
 
 impl RunBundleArgs {
-    /// Whether this form of `run` has a flag, or both have.
-    pub(crate) fn has(&self, flag: &str) -> bool {
-        const BOTH: [&str; 3] = ["id", "detach", "keep"];
-        Self::FLAGS.contains(&flag) || BOTH.contains(&flag)
+    /// Whether a flag is of this form of `run` alone.
+    pub(crate) fn owns(flag: &str) -> bool {
+        let own = Self::augment_args(Command::new("run"));
+        own.get_arguments().any(|one| one.get_id() == flag) || flag == "detach"
     }
-
-    /// The flags of this form alone.
-    pub(crate) const FLAGS: [&str; 7] = [
-        "bundle",
-        "pid_file",
-        "console_socket",
-        "preserve_fds",
-        "no_pivot",
-        "no_new_keyring",
-        "no_subreaper",
-    ];
 }

@@ -167,10 +167,10 @@ fn known() -> Result<Features, OciSpecError> {
     let linux = LinuxFeatureBuilder::default()
         .namespaces(NAMESPACES)
         .capabilities(words(&CAPABILITIES))
-        // The guest's containers are in cgroups of the second version, made without systemd.
+        // Those of the host, where what stands for a container is; made without systemd.
         .cgroup(
             CgroupBuilder::default()
-                .v1(false)
+                .v1(true)
                 .v2(true)
                 .systemd(false)
                 .systemd_user(false)

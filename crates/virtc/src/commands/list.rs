@@ -116,7 +116,7 @@ fn rows(listed: Listed, owner: &str) -> Vec<Row> {
                     seen.map_or_else(|| view.status(), |seen| oci_status(seen.state).to_owned())
                 }
             };
-            let known = ContainerStatus::of(&record, id).ok();
+            let known = ContainerStatus::seen(&record, &view, id).ok();
             Row {
                 oci_version: OCI_VERSION,
                 owner: owner.to_owned(),

@@ -7,14 +7,16 @@ use std::process::{Child, ExitCode, ExitStatus};
 use nix::sys::signal::Signal as Sig;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::cli::{CreateArgs, GlobalArgs, IdArgs, RunArgs};
+use crate::cli::{CreateArgs, GlobalArgs, IdArgs, RunArgs, RunBundleArgs};
 use crate::commands::{self, Done, block_on};
 use crate::error::{FAILED, Failure};
 use crate::join::Signals;
 
 /// What belongs to the throw-away form alone is refused by name.
 pub(super) fn run(global: &GlobalArgs, args: &RunArgs, id: &str) -> Done {
-    if let Some(flag) = args.given.iter().find(|flag| !args.oci.has(flag)) {
+    const BOTH: [&str; 2] = ["id", "keep"];
+    let known = |flag: &str| RunBundleArgs::owns(flag) || BOTH.contains(&flag);
+    if let Some(flag) = args.given.iter().find(|flag| !known(flag)) {
         let flag = flag.replace('_', "-");
         return Err(Failure::usage(format!(
             "--{flag} is of the form `virtc run -- COMMAND`, and `virtc run {id}` runs a bundle"

@@ -43,10 +43,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
 }
 
 fn run_in_machine(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
-    let bundle_flag = args.given.iter().find(|flag| {
-        let of_bundles = RunBundleArgs::FLAGS.contains(&flag.as_str());
-        of_bundles || flag.as_str() == "detach"
-    });
+    let bundle_flag = args.given.iter().find(|flag| RunBundleArgs::owns(flag));
     if let Some(flag) = bundle_flag {
         let flag = flag.replace('_', "-");
         return Err(Failure::usage(format!(

@@ -14,12 +14,7 @@ pub(super) fn enter(request: &Request, process: &ProcessSpec, reporter: Reporter
     block_on(async {
         match reporter.while_awaited(add(request, process)).await {
             Some(Ok(added)) => stay(added, reporter).await,
-            Some(Err(failure)) => {
-                if let Err(error) = reporter.send(&Report::Failed(failure.into())) {
-                    tracing::debug!(%error, "nobody waits for the report");
-                }
-                Outcome::FAILED
-            }
+            Some(Err(failure)) => reporter.fail(failure),
             None => Outcome::FAILED,
         }
     })

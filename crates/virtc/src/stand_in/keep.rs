@@ -25,12 +25,7 @@ pub(super) fn keep(
     block_on(async {
         match reporter.while_awaited(make(request, bundle, viewer)).await {
             Some(Ok(made)) => stay(made, reporter).await,
-            Some(Err(failure)) => {
-                if let Err(error) = reporter.send(&Report::Failed(failure.into())) {
-                    tracing::debug!(%error, "nobody waits for the report");
-                }
-                Outcome::FAILED
-            }
+            Some(Err(failure)) => reporter.fail(failure),
             None => Outcome::FAILED,
         }
     })

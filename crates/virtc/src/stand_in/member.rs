@@ -22,12 +22,7 @@ pub(super) fn join(
     block_on(async {
         match make(request, bundle, sandbox, viewer, &reporter).await {
             Ok(made) => stay(made, reporter).await,
-            Err(failure) => {
-                if let Err(error) = reporter.send(&Report::Failed(failure.into())) {
-                    tracing::debug!(%error, "nobody waits for the report");
-                }
-                Outcome::FAILED
-            }
+            Err(failure) => reporter.fail(failure),
         }
     })
 }

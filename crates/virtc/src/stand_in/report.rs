@@ -6,6 +6,9 @@ use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
 use virtcontainers::fault;
 
+use super::Outcome;
+use crate::error::Failure;
+
 /// Bytes of a report. The words of a guest in it are bounded before.
 const REPORT_BYTES_MAX: u64 = 1 << 20;
 
@@ -78,6 +81,14 @@ impl Reporter {
         self.0.write_all(&text)?;
         drop(self);
         fault::point("stand-in.reported").map_err(io::Error::other)
+    }
+
+    /// Says why nothing was made.
+    pub(super) fn fail(self, failure: Failure) -> Outcome {
+        if let Err(error) = self.send(&Report::Failed(failure.into())) {
+            tracing::debug!(%error, "nobody waits for the report");
+        }
+        Outcome::FAILED
     }
 
     /// Waits until nobody has the other end, which is an error of this one.

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use agent_protocol::agent::Storage;
 use oci_spec::runtime::{Mount, MountBuilder, Spec};
+use vc_storage::{Access as ShareAccess, Source};
 use vc_types::{ContainerId, guest};
 
 use super::config::{Access, ContainerConfig, RootSource};
@@ -22,6 +23,17 @@ pub(crate) struct ShareEntry {
     pub(crate) source: PathBuf,
     /// Whether the host refuses writes.
     pub(crate) read_only: bool,
+}
+
+impl ShareEntry {
+    /// Opens what of the host it is.
+    pub(crate) fn open(&self) -> Result<(Source, ShareAccess)> {
+        let access = match self.read_only {
+            true => ShareAccess::ReadOnly,
+            false => ShareAccess::ReadWrite,
+        };
+        Ok((Source::open(&self.source)?, access))
+    }
 }
 
 /// A container as the guest sees it.

@@ -46,7 +46,15 @@ impl ContainerStatus {
     ///
     /// [`Error::NoContainer`].
     pub fn of(record: &SandboxRecord, container: &ContainerId) -> Result<Self> {
-        let view = View::of(record);
+        Self::seen(record, &View::of(record), container)
+    }
+
+    /// The same by the view of its sandbox, for those who ask for several.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoContainer`].
+    pub fn seen(record: &SandboxRecord, view: &View, container: &ContainerId) -> Result<Self> {
         let (Some(seen), Some(entry)) = (
             view.containers.get(container),
             record.containers.get(container),

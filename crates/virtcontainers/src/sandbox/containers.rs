@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use vc_storage::{Access as ShareAccess, RunningShare, Source};
+use vc_storage::RunningShare;
 use vc_store::{ContainerRecord, OperationGuard, SandboxRecord, Verb, View, WhenBusy};
 use vc_types::{
     ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxId, SandboxState,
@@ -19,14 +19,13 @@ use super::cgroups;
 use super::delete::has_ended_by;
 use super::handle::SandboxHandle;
 use super::machine::kill;
+use super::making::make;
 use super::process::Process;
 use super::surroundings::USER_SHARE;
-use crate::container::placement::Placement;
 use crate::container::{ContainerConfig, saved};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
-use crate::stream::Streams;
 
 /// How long a stand-in may take to end once its container is removed in the guest.
 const STAND_IN_END_LIMIT: Duration = Duration::from_secs(2);
@@ -199,7 +198,11 @@ impl SandboxHandle {
     }
 
     /// Removes everything of a container but its place in the state. All of it may be done again.
-    async fn take_out(&self, record: &SandboxRecord, container: &ContainerId) -> Result<()> {
+    pub(super) async fn take_out(
+        &self,
+        record: &SandboxRecord,
+        container: &ContainerId,
+    ) -> Result<()> {
         self.0.guest.remove(container).await?;
         fault::point("delete-container.guest-removed")?;
         if let Some(entry) = record.containers.get(container) {
@@ -222,7 +225,7 @@ impl SandboxHandle {
         fault::point("delete-container.files-removed")
     }
 
-    async fn change_share(
+    pub(super) async fn change_share(
         &self,
         record: &SandboxRecord,
         change: impl FnOnce(&RunningShare<'_>) -> vc_storage::Result<()> + Send + 'static,
@@ -261,11 +264,7 @@ fn end_stand_in(entry: &ContainerRecord) -> Result<()> {
 }
 
 /// Says whether a container in this state may be removed.
-pub(super) fn refuse_running(
-    container: &ContainerId,
-    state: ContainerState,
-    force: bool,
-) -> Result<()> {
+fn refuse_running(container: &ContainerId, state: ContainerState, force: bool) -> Result<()> {
     match state {
         ContainerState::Running | ContainerState::Paused if !force => {
             Err(Error::ContainerRunning {
@@ -308,12 +307,10 @@ pub(crate) async fn forget(
         if View::of(&record).state != SandboxState::Stopped {
             return Ok(false);
         }
-        if !record.containers.contains_key(&container) {
+        let Some(entry) = record.containers.get(&container) else {
             return Err(Error::NoContainer { sandbox, container });
-        }
-        if let Some(entry) = record.containers.get(&container) {
-            cgroups::remove_container(entry)?;
-        }
+        };
+        cgroups::remove_container(entry)?;
         saved::remove(directory.path(), &container)?;
         operation.commit(|record| {
             record.containers.remove(&container);
@@ -321,173 +318,4 @@ pub(crate) async fn forget(
         Ok(true)
     })
     .await
-}
-
-async fn make(sandbox: &SandboxHandle, config: ContainerConfig) -> Result<Process> {
-    let operation = sandbox.begin(Verb::CreateContainer).await?;
-    let making = Making::new(sandbox, operation, config)?;
-    let id = making.config.id.clone();
-    match making.steps().await {
-        Ok(streams) => {
-            let committed = making.commit().await;
-            committed.map(|()| Process {
-                sandbox: sandbox.clone(),
-                container: id,
-                exec: None,
-                streams,
-            })
-        }
-        Err(error) => {
-            making.undo().await;
-            Err(error)
-        }
-    }
-}
-
-/// A container that is being made.
-struct Making<'a> {
-    sandbox: &'a SandboxHandle,
-    operation: OperationGuard,
-    config: ContainerConfig,
-    placement: Placement,
-}
-
-impl<'a> Making<'a> {
-    /// Looks whether it can be; nothing is touched.
-    fn new(
-        sandbox: &'a SandboxHandle,
-        operation: OperationGuard,
-        config: ContainerConfig,
-    ) -> Result<Self> {
-        let record = operation.sandbox().read()?;
-        // Another operation may have stopped it meanwhile.
-        if View::of(&record).state == SandboxState::Stopped {
-            return Err(Error::NotRunning {
-                sandbox: sandbox.id().clone(),
-            });
-        }
-        if record.containers.contains_key(&config.id) {
-            return Err(Error::ContainerExists {
-                sandbox: sandbox.id().clone(),
-                container: config.id,
-            });
-        }
-        let placement = sandbox
-            .0
-            .runtime
-            .placement(&config, record.containers_made)?;
-        if placement.host_system {
-            return Err(Error::Unsupported {
-                what: "the host's system as the root of a container that comes later".into(),
-            });
-        }
-        Ok(Self {
-            sandbox,
-            operation,
-            config,
-            placement,
-        })
-    }
-
-    async fn steps(&self) -> Result<Option<Streams>> {
-        let sources = self.sources()?;
-        let id = &self.config.id;
-        let mut entry = self.config.record(0)?;
-        entry.creating = true;
-        entry.shared = sources.iter().map(|(name, ..)| name.clone()).collect();
-        if let Some(path) = &self.config.cgroup {
-            cgroups::plan_container(&mut entry, path)?;
-        }
-        self.operation
-            .step_with(format!("container {id}"), |record| {
-                entry.number = record.next_container();
-                record.containers.insert(id.clone(), entry);
-            })?;
-        fault::point("create-container.reserved")?;
-        saved::save(self.sandbox.0.directory.path(), &self.config)?;
-        if !sources.is_empty() {
-            let record = self.operation.sandbox().read()?;
-            let added = self
-                .sandbox
-                .change_share(&record, move |share| share.add(sources));
-            added.await?;
-        }
-        fault::point("create-container.shared")?;
-        let guest = &self.sandbox.0.guest;
-        let streams = guest
-            .while_it_runs(async {
-                guest.write_files(&self.placement).await?;
-                guest.create(id, &self.placement, false).await
-            })
-            .await?;
-        let record = self.operation.sandbox().read()?;
-        if let Some(entry) = record.containers.get(id) {
-            cgroups::join_container(entry)?;
-        }
-        fault::point("create-container.made")?;
-        Ok(streams)
-    }
-
-    /// Opens what of the host it gets.
-    fn sources(&self) -> Result<Vec<(String, Source, ShareAccess)>> {
-        let open = |entry: &crate::container::placement::ShareEntry| {
-            let access = match entry.read_only {
-                true => ShareAccess::ReadOnly,
-                false => ShareAccess::ReadWrite,
-            };
-            Ok((entry.name.clone(), Source::open(&entry.source)?, access))
-        };
-        self.placement.entries.iter().map(open).collect()
-    }
-
-    async fn commit(self) -> Result<()> {
-        let id = self.config.id;
-        let committed = blocking(move || {
-            self.operation.commit(|record| {
-                if let Some(entry) = record.containers.get_mut(&id) {
-                    entry.creating = false;
-                }
-            })?;
-            fault::point("create-container.written")
-        });
-        committed.await
-    }
-
-    /// Takes out what was made. What cannot be taken out stays marked, for the next operation.
-    async fn undo(self) {
-        let id = &self.config.id;
-        let undone = async {
-            let record = self.operation.sandbox().read()?;
-            if !record.containers.contains_key(id) {
-                return Ok(());
-            }
-            self.sandbox.take_out(&record, id).await?;
-            self.operation.update(|record| {
-                record.containers.remove(id);
-            })?;
-            Ok::<(), Error>(())
-        };
-        if let Err(error) = undone.await {
-            tracing::warn!(container = %id, %error, "the next operation takes out what is left");
-        }
-    }
-}
-
-impl ContainerConfig {
-    /// How the state has it.
-    pub(super) fn record(&self, number: u64) -> Result<ContainerRecord> {
-        let process = self.spec.process().as_ref();
-        let args = process.and_then(|process| process.args().clone());
-        let mut entry = ContainerRecord::new(args.unwrap_or_default());
-        entry.bundle = self.bundle.clone();
-        entry.number = number;
-        let annotations = self.spec.annotations().iter().flatten();
-        entry.annotations = annotations
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        if self.stand_in {
-            entry.stand_in = Some(ProcessIdentity::current()?);
-        }
-        Ok(entry)
-    }
 }

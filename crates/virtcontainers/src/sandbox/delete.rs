@@ -88,7 +88,7 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
 
 /// Ends everything of a sandbox and removes it, and says what stays. Its state stays then, so that
 /// whoever tries again knows what to end.
-fn end(runtime: &Shared, operation: OperationGuard) -> Result<Vec<String>> {
+pub(super) fn end(runtime: &Shared, operation: OperationGuard) -> Result<Vec<String>> {
     fault::point("delete.begun")?;
     let record = operation.sandbox().read()?;
     let mut left = end_processes(&record);
@@ -104,20 +104,33 @@ fn end(runtime: &Shared, operation: OperationGuard) -> Result<Vec<String>> {
     Ok(left)
 }
 
-/// Ends everything of a sandbox and removes its cgroups, and says what stays.
-pub(super) fn end_all(record: &SandboxRecord) -> Vec<String> {
-    let mut left = end_processes(record);
-    if left.is_empty() {
-        left = cgroups::remove_all(record);
-    }
-    left
-}
-
 /// Ends every process of a sandbox, and says what could not be.
 ///
 /// The keeper goes last and may go by itself: it sees that its machine is gone, says so, and gives
 /// back the terminal that it has.
 fn end_processes(record: &SandboxRecord) -> Vec<String> {
+    let own = ProcessIdentity::current().ok();
+    let foreign = |process: &&ProcessIdentity| own.as_ref() != Some(*process);
+    let mut left = end_machine(record);
+    if let Some(keeper) = record.keeper.as_ref().filter(foreign) {
+        has_ended_by(keeper, Instant::now() + KEEPER_END_LIMIT);
+        left.extend(kill_or_say(keeper));
+    }
+    // Those that stand for containers which joined the sandbox of another see its end too.
+    let stand_ins = record
+        .containers
+        .values()
+        .filter_map(|c| c.stand_in.as_ref());
+    let end = Instant::now() + KEEPER_END_LIMIT;
+    for stand_in in stand_ins.filter(foreign) {
+        has_ended_by(stand_in, end);
+        left.extend(kill_or_say(stand_in));
+    }
+    left
+}
+
+/// Kills the VMM and the device processes of a sandbox, and says what does not end.
+pub(super) fn end_machine(record: &SandboxRecord) -> Vec<String> {
     let own = ProcessIdentity::current().ok();
     let foreign = |process: &&ProcessIdentity| own.as_ref() != Some(*process);
     let devices = record.processes.iter().map(|process| &process.identity);
@@ -129,21 +142,6 @@ fn end_processes(record: &SandboxRecord) -> Vec<String> {
         if !has_ended_by(process, end) {
             left.push(format!("process {process}: it does not end"));
         }
-    }
-    if let Some(keeper) = record.keeper.as_ref().filter(foreign) {
-        has_ended_by(keeper, Instant::now() + KEEPER_END_LIMIT);
-        left.extend(kill_or_say(keeper));
-    }
-    // Those that stand for containers which joined the sandbox of another see its end too.
-    let stand_ins = record
-        .containers
-        .values()
-        .filter_map(|c| c.stand_in.as_ref());
-    let stand_ins: Vec<_> = stand_ins.filter(foreign).collect();
-    let end = Instant::now() + KEEPER_END_LIMIT;
-    for stand_in in &stand_ins {
-        has_ended_by(stand_in, end);
-        left.extend(kill_or_say(stand_in));
     }
     left
 }

@@ -4,8 +4,8 @@ use serde::Serialize;
 use vc_store::{Stale, StaleReason};
 use vc_types::SandboxId;
 
-use super::delete::end_all;
-use crate::error::Result;
+use super::delete::end;
+use crate::error::{Error, Result};
 use crate::runtime::Shared;
 
 /// What `gc` found.
@@ -47,17 +47,17 @@ pub(crate) fn gc(runtime: &Shared, dry_run: bool) -> Result<GcReport> {
 
 /// Removes it and says why, unless it is somebody else's by now: that was found without a lock.
 fn remove(runtime: &Shared, stale: &Stale, left: &mut Vec<String>) -> Result<Option<String>> {
+    use vc_store::Error::{Busy, NotFound, TakenOver};
     let removed = match stale {
         Stale::Sandbox { record, .. } => remove_sandbox(runtime, record.id(), left),
-        Stale::Leftover { name } => runtime
-            .store
-            .remove_leftover(name)
-            .map(|()| Some(reason(stale))),
+        Stale::Leftover { name } => {
+            let removed = runtime.store.remove_leftover(name);
+            removed.map(|()| Some(reason(stale))).map_err(Error::from)
+        }
     };
-    use vc_store::Error::{Busy, NotFound, TakenOver};
     match removed {
-        Err(Busy { .. } | NotFound { .. } | TakenOver { .. }) => Ok(None),
-        removed => Ok(removed?),
+        Err(Error::Store(Busy { .. } | NotFound { .. } | TakenOver { .. })) => Ok(None),
+        removed => removed,
     }
 }
 
@@ -65,18 +65,18 @@ fn remove_sandbox(
     runtime: &Shared,
     id: &SandboxId,
     left: &mut Vec<String>,
-) -> vc_store::Result<Option<String>> {
-    let Some((guard, reason)) = runtime.store.get(id)?.begin_gc()? else {
+) -> Result<Option<String>> {
+    let Some((operation, reason)) = runtime.store.get(id)?.begin_gc()? else {
         return Ok(None);
     };
-    let living = end_all(&guard.sandbox().read()?);
-    if !living.is_empty() {
-        // The state stays, so that whoever tries again knows what to end.
-        left.extend(living.into_iter().map(|process| format!("{id}: {process}")));
-        return Ok(None);
+    let living = end(runtime, operation)?;
+    match living.is_empty() {
+        true => Ok(Some(reason_text(&reason))),
+        false => {
+            left.extend(living.into_iter().map(|process| format!("{id}: {process}")));
+            Ok(None)
+        }
     }
-    runtime.store.remove_by(guard)?;
-    Ok(Some(reason_text(&reason)))
 }
 
 fn name(stale: &Stale) -> String {

@@ -17,6 +17,7 @@ mod guest;
 mod handle;
 mod lease;
 mod machine;
+mod making;
 mod network;
 mod process;
 mod process_log;

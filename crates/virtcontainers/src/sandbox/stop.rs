@@ -6,15 +6,11 @@ use std::time::{Duration, Instant};
 use vc_store::{SandboxDir, SandboxRecord, Verb, View, WhenBusy};
 use vc_types::{ContainerState, EndReason, ProcessIdentity, SandboxId, SandboxState};
 
-use super::delete::has_ended_by;
+use super::delete::end_machine;
 use super::fetch;
-use super::machine::kill;
 use super::states::stop as mark_stopped;
 use crate::error::{Error, Result};
 use crate::runtime::{Shared, blocking};
-
-/// How long a killed VMM may take to end.
-const VMM_END_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long a keeper may take to write down that its machine ended.
 const KEEPER_SAYS_LIMIT: Duration = Duration::from_secs(2);
@@ -49,7 +45,14 @@ pub(crate) async fn stop(runtime: &Arc<Shared>, id: &SandboxId, force: bool) -> 
             record.end_reason.get_or_insert(EndReason::Requested);
             record.clone()
         })?;
-        end_machine(&directory, &record)?;
+        // The keeper sees it and lives on.
+        let left = end_machine(&record);
+        if !left.is_empty() {
+            return Err(Error::Left {
+                sandbox: directory.id().clone(),
+                left: left.join(", "),
+            });
+        }
         runtime.driver.surroundings().end(directory.id());
         wait_for_keeper(&directory, record.keeper.as_ref());
         operation.commit(|record| mark_stopped(record, EndReason::Requested))?
@@ -77,28 +80,6 @@ async fn ask_politely(runtime: &Arc<Shared>, id: &SandboxId, record: &SandboxRec
     };
     if let Err(error) = asked.await {
         tracing::warn!(sandbox = %id, %error, "stopped without the guest's help");
-    }
-}
-
-/// Kills the VMM and the device processes; the keeper sees it and lives on.
-fn end_machine(directory: &SandboxDir, record: &SandboxRecord) -> Result<()> {
-    let devices = record.processes.iter().map(|process| &process.identity);
-    let end = Instant::now() + VMM_END_LIMIT;
-    let mut left = Vec::new();
-    for process in record.vmm_process.iter().chain(devices) {
-        let killed = kill(process);
-        if !has_ended_by(process, end) {
-            let reason =
-                killed.map_or_else(|error| error.to_string(), |()| "it does not end".into());
-            left.push(format!("process {process}: {reason}"));
-        }
-    }
-    match left.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Left {
-            sandbox: directory.id().clone(),
-            left: left.join(", "),
-        }),
     }
 }
 

@@ -11,7 +11,7 @@ use virtcontainers::{Error, SandboxHandle};
 use self::shape::Event;
 use super::{Done, block_on, container, fetch, runtime};
 use crate::cli::{EventsArgs, GlobalArgs};
-use crate::error::Failure;
+use crate::error::{FAILED, Failure};
 use crate::output;
 
 /// Shows the statistics of a container, once or until it ends; with them, that it ran out of
@@ -75,6 +75,6 @@ fn has_ended(sandbox: &SandboxHandle, id: &ContainerId) -> bool {
 }
 
 fn show(event: &Event<'_>) -> Result<(), Failure> {
-    let line = serde_json::to_string(event).map_err(|error| Failure::plain(1, &error))?;
+    let line = serde_json::to_string(event).map_err(|error| Failure::plain(FAILED, &error))?;
     Ok(output::line(&line)?)
 }

@@ -1,9 +1,7 @@
 use std::path::Path;
 
 use vc_launch::User;
-use vc_storage::{
-    Access as ShareAccess, CachePolicy, Rights, SharePlan, Source, Virtiofsd, host_system,
-};
+use vc_storage::{CachePolicy, Rights, SharePlan, Virtiofsd, host_system};
 use vc_types::{ContainerId, SandboxUsers};
 
 use crate::container::placement::Placement;
@@ -92,11 +90,8 @@ fn invokers_share(config: &vc_config::Config) -> SharePlan {
 
 fn add_entries(share: &mut SharePlan, placement: &Placement) -> Result<()> {
     for entry in &placement.entries {
-        let access = match entry.read_only {
-            true => ShareAccess::ReadOnly,
-            false => ShareAccess::ReadWrite,
-        };
-        share.add(entry.name.clone(), Source::open(&entry.source)?, access);
+        let (source, access) = entry.open()?;
+        share.add(entry.name.clone(), source, access);
         share.extended_attributes |= !entry.read_only;
     }
     Ok(())
