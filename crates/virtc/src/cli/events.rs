@@ -30,6 +30,7 @@ fn interval(text: &str) -> Result<Duration, String> {
         "s" => Duration::from_secs(1),
         "m" => Duration::from_secs(60),
         "h" => Duration::from_secs(3600),
+        "" => return Err(format!("{number} of what: ms, s, m or h?")),
         unit => return Err(format!("{unit:?} is no unit of time: ms, s, m or h")),
     };
     match unit * number {
