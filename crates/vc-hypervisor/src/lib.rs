@@ -34,6 +34,7 @@ mod error;
 mod hypervisor;
 mod spec;
 mod state;
+mod tick_rate;
 
 pub use accelerator::{Accelerator, AcceleratorChoice, HostDevices};
 pub use capabilities::{Capabilities, Transport};

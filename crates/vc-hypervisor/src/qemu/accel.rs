@@ -2,6 +2,7 @@
 //! for it.
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -44,13 +45,20 @@ const FEW_REWRITES: [&str; 2] = ["cgroup.memory=nokmem,nosocket", "cgroup_disabl
 
 /// The kernel parameters of every VM, before those of its [`VmSpec`](crate::VmSpec).
 ///
+/// `tsc_khz` is the rate of the host's time stamp counter where that is known. Under TCG it is the
+/// guest's as well, and a guest that measures it on a busy host can be wrong by any factor.
+///
 /// ```
 /// use vc_hypervisor::{Accelerator, HostDevices, qemu};
 ///
-/// let params = qemu::kernel_params(Accelerator::Tcg, &HostDevices::default());
-/// assert!(params.contains(&"panic=-1"));
+/// let params = qemu::kernel_params(Accelerator::Tcg, &HostDevices::default(), None);
+/// assert!(params.iter().any(|param| param == "panic=-1"));
 /// ```
-pub fn kernel_params(accelerator: Accelerator, devices: &HostDevices) -> Vec<&'static str> {
+pub fn kernel_params(
+    accelerator: Accelerator,
+    devices: &HostDevices,
+    tsc_khz: Option<NonZeroU32>,
+) -> Vec<String> {
     let mut params = vec![
         // Every byte of the console costs time; a panic is printed all the same.
         "console=ttyS0",
@@ -66,6 +74,7 @@ pub fn kernel_params(accelerator: Accelerator, devices: &HostDevices) -> Vec<&'s
         "lsm=landlock,yama",
         UNUSED_INITCALLS,
     ];
+    let mut rate = None;
     if accelerator == Accelerator::Tcg {
         // Where the host is busy, a guest's timers are late, and it must neither panic for it nor
         // report its programs as hanging.
@@ -74,9 +83,10 @@ pub fn kernel_params(accelerator: Accelerator, devices: &HostDevices) -> Vec<&'s
         if devices.tsc_is_reliable() {
             params.push("tsc=reliable");
             params.push(LOOPS_PER_JIFFY);
+            rate = tsc_khz.map(|khz| format!("tsc_early_khz={khz}"));
         }
     }
-    params
+    params.into_iter().map(str::to_owned).chain(rate).collect()
 }
 
 /// The user that QEMU runs as: its own where that user can open what the accelerator needs.
@@ -133,12 +143,22 @@ mod tests {
 
     #[test]
     fn a_busy_host_is_thought_of_only_under_tcg() {
-        let devices = HostDevices::default();
-        let tcg = kernel_params(Accelerator::Tcg, &devices);
-        let kvm = kernel_params(Accelerator::Kvm, &devices);
-        assert!(tcg.contains(&"no_timer_check") && !kvm.contains(&"no_timer_check"));
-        assert!(!kvm.contains(&"tsc=reliable"));
-        assert!(tcg.contains(&FEW_REWRITES[0]) && !kvm.contains(&FEW_REWRITES[0]));
+        let clock = tempfile::NamedTempFile::new().unwrap();
+        let devices = HostDevices {
+            clocksource: clock.path().to_owned(),
+            ..HostDevices::default()
+        };
+        let has = |accelerator, wanted: &str| {
+            let params = kernel_params(accelerator, &devices, NonZeroU32::new(2_445_000));
+            params.iter().any(|param| param == wanted)
+        };
+        let rate = "tsc_early_khz=2445000";
+        assert!(!has(Accelerator::Tcg, rate));
+        fs::write(clock.path(), "tsc\n").unwrap();
+        for param in ["no_timer_check", "tsc=reliable", rate, FEW_REWRITES[0]] {
+            assert!(has(Accelerator::Tcg, param), "{param}");
+            assert!(!has(Accelerator::Kvm, param), "{param}");
+        }
     }
 
     #[test]

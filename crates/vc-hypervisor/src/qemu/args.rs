@@ -49,7 +49,7 @@ pub(super) struct HostPart<'a> {
     pub(super) firmware: &'a Path,
     pub(super) tcg_buffer_mib: u32,
     /// Kernel parameters before those of the [`VmSpec`].
-    pub(super) kernel_params: &'a [&'static str],
+    pub(super) kernel_params: &'a [String],
 }
 
 /// Makes the command line of `spec`.
@@ -62,7 +62,7 @@ pub(super) fn command_line(spec: VmSpec, driver: DriverFds, host: HostPart<'_>) 
     line.machine(&spec, host.tcg_buffer_mib);
     line.control(driver);
     line.option("-bios", host.firmware.display().to_string());
-    let params = host.kernel_params.iter().copied();
+    let params = host.kernel_params.iter().map(String::as_str);
     let append: Vec<_> = params
         .chain(spec.kernel_params.iter().map(String::as_str))
         .collect();
@@ -270,7 +270,7 @@ mod tests {
         let host = HostPart {
             firmware: Path::new("/usr/share/qemu/qboot.rom"),
             tcg_buffer_mib: 128,
-            kernel_params: &["console=ttyS0", "quiet"],
+            kernel_params: &["console=ttyS0".into(), "quiet".into()],
         };
         let line = command_line(spec, driver, host);
         let numbers: Vec<_> = line.fds.iter().map(|fd| fd.used_as).collect();
@@ -333,7 +333,11 @@ mod tests {
     #[test]
     fn the_longest_kernel_command_line_fits() {
         for accelerator in [Accelerator::Kvm, Accelerator::Tcg] {
-            let own = accel::kernel_params(accelerator, &crate::HostDevices::default());
+            let own = accel::kernel_params(
+                accelerator,
+                &crate::HostDevices::default(),
+                std::num::NonZeroU32::new(u32::MAX),
+            );
             let all = own.join(" ").len() + crate::qemu::CAPABILITIES.kernel_params_bytes_max;
             assert!(all <= KERNEL_COMMAND_LINE_BYTES_MAX);
         }

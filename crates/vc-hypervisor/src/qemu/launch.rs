@@ -23,7 +23,7 @@ use super::state::QemuState;
 use super::vm::KeptVm;
 use super::{CAPABILITIES, accel};
 use crate::log::{BoundedLog, drain};
-use crate::{Error, HostDevices, Result, VmSpec};
+use crate::{Accelerator, Error, HostDevices, Result, VmSpec, tick_rate};
 
 /// How long a QEMU that closed its event connection may take to end.
 const END_LIMIT: Duration = Duration::from_secs(1);
@@ -37,6 +37,7 @@ pub(super) async fn launch(
     spec: VmSpec,
 ) -> Result<KeptVm> {
     spec.check(&CAPABILITIES)?;
+    let began = tick_rate::Reading::take();
     let binary = config.find_binary()?;
     let firmware = config.find_firmware()?;
     let sandbox = spec.sandbox.clone();
@@ -63,7 +64,14 @@ pub(super) async fn launch(
         commands,
         console: qemus_console,
     };
-    let kernel_params = accel::kernel_params(accelerator, devices);
+    let tsc_khz = match began {
+        Some(began) if accelerator == Accelerator::Tcg => {
+            tokio::time::sleep(tick_rate::SPAN).await;
+            tick_rate::Reading::take().and_then(|now| began.khz_until(now))
+        }
+        _ => None,
+    };
+    let kernel_params = accel::kernel_params(accelerator, devices, tsc_khz);
     let host_part = HostPart {
         firmware: &firmware,
         tcg_buffer_mib: config.tcg_buffer_mib,

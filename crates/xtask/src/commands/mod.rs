@@ -16,6 +16,9 @@ use crate::median::median;
 /// The container that is measured.
 const ID: &str = "measured";
 
+/// Of how many containers a list is measured, after that of one.
+const LISTED: [usize; 2] = [100, 1000];
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// How many containers are made, started and removed
@@ -77,6 +80,18 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
                 &format!("{name} list, 1 container"),
                 runtime.timed(&["list"])?,
             );
+        }
+    }
+    for count in LISTED {
+        for (runtime, name) in [(Some(&running), "virtc"), (other.as_ref(), "runc")] {
+            let Some(Running(runtime)) = runtime else {
+                continue;
+            };
+            let _many = runtime.many(ID, count)?;
+            for _ in 0..options.execs {
+                let took = runtime.timed(&["list"])?;
+                rows.add(&format!("{name} list, {count} containers"), took);
+            }
         }
     }
     Ok((rows.text(), ExitCode::SUCCESS))

@@ -69,6 +69,23 @@ impl Runtime {
         Ok(began.elapsed())
     }
 
+    /// Lets it seem to the runtime that it has so many containers: the state of one that runs is
+    /// there under further names. Both runtimes keep it as `ROOT/ID/state.json`.
+    pub(super) fn many(&self, id: &str, count: usize) -> Result<Many> {
+        let state = self.root.join(id).join("state.json");
+        let text = std::fs::read_to_string(&state).with_context(|| state.display().to_string())?;
+        let mut many = Many(Vec::new());
+        for number in 1..count {
+            let name = format!("{id}{number}");
+            let directory = self.root.join(&name);
+            many.0.push(directory.clone());
+            std::fs::create_dir(&directory)?;
+            let own = text.replace(&format!("\"{id}\""), &format!("\"{name}\""));
+            std::fs::write(directory.join("state.json"), own)?;
+        }
+        Ok(many)
+    }
+
     fn pid_file(&self) -> PathBuf {
         self.root.with_extension("pid")
     }
@@ -86,5 +103,18 @@ impl Runtime {
             std::thread::sleep(LOOK_AGAIN);
         }
         Ok(())
+    }
+}
+
+/// Copies of a state, which go with this.
+#[derive(Debug)]
+pub(super) struct Many(Vec<PathBuf>);
+
+impl Drop for Many {
+    fn drop(&mut self) {
+        for directory in &self.0 {
+            // They are in a directory that is removed as a whole.
+            let _ = std::fs::remove_dir_all(directory);
+        }
     }
 }
