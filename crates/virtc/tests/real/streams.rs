@@ -4,6 +4,11 @@ use std::io::{Read, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use oci_spec::runtime::Process as ProcessSpec;
+use virtcontainers::stream::{GuestWait, Incoming, Outgoing};
+use virtcontainers::{Process, Sandbox};
+
+use super::library::{container, exec, id, on_executor, runtime, sandbox};
 use super::{busybox_root, host};
 
 /// Bytes that repeat at no power of two.
@@ -18,7 +23,7 @@ fn volume() -> usize {
     std::env::var("VIRTC_TEST_STREAM_MB")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(50)
+        .unwrap_or(64)
         * 1_000_000
 }
 
@@ -150,4 +155,113 @@ fn stdin_is_passed_on_while_it_comes() {
     }
     drop(stdin);
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Which of a process's streams the host holds; the others it closes before the process uses them.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+}
+
+impl Held {
+    fn all_eight() -> impl Iterator<Item = Self> {
+        (0..8).map(|bits| Self {
+            stdin: bits & 1 != 0,
+            stdout: bits & 2 != 0,
+            stderr: bits & 4 != 0,
+        })
+    }
+}
+
+/// Reads a stream to its end on a thread of its own, or closes it now.
+fn read(stream: Option<Incoming>, held: bool) -> tokio::task::JoinHandle<String> {
+    tokio::task::spawn_blocking(move || {
+        let mut text = Vec::new();
+        if let (Some(stream), true) = (stream, held) {
+            stream.copy_to(&mut text, &GuestWait::default()).unwrap();
+        }
+        String::from_utf8(text).unwrap()
+    })
+}
+
+/// Sends a line and then the end, or the end alone.
+fn write(mut stream: Outgoing, held: bool) -> tokio::task::JoinHandle<()> {
+    tokio::task::spawn_blocking(move || {
+        if held {
+            stream.send(b"line\n");
+        }
+        stream.finish().unwrap();
+    })
+}
+
+/// What came out of both outputs, and the code.
+async fn used(mut process: Process, held: Held) -> (String, String, i32) {
+    let streams = process.take_streams().unwrap();
+    let stdout = read(Some(streams.stdout), held.stdout);
+    let stderr = read(streams.stderr, held.stderr);
+    let stdin = write(streams.stdin, held.stdin);
+    let code = process.wait().await.unwrap().status.shell_code();
+    stdin.await.unwrap();
+    (stdout.await.unwrap(), stderr.await.unwrap(), code.into())
+}
+
+/// A container that only others are added to.
+async fn idle(host: &test_vm::Host, root: &std::path::Path) -> Sandbox {
+    let sandbox = runtime(host)
+        .create_sandbox(sandbox(
+            "pod",
+            vec![container("c1", root, &["sleep", "1000"])],
+        ))
+        .await
+        .unwrap();
+    sandbox.start_container(&id("c1")).await.unwrap();
+    sandbox
+}
+
+#[test]
+fn each_stream_is_closed_on_its_own() {
+    let host = host();
+    let root = busybox_root(&host);
+    let script = "trap '' PIPE; read line; echo out$line 2>/dev/null; echo err$line >&2; exit 7";
+    on_executor(async {
+        let sandbox = idle(&host, &root).await;
+        for held in Held::all_eight() {
+            let process = exec(&["sh", "-c", script]);
+            let process = sandbox.enter_container(&id("c1"), &process).await.unwrap();
+            let line = if held.stdin { "line" } else { "" };
+            let wanted = |held, name: &str| match held {
+                true => format!("{name}{line}\n"),
+                false => String::new(),
+            };
+            let (out, err) = (wanted(held.stdout, "out"), wanted(held.stderr, "err"));
+            assert_eq!(used(process, held).await, (out, err, 7), "{held:?}");
+        }
+        for held in Held::all_eight() {
+            // A terminal whose output nobody takes is hung up.
+            let script = match held.stdout {
+                true => script,
+                false => "read line; exec sleep 1000",
+            };
+            let mut process: ProcessSpec = exec(&["sh", "-c", script]);
+            process.set_terminal(Some(true));
+            let process = sandbox.enter_container(&id("c1"), &process).await.unwrap();
+            let (out, err, code) = used(process, held).await;
+            assert_eq!(err, "", "{held:?}");
+            if !held.stdout {
+                assert_eq!(code, 128 + 1, "{held:?}");
+                continue;
+            }
+            // One stream of output, whoever writes to it.
+            let line = if held.stdin { "line" } else { "" };
+            assert_eq!(code, 7, "{held:?}");
+            assert!(
+                out.contains(&format!("out{line}\r\nerr{line}\r\n")),
+                "{held:?}: {out:?}"
+            );
+        }
+        sandbox.stop().await.unwrap();
+        sandbox.delete().await.unwrap();
+    });
 }
