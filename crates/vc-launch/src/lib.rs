@@ -17,9 +17,12 @@
 //! What a running process sees is changed by [`TreeChange`], in a step of the same kind
 //! ([`internal_change_tree`]).
 //!
+//! One that has begun and waits gives back what it does not need ([`Footprint`]).
+//!
 //! What is deliberately not here: what a sandbox, a VMM or a share is, and any retry.
 
 mod error;
+mod footprint;
 mod launcher;
 mod mount_tree;
 mod pending;
@@ -32,6 +35,7 @@ mod tree_change;
 mod wire;
 
 pub use error::{Error, Result, Step};
+pub use footprint::Footprint;
 pub use launcher::{LAUNCH_LIMIT, Launcher};
 pub use mount_tree::{BindSource, MountTree, TreeEntry, TreeNode};
 pub use pending::Pending;

@@ -3,21 +3,22 @@
 use oci_spec::runtime::Process as ProcessSpec;
 use virtcontainers::{Lease, Process, Runtime, fault};
 
+use super::executor::{Waiting, block_on};
 use super::report::Reporter;
-use super::{Outcome, Report, Request, block_on, take_terminal};
+use super::{Outcome, Report, Request, take_terminal};
 use crate::commands::{container, fetch, runtime};
 use crate::error::{FAILED, Failure};
 use crate::join::{Added, Joined, Signals};
 
 /// Adds the process, reports, and stays until it has ended. Says how it ended.
 pub(super) fn enter(request: &Request, process: &ProcessSpec, reporter: Reporter) -> Outcome {
-    block_on(async {
-        match reporter.while_awaited(add(request, process)).await {
-            Some(Ok(added)) => stay(added, reporter).await,
+    block_on(
+        async |waiting| match reporter.while_awaited(add(request, process)).await {
+            Some(Ok(added)) => stay(added, reporter, waiting).await,
             Some(Err(failure)) => reporter.fail(failure),
             None => Outcome::FAILED,
-        }
-    })
+        },
+    )
 }
 
 /// A process that runs.
@@ -46,7 +47,7 @@ async fn add(request: &Request, process: &ProcessSpec) -> Result<Entered, Failur
     })
 }
 
-async fn stay(entered: Entered, reporter: Reporter) -> Outcome {
+async fn stay(entered: Entered, reporter: Reporter, waiting: &Waiting) -> Outcome {
     let Entered {
         runtime,
         process,
@@ -59,6 +60,7 @@ async fn stay(entered: Entered, reporter: Reporter) -> Outcome {
         tracing::warn!(%error, "nobody waits for the process; it is killed");
         return Outcome::FAILED;
     }
+    waiting.begin();
     let limits = &runtime.config().limits;
     let mut joined = Joined::forwarding(Added::new(process), limits, signals, terminal);
     let outcome = Outcome::of(joined.command(None).await);

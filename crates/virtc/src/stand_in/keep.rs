@@ -8,9 +8,10 @@ use virtcontainers::{
     fault,
 };
 
+use super::executor::{Waiting, block_on};
 use super::report::Reporter;
 use super::view::Viewer;
-use super::{Outcome, Report, Request, block_on, take_terminal};
+use super::{Outcome, Report, Request, take_terminal};
 use crate::commands::{container, load, own_program};
 use crate::error::{FAILED, Failure};
 use crate::join::{Joined, Kept, Signals};
@@ -22,13 +23,13 @@ pub(super) fn keep(
     viewer: &Viewer,
     reporter: Reporter,
 ) -> Outcome {
-    block_on(async {
-        match reporter.while_awaited(make(request, bundle, viewer)).await {
-            Some(Ok(made)) => stay(made, reporter).await,
+    block_on(
+        async |waiting| match reporter.while_awaited(make(request, bundle, viewer)).await {
+            Some(Ok(made)) => stay(made, reporter, waiting).await,
             Some(Err(failure)) => reporter.fail(failure),
             None => Outcome::FAILED,
-        }
-    })
+        },
+    )
 }
 
 /// A sandbox whose container waits for its start.
@@ -114,7 +115,7 @@ fn sandbox_config(
 }
 
 /// Carries streams and signals until the container's process has ended, and writes its end down.
-async fn stay(made: Made, reporter: Reporter) -> Outcome {
+async fn stay(made: Made, reporter: Reporter, waiting: &Waiting) -> Outcome {
     let Made {
         runtime,
         sandbox,
@@ -130,6 +131,7 @@ async fn stay(made: Made, reporter: Reporter) -> Outcome {
         }
         return Outcome::FAILED;
     }
+    waiting.begin();
     let job = Kept {
         sandbox: &sandbox,
         container: &container,

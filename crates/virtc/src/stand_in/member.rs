@@ -3,10 +3,11 @@
 use vc_types::SandboxId;
 use virtcontainers::{Bundle, Lease, Process, Runtime, fault};
 
+use super::executor::{Waiting, block_on};
 use super::keep::run_hooks;
 use super::report::Reporter;
 use super::view::Viewer;
-use super::{Outcome, Report, Request, block_on, no_sandbox, take_terminal};
+use super::{Outcome, Report, Request, no_sandbox, take_terminal};
 use crate::commands::{container, runtime};
 use crate::error::{FAILED, Failure};
 use crate::join::{Added, Joined, Signals};
@@ -19,12 +20,12 @@ pub(super) fn join(
     viewer: &Viewer,
     reporter: Reporter,
 ) -> Outcome {
-    block_on(async {
-        match make(request, bundle, sandbox, viewer, &reporter).await {
-            Ok(made) => stay(made, reporter).await,
+    block_on(
+        async |waiting| match make(request, bundle, sandbox, viewer, &reporter).await {
+            Ok(made) => stay(made, reporter, waiting).await,
             Err(failure) => reporter.fail(failure),
-        }
-    })
+        },
+    )
 }
 
 /// A container that waits for its start.
@@ -86,7 +87,7 @@ async fn make(
     })
 }
 
-async fn stay(made: Made, reporter: Reporter) -> Outcome {
+async fn stay(made: Made, reporter: Reporter, waiting: &Waiting) -> Outcome {
     let Made {
         runtime,
         process,
@@ -102,6 +103,7 @@ async fn stay(made: Made, reporter: Reporter) -> Outcome {
         }
         return Outcome::FAILED;
     }
+    waiting.begin();
     let limits = &runtime.config().limits;
     let mut joined = Joined::forwarding(Added::new(process), limits, signals, terminal);
     let outcome = Outcome::of(joined.command(None).await);

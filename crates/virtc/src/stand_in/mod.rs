@@ -6,6 +6,7 @@
 
 mod console;
 mod enter;
+mod executor;
 mod keep;
 mod member;
 mod namespaces;
@@ -24,7 +25,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode};
-use std::time::Duration;
 
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -37,9 +37,6 @@ use virtcontainers::{Bundle, Neighbours, PodRole, fault};
 use crate::commands::{container, own_program, runtime};
 use crate::error::{FAILED, Failure};
 use crate::log;
-
-/// How long the undoing of what was given up may wait for the disk.
-const UNDO_LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts a stand-in with our standard streams, which are its process's, and waits until that is
 /// made. It outlives us.
@@ -185,24 +182,6 @@ fn no_sandbox(container: &str, sandbox: &SandboxId) -> Failure {
         FAILED,
         format!("container {container} is of the sandbox {sandbox}, which does not exist"),
     )
-}
-
-/// Does a stand-in's work on this thread, and lets what was given up meanwhile undo itself.
-fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
-    let built = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    match built {
-        Ok(executor) => {
-            let outcome = executor.block_on(work);
-            executor.shutdown_timeout(UNDO_LIMIT);
-            outcome
-        }
-        Err(error) => {
-            tracing::error!(%error, "the system gives no event queue");
-            Outcome::FAILED
-        }
-    }
 }
 
 /// Takes the terminal that the process is to have, where it is to have one. Says whether it is.

@@ -1,0 +1,185 @@
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use rustix::mm::Advice;
+
+/// Page faults after which it is worth while to give pages back.
+const FAULTS_WORTH_IT: i64 = 8;
+
+/// Gives back what a long-lived process does not need while it waits: memory that the allocator has
+/// free, and the pages of its own program. Those that it goes on to use come back from the page
+/// cache as it touches them.
+///
+/// ```
+/// let footprint = vc_launch::Footprint::of_this_process()?;
+/// footprint.rest();
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Footprint {
+    program: PathBuf,
+    /// Of this process when it last gave something back.
+    faults: AtomicI64,
+}
+
+impl Footprint {
+    /// Of the calling process.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` does not say which program it is.
+    pub fn of_this_process() -> io::Result<Self> {
+        Ok(Self {
+            program: std::fs::read_link("/proc/self/exe")?,
+            faults: AtomicI64::new(0),
+        })
+    }
+
+    /// To be called whenever the process has nothing to do. It does nothing where little was
+    /// touched since the last time.
+    pub fn rest(&self) {
+        let before = self.faults.load(Ordering::Relaxed);
+        if minor_faults().is_some_and(|now| now - before >= FAULTS_WORTH_IT) {
+            // Where it cannot be done, the process is larger, and that is all.
+            if let Err(error) = self.give_back() {
+                tracing::debug!(%error, "no memory is given back");
+            }
+            self.faults
+                .store(minor_faults().unwrap_or(i64::MAX), Ordering::Relaxed);
+        }
+    }
+
+    fn give_back(&self) -> io::Result<()> {
+        #[cfg(target_env = "gnu")]
+        #[allow(unsafe_code, reason = "nothing safe trims the allocator")]
+        // SAFETY: it takes no pointer, and gives back only what the allocator has free.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+        for mapping in unchanged(
+            BufReader::new(File::open("/proc/self/smaps")?),
+            &self.program,
+        ) {
+            let Mapping { start, length } = mapping?;
+            #[allow(unsafe_code, reason = "nothing safe drops pages of the program")]
+            // SAFETY: the range is one mapping of the program's file that cannot be written and
+            // has no page that differs from the file, so that the pages are read from there
+            // again. It stays mapped: a program's own segments are never unmapped.
+            unsafe {
+                rustix::mm::madvise(start as *mut _, length, Advice::LinuxDontNeed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn minor_faults() -> Option<i64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    Some(usage.minor_page_faults())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mapping {
+    start: usize,
+    length: usize,
+}
+
+/// The mappings of a file in a text of the form of `smaps` that are as the file is, and stay so.
+fn unchanged(smaps: impl BufRead, file: &Path) -> impl Iterator<Item = io::Result<Mapping>> {
+    let mut candidate = None;
+    smaps.lines().filter_map(move |line| {
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => return Some(Err(error)),
+        };
+        match line.strip_prefix("Anonymous:") {
+            // Pages that were written, by the loader for one.
+            Some(size) if size.trim_start().starts_with("0 ") => candidate.take().map(Ok),
+            Some(_) => {
+                candidate = None;
+                None
+            }
+            None => {
+                if let Some(mapping) = read_only(&line, file) {
+                    candidate = Some(mapping);
+                }
+                None
+            }
+        }
+    })
+}
+
+/// The mapping that a head line describes, if it is private, of this file, and not written.
+fn read_only(line: &str, file: &Path) -> Option<Mapping> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    if !matches!(words.next()?, "r--p" | "r-xp") || Path::new(words.nth(3)?) != file {
+        return None;
+    }
+    let start = usize::from_str_radix(start, 16).ok()?;
+    let end = usize::from_str_radix(end, 16).ok()?;
+    Some(Mapping {
+        start,
+        length: end.checked_sub(start)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_file_still_has_is_given_back() {
+        let found = |rights: &str, path: &str, anonymous: u32| {
+            let text = format!(
+                "1000-3000 {rights} 00001000 fe:00 17 {path}\nRss: 8 kB\nAnonymous: {anonymous} kB\n"
+            );
+            let found: io::Result<Vec<_>> =
+                unchanged(text.as_bytes(), Path::new("/bin/virtc")).collect();
+            found.unwrap()
+        };
+        let mapping = Mapping {
+            start: 0x1000,
+            length: 0x2000,
+        };
+        assert_eq!(found("r-xp", "/bin/virtc", 0), [mapping]);
+        assert_eq!(found("r--p", "/bin/virtc", 0), [mapping]);
+        for (rights, path, anonymous) in [
+            // Written by the loader.
+            ("r--p", "/bin/virtc", 4),
+            ("rw-p", "/bin/virtc", 0),
+            ("rwxp", "/bin/virtc", 0),
+            ("r-xs", "/bin/virtc", 0),
+            ("r-xp", "/lib/libc.so.6", 0),
+            ("r-xp", "", 0),
+            ("r-xp", "[vdso]", 0),
+        ] {
+            assert_eq!(
+                found(rights, path, anonymous),
+                [],
+                "{rights} {path} {anonymous}"
+            );
+        }
+    }
+
+    /// In KiB.
+    fn resident(program: &Path) -> u64 {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let code = |line: &&str| line.contains(" r-xp ") && read_only(line, program).is_some();
+        let mut after = smaps.lines().skip_while(|line| !code(line));
+        let size = after.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        size.trim_end_matches("kB").trim().parse().unwrap()
+    }
+
+    #[test]
+    fn the_code_of_a_process_that_waits_is_not_resident() {
+        let footprint = Footprint::of_this_process().unwrap();
+        let before = resident(&footprint.program);
+        footprint.rest();
+        let after = resident(&footprint.program);
+        assert!(after < before, "{before} KiB, then {after}");
+    }
+}
