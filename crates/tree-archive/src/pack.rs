@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata, ReadDir};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, major, minor, statfs};
 use serde::{Deserialize, Serialize};
 
+use crate::BUFFER_BYTES;
 use crate::entry::{Entry, Kind, Time};
 use crate::error::{Attempt as _, Error, Result};
 use crate::writer::Writer;
@@ -41,6 +42,19 @@ pub struct Pack {
 }
 
 impl Pack {
+    /// Whether the path is there, before anything else is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when it is not.
+    pub fn check(&self) -> Result<()> {
+        let found = match self.follow {
+            true => fs::metadata(&self.path),
+            false => fs::symlink_metadata(&self.path),
+        };
+        found.attempt("find", &self.path).map(drop)
+    }
+
     /// Writes the archive. Modes, owners, times, links and other names of the same file are kept;
     /// sockets are left out, and so is what is in file systems that the kernel makes up.
     ///
@@ -50,7 +64,7 @@ impl Pack {
     /// shorter meanwhile, [`Error::Stream`] when `sink` takes no more. The archive has no end then.
     pub fn write(&self, sink: impl Write) -> Result<()> {
         let mut packer = Packer {
-            writer: Writer::new(sink),
+            writer: Writer::new(BufWriter::with_capacity(BUFFER_BYTES, sink)),
             linked: HashMap::new(),
         };
         let path = match self.follow {

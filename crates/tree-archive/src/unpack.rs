@@ -1,7 +1,7 @@
 //! An archive as a tree of files.
 
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufReader, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,7 @@ pub fn unpack(
     rules: Rules,
 ) -> Result<()> {
     let mut unpacker = Unpacker {
-        archive: Reader::new(archive),
+        archive: Reader::new(BufReader::with_capacity(BUFFER_BYTES, archive)),
         places: Places::new(directory),
         unfinished: Vec::new(),
         names,

@@ -39,7 +39,7 @@ pub struct CallLimits {
 #[derive(Clone)]
 pub struct AgentClient {
     pub(crate) agent: AgentServiceClient,
-    guest: GuestServiceClient,
+    pub(crate) guest: GuestServiceClient,
     health: HealthClient,
     limits: CallLimits,
 }
@@ -423,7 +423,7 @@ impl AgentClient {
         context_for(self.limits.call)
     }
 
-    fn long(&self) -> Context {
+    pub(crate) fn long(&self) -> Context {
         context_for(self.limits.create)
     }
 
@@ -435,7 +435,7 @@ impl AgentClient {
         limited(call, "agent_call_ms", self.limits.call, answer).await
     }
 
-    async fn much<T>(
+    pub(crate) async fn much<T>(
         &self,
         call: &'static str,
         answer: impl Future<Output = ttrpc::Result<T>>,

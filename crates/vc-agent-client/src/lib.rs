@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod copy;
 mod error;
 mod ready;
 mod resources;

@@ -54,6 +54,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// An archive could not be unpacked by a step of its own.
+    #[error("cannot unpack at {destination}: {reason}")]
+    Unpack {
+        /// Where.
+        destination: String,
+        /// Why, with the file that it is about.
+        reason: String,
+    },
     /// Talking to the launcher step failed.
     #[error("cannot start {name}: the launcher step does not talk as expected")]
     Transfer {
@@ -126,6 +134,7 @@ impl Hint for Error {
                 ) => Some("run as root: this needs CAP_SYS_ADMIN".into()),
                 _ => None,
             },
+            Self::Unpack { .. } => Some("what came before it is left there".into()),
             _ => None,
         }
     }

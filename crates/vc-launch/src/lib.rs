@@ -15,12 +15,14 @@
 //! comes back as a [`LaunchedProcess`], a guard that kills and reaps what it holds.
 //!
 //! What a running process sees is changed by [`TreeChange`], in a step of the same kind
-//! ([`internal_change_tree`]).
+//! ([`internal_change_tree`]). An archive of a guest is unpacked by another one,
+//! [`ConfinedUnpack`] ([`internal_unpack`]).
 //!
 //! One that has begun and waits gives back what it does not need ([`Footprint`]).
 //!
 //! What is deliberately not here: what a sandbox, a VMM or a share is, and any retry.
 
+mod confined_unpack;
 mod error;
 mod footprint;
 mod launcher;
@@ -34,6 +36,7 @@ mod sys;
 mod tree_change;
 mod wire;
 
+pub use confined_unpack::ConfinedUnpack;
 pub use error::{Error, Result, Step};
 pub use footprint::Footprint;
 pub use launcher::{LAUNCH_LIMIT, Launcher};
@@ -44,6 +47,6 @@ pub use socket_pair::SocketPair;
 pub use spec::{
     Capability, DescriptorUse, LaunchSpec, Namespaces, PassedFd, Program, ResourceLimit, User,
 };
-pub use step::{internal_change_tree, internal_launch};
+pub use step::{internal_change_tree, internal_launch, internal_unpack};
 pub use sys::{end_by_signal, inherited_descriptor};
 pub use tree_change::{Addition, TREE_CHANGE_LIMIT, TreeChange};

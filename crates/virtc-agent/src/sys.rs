@@ -63,6 +63,16 @@ pub(crate) fn reset_signals() -> io::Result<()> {
     }
 }
 
+/// Closes every descriptor from `first` to `last`, for a process that will never return to where
+/// they are owned.
+pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: no memory is passed. The caller ends without using or dropping what owns them.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } as i32)
+}
+
 /// Replaces this process by a program. Returns only when that failed.
 pub(crate) fn execve(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
     let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {

@@ -174,6 +174,21 @@ pub enum Error {
         #[source]
         source: Box<HookFailure>,
     },
+    /// The process in the guest that copies could not, or not everything.
+    #[error("cannot copy {direction} {container}:{path}: {reason}")]
+    Copy {
+        /// `from` or `to`.
+        direction: &'static str,
+        /// Which container.
+        container: ContainerId,
+        /// The path in it that was asked for.
+        path: String,
+        /// The guest's words, cleaned and bounded, with the file that they are about.
+        reason: String,
+    },
+    /// The host's side of a copy.
+    #[error("cannot copy on the host")]
+    CopyOnHost(#[from] tree_archive::Error),
     /// Something that was asked for and is not there.
     #[error("{what} is not supported")]
     Unsupported {
@@ -312,6 +327,9 @@ impl Hint for Error {
                 Some("`virtc check` shows all that is needed, and what installs it".into())
             }
             Self::Hook { source, .. } => source.hint(),
+            Self::Copy {
+                direction: "to", ..
+            } => Some("what came before it is left there".into()),
             Self::Left { .. } => Some("`virtc gc` tries again".into()),
             Self::Store(error) => error.hint(),
             Self::Hypervisor(error) => error.hint(),

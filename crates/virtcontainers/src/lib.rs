@@ -52,9 +52,9 @@ pub use hook::{ContainerHooks, HookFailure, HookKind, run_hooks};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
 pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{
-    Address, CONSOLE_LOG, DeviceConfig, GcReport, GuestProcess, Interface, Lease, PROCESS_LOGS,
-    Process, ProcessExit, Removed, Route, Sandbox, SandboxConfig, SandboxHandle, Scratch, Started,
-    VMM_LOG, VmConfig,
+    Address, CONSOLE_LOG, CopyOptions, DeviceConfig, GcReport, GuestProcess, Interface, Lease,
+    PROCESS_LOGS, Process, ProcessExit, Removed, Route, Sandbox, SandboxConfig, SandboxHandle,
+    Scratch, Started, VMM_LOG, VmConfig,
 };
 pub use stats::{
     BlkioEntry, BlkioStats, ContainerStats, CpuStats, HugetlbStats, MemoryStats, MemoryUsage,

@@ -6,6 +6,7 @@ mod execute;
 mod rights;
 mod surroundings;
 mod tree;
+mod unpack;
 
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -16,6 +17,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal, setsid};
 
 pub use self::change::internal_change_tree;
 use self::descriptors::{Descriptors, take_socket};
+pub use self::unpack::internal_unpack;
 use crate::error::Step;
 use crate::wire::{ABOUT_TO_EXEC, Failure, Order, receive_order};
 

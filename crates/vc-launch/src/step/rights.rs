@@ -38,6 +38,14 @@ pub(super) fn reduce(spec: &LaunchSpec) -> StepResult<()> {
     Ok(())
 }
 
+/// Keeps these capabilities and no others, for a process that executes nothing.
+pub(super) fn keep(capabilities: &[Capability]) -> StepResult<()> {
+    let kept = set_of(capabilities);
+    drop_from_bounding_set(kept)?;
+    keep_only(kept)?;
+    set_no_new_privs(true).at(Step::NoNewPrivileges, || "this process".to_owned())
+}
+
 fn become_user(user: &User) -> StepResult<()> {
     let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
     set_thread_groups(&groups).at(Step::User, || format!("groups {:?}", user.groups))?;

@@ -15,6 +15,7 @@ mod lifetime;
 mod probe;
 mod rights;
 mod tree;
+mod unpack;
 
 use std::process::ExitCode;
 
@@ -109,6 +110,14 @@ const TESTS: &[Test] = &[
         "a_change_that_fails_says_where",
         change::a_change_that_fails_says_where,
     ),
+    (
+        "an_archive_is_unpacked_by_a_process_that_sees_the_destination_alone",
+        unpack::an_archive_is_unpacked_by_a_process_that_sees_the_destination_alone,
+    ),
+    (
+        "what_cannot_be_unpacked_is_named_and_a_lost_sender_leaves_no_half_file",
+        unpack::what_cannot_be_unpacked_is_named_and_a_lost_sender_leaves_no_half_file,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -120,6 +129,10 @@ fn main() -> ExitCode {
             ExitCode::from(u8::try_from(error.raw_os_error().unwrap_or(1)).unwrap_or(1))
         }
         ["internal", "change-tree"] => match vc_launch::internal_change_tree() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        ["internal", "unpack"] => match vc_launch::internal_unpack() {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },

@@ -8,11 +8,11 @@ use agent_protocol::agent::ExecProcessRequest;
 use agent_protocol::oci_convert::process_from_message;
 
 use super::create::launch_with_io;
-use super::specification::prepare_exec;
+use super::specification::{copying_process, prepare_exec};
 use super::table::check_id;
 use super::{Container, container_dir};
 use crate::error::{Attempt as _, Error, Result};
-use crate::launch::{Request, start_container};
+use crate::launch::{Copy, Request, start_container};
 use crate::process::{Process, Role, follow};
 use crate::sandbox::Sandbox;
 use crate::seccomp::PendingFilter;
@@ -39,7 +39,38 @@ impl Container {
 
     /// Adds a process and starts it.
     pub(crate) async fn exec(&self, sandbox: &Sandbox, request: ExecProcessRequest) -> Result<()> {
-        check_id("exec id", &request.exec_id)?;
+        self.check_exec(&request.exec_id)?;
+        let message = request.process.as_ref().ok_or(Error::Invalid {
+            field: "process",
+            value: String::new(),
+            reason: "is missing in the request",
+        })?;
+        let process_spec = process_from_message(message)?;
+        let process = self
+            .add(sandbox, &request.exec_id, process_spec, None)
+            .await?;
+        sandbox
+            .passfd
+            .attach(
+                &process,
+                [request.stdin_port, request.stdout_port, request.stderr_port],
+            )
+            .await
+    }
+
+    /// Adds a process that copies, and starts it.
+    pub(crate) async fn copy(&self, sandbox: &Sandbox, exec_id: &str, copy: Copy) -> Result<()> {
+        self.check_exec(exec_id)?;
+        let process = self
+            .add(sandbox, exec_id, copying_process(), Some(copy))
+            .await?;
+        tracing::debug!(process = process.name(), "copies");
+        Ok(())
+    }
+
+    /// Refuses a process that cannot be added now.
+    fn check_exec(&self, exec_id: &str) -> Result<()> {
+        check_id("exec id", exec_id)?;
         if self.init.has_ended() || !self.init.start_requested() {
             return Err(Error::NotRunning(self.id.clone()));
         }
@@ -50,20 +81,24 @@ impl Container {
             });
         }
         if self
-            .process(&request.exec_id)
+            .process(exec_id)
             .is_ok_and(|process| !process.has_ended())
         {
             return Err(Error::Exists(format!(
-                "process {:?} of container {:?}",
-                request.exec_id, self.id
+                "process {exec_id:?} of container {:?}",
+                self.id
             )));
         }
-        let message = request.process.as_ref().ok_or(Error::Invalid {
-            field: "process",
-            value: String::new(),
-            reason: "is missing in the request",
-        })?;
-        let mut process_spec = process_from_message(message)?;
+        Ok(())
+    }
+
+    async fn add(
+        &self,
+        sandbox: &Sandbox,
+        exec_id: &str,
+        mut process_spec: oci_spec::runtime::Process,
+        copy: Option<Copy>,
+    ) -> Result<Arc<Process>> {
         prepare_exec(&mut process_spec, self.filter.is_some())?;
 
         let file = ProcessFile::write(&self.id, &process_spec)?;
@@ -72,13 +107,14 @@ impl Container {
             bundle: container_dir(&self.id),
             exec_process: Some(file.path.clone()),
             cwd: Some(process_spec.cwd().clone()),
+            copy,
             ..Request::default()
         };
         let filter = self.filter.clone().map(PendingFilter::Compiled);
         let (launched, io) =
             launch_with_io(sandbox, launch_request, &process_spec, filter, Vec::new()).await?;
         drop(file);
-        let process = Process::new(&self.id, &request.exec_id, launched.pid, io, launched.exit);
+        let process = Process::new(&self.id, exec_id, launched.pid, io, launched.exit);
         process.request_start();
         let started = Some(launched.reported_uptime_us);
         let cgroup = Arc::clone(&self.cgroup);
@@ -91,13 +127,7 @@ impl Container {
         ));
         self.add_exec(Arc::clone(&process));
         sandbox.containers.announce();
-        sandbox
-            .passfd
-            .attach(
-                &process,
-                [request.stdin_port, request.stdout_port, request.stderr_port],
-            )
-            .await
+        Ok(process)
     }
 }
 

@@ -111,6 +111,29 @@ pub(super) fn prepare_exec(process: &mut Process, filtered: bool) -> Result<()> 
     prepare_process(process, filtered)
 }
 
+/// A process of ours that copies: root, who can read and write every file of the container, and
+/// nothing else.
+pub(super) fn copying_process() -> Process {
+    use oci_spec::runtime::Capability::{Chown, DacOverride, Fowner, Fsetid};
+    let needed = Some([Chown, DacOverride, Fowner, Fsetid].into());
+    let mut capabilities = no_capabilities();
+    capabilities
+        .set_bounding(needed.clone())
+        .set_effective(needed.clone())
+        .set_permitted(needed);
+    let mut process = Process::default();
+    process
+        .set_args(Some(vec!["virtc-copy".to_owned()]))
+        .set_env(None)
+        .set_cwd("/".into())
+        .set_terminal(Some(false))
+        .set_capabilities(Some(capabilities))
+        // So that loading the filter takes no capability.
+        .set_no_new_privileges(Some(true))
+        .set_rlimits(None);
+    process
+}
+
 fn no_capabilities() -> LinuxCapabilities {
     let mut none = LinuxCapabilities::default();
     let empty = Some(oci_spec::runtime::Capabilities::default());

@@ -82,6 +82,7 @@ fn build(
         start: Rc::new(start),
         filter: RefCell::new(filter.map(Rc::new)),
         home: RefCell::new(None),
+        copy: request.copy.clone().map(Rc::new),
     };
     let builder = ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
         .with_root_path(CONTAINERS_STATE_DIR)?

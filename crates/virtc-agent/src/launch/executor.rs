@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 
 use libcontainer::workload::{
@@ -12,6 +12,7 @@ use libcontainer::workload::{
 use oci_spec::runtime::Spec;
 use rustix::io::Errno;
 
+use super::copy::{self, Copy};
 use super::hooks::StartHooks;
 use super::lookup::execute_first;
 use super::report::{FailedAt, StartFailure};
@@ -26,6 +27,8 @@ pub(super) struct StartExecutor {
     pub(super) filter: RefCell<Option<Rc<OwnedFd>>>,
     pub(super) home: RefCell<Option<String>>,
     pub(super) hooks: Rc<StartHooks>,
+    /// What is done in place of a program.
+    pub(super) copy: Option<Rc<Copy>>,
 }
 
 impl StartExecutor {
@@ -64,6 +67,24 @@ impl StartExecutor {
         })
     }
 
+    /// Copies as this process, which has the rights of the container's by now. Nothing is executed:
+    /// the container has no program for it, and ours stays out of its sight.
+    fn copy(&self, copy: &Copy) -> StartFailure {
+        let filter = self.filter.borrow().as_ref().map(|pipe| pipe.as_raw_fd());
+        let alone = copy::be_alone(self.start.as_raw_fd(), filter);
+        if let Err(error) = alone {
+            return not_executable(format!("cannot close what a copy does not use: {error}"));
+        }
+        if let Err(failure) = self.prepare(&[]) {
+            return failure;
+        }
+        // As `execve` would: it has begun.
+        if let Err(error) = copy::be_started(self.start.as_raw_fd()) {
+            return not_executable(format!("cannot say that a copy begins: {error}"));
+        }
+        std::process::exit(copy.run())
+    }
+
     /// Loads the filter and runs the hooks: they are programs of the container's image, and get its
     /// filter too.
     fn prepare(&self, environment: &[String]) -> Result<(), StartFailure> {
@@ -100,7 +121,10 @@ fn not_executable(text: String) -> StartFailure {
 impl Executor for StartExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let failure = match crate::sys::reset_signals() {
-            Ok(()) => self.execute(spec),
+            Ok(()) => match &self.copy {
+                Some(copy) => self.copy(copy),
+                None => self.execute(spec),
+            },
             Err(error) => not_executable(format!("cannot reset signals: {error}")),
         };
         // Nobody reads: then nobody wants to know.

@@ -8,6 +8,7 @@
 //! `execve` succeeds, or carries why it did not.
 
 mod child;
+mod copy;
 mod executor;
 mod hooks;
 mod lookup;
@@ -32,6 +33,7 @@ use crate::reaper::{ExitReceiver, Reaper};
 use crate::seccomp::{Filter, PendingFilter};
 
 pub(crate) use child::run as run_child;
+pub(crate) use copy::Copy;
 pub(crate) use hooks::StartHooks;
 pub(crate) use report::{FailedAt, StartFailure};
 pub(crate) use request::{CONTAINERS_STATE_DIR, Request};

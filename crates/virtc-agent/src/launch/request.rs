@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::copy::Copy;
 use crate::error::{Error, Result};
 
 /// Where `libcontainer` keeps its state.
@@ -22,6 +23,8 @@ pub(crate) struct Request {
     pub(crate) bundle: PathBuf,
     /// The file with the process of an exec; without one, the container itself is made.
     pub(crate) exec_process: Option<PathBuf>,
+    /// What an exec does instead of executing a program.
+    pub(crate) copy: Option<Copy>,
     /// The file with the [`StartHooks`](super::StartHooks), when there are any.
     pub(crate) start_hooks: Option<PathBuf>,
     /// Where `libcontainer` sends the terminal.

@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
+use agent_protocol::Empty;
 use agent_protocol::virtc::{
     ClockRequest, ClockResponse, HelloRequest, HelloResponse, ListProcessesRequest,
-    ListProcessesResponse, TimelineStep, WaitRequest, WaitResponse,
+    ListProcessesResponse, PackPathRequest, TimelineStep, UnpackPathRequest, WaitRequest,
+    WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::GuestService;
 use async_trait::async_trait;
 use ttrpc::r#async::TtrpcContext;
 
+use super::copy::{copy_in, copy_out};
 use super::details::{add_randomness, set_hostname};
 use crate::cgroup::memory_total_bytes;
 use crate::clock::{correct_realtime_by, set_realtime_ns};
 use crate::error::{Error, Result};
+use crate::launch::Copy;
 use crate::process::list_processes;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, uninterrupted};
 
 pub(super) struct GuestCalls {
     pub(super) sandbox: Arc<Sandbox>,
@@ -74,9 +78,34 @@ impl GuestService for GuestCalls {
             ..ClockResponse::default()
         })
     }
+
+    async fn pack_path(&self, _: &TtrpcContext, request: PackPathRequest) -> ttrpc::Result<Empty> {
+        let copy = copy_out(&request)?;
+        Ok(self
+            .copy(request.container_id, request.exec_id, copy)
+            .await?)
+    }
+
+    async fn unpack_path(
+        &self,
+        _: &TtrpcContext,
+        request: UnpackPathRequest,
+    ) -> ttrpc::Result<Empty> {
+        let copy = copy_in(&request)?;
+        Ok(self
+            .copy(request.container_id, request.exec_id, copy)
+            .await?)
+    }
 }
 
 impl GuestCalls {
+    async fn copy(&self, container_id: String, exec_id: String, copy: Copy) -> Result<Empty> {
+        let sandbox = Arc::clone(&self.sandbox);
+        let container = sandbox.containers.get(&container_id)?;
+        uninterrupted(async move { container.copy(&sandbox, &exec_id, copy).await }).await?;
+        Ok(Empty::new())
+    }
+
     fn greet(&self, request: &HelloRequest) -> Result<HelloResponse> {
         if request.host_realtime_ns != 0 {
             let time = i64::try_from(request.host_realtime_ns).map_err(|_| Error::Invalid {

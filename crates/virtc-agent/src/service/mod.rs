@@ -1,6 +1,7 @@
 //! The ttrpc services: each call is checked here and done elsewhere.
 
 mod agent;
+mod copy;
 mod details;
 mod files;
 mod guest;
@@ -22,8 +23,9 @@ use crate::sandbox::Sandbox;
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What this agent has beyond Kata's, by name.
-const FEATURES: [&str; 5] = [
+const FEATURES: [&str; 6] = [
     "virtc.v1.GuestService",
+    "copy",
     "framed-streams",
     "passfd-streams",
     "spec-extensions",

@@ -1,6 +1,7 @@
 //! The one definition of the command line: parser, help, completions and man pages come from it.
 
 mod checkpoint;
+mod cp;
 mod create;
 mod events;
 mod exec;
@@ -16,6 +17,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(crate) use checkpoint::{CheckpointArgs, RestoreArgs};
+pub(crate) use cp::{CpArgs, Side};
 pub(crate) use create::CreateArgs;
 pub(crate) use events::EventsArgs;
 pub(crate) use exec::ExecArgs;
@@ -114,6 +116,7 @@ pub(crate) enum Command {
     Start(IdArgs),
     /// Run another process in a running container: `virtc exec FLAGS ID COMMAND`
     Exec(Box<ExecArgs>),
+    Cp(CpArgs),
     /// Show the processes of a container, as its guest knows them
     Ps(PsArgs),
     /// Send a signal to a container

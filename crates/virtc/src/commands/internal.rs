@@ -20,6 +20,7 @@ pub(crate) fn dispatch() -> Option<ExitCode> {
             Err(error) => Err(error.into()),
         },
         "change-tree" => vc_launch::internal_change_tree().map_err(Into::into),
+        "unpack" => vc_launch::internal_unpack().map_err(Into::into),
         "stand-in" => {
             let mut number = || args.next()?.to_str()?.parse().ok();
             match crate::stand_in::run(number()?, number()?) {

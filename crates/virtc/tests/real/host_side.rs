@@ -29,12 +29,12 @@ fn create(host: &Host, directory: &Path, id: &str) {
     assert!(status.success(), "{err}");
 }
 
-fn state(host: &Host, id: &str) -> Value {
+pub(super) fn state(host: &Host, id: &str) -> Value {
     let state = host.virtc(["state", id]).expect_code(0);
     serde_json::from_str(&state.out()).unwrap()
 }
 
-fn wait_until(what: &str, is: impl Fn() -> bool) {
+pub(super) fn wait_until(what: &str, is: impl Fn() -> bool) {
     let end = Instant::now() + LIMIT;
     while !is() {
         assert!(Instant::now() < end, "{what}");

@@ -11,6 +11,7 @@
 
 mod agent;
 mod check;
+mod cp;
 mod differences;
 mod docker;
 mod ends;

@@ -1,6 +1,7 @@
 //! A state root with its configuration, and all that is done with the sandboxes below it.
 
 mod containers;
+mod copy;
 mod sandboxes;
 
 use std::path::PathBuf;
@@ -24,8 +25,8 @@ use crate::sandbox::{self, GcReport};
 pub struct RuntimeOptions {
     /// Paths, sizes and limits.
     pub config: Config,
-    /// The program that answers `internal launch`, `internal change-tree` and `internal
-    /// vsock-device`: virtc.
+    /// The program that answers `internal launch`, `internal change-tree`, `internal
+    /// unpack` and `internal vsock-device`: virtc.
     pub program: PathBuf,
     /// What makes the machines.
     pub driver: Driver,

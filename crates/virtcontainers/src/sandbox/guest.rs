@@ -229,9 +229,20 @@ impl Guest {
                 source,
             })?;
         let terminal = process.terminal() == Some(true);
+        let made = self.agent.exec_process(container, exec, message);
+        self.enter_made(container, exec, terminal, made).await
+    }
+
+    /// Attaches to the streams of a process while `made` makes it.
+    pub(super) async fn enter_made(
+        &self,
+        container: &ContainerId,
+        exec: &ExecId,
+        terminal: bool,
+        made: impl Future<Output = vc_agent_client::Result<()>>,
+    ) -> Result<Streams> {
         let (transport, limit) = (&self.transport, self.attach_limit);
         self.while_it_runs(async {
-            let made = self.agent.exec_process(container, exec, message);
             let attached = Streams::attach(transport, limit, container, Some(exec), terminal);
             made_and_attached(async { Ok(made.await?) }, async { Ok(attached.await?) }).await
         })

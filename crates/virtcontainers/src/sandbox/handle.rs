@@ -424,7 +424,7 @@ impl SandboxHandle {
     }
 
     /// Unique in the sandbox: whoever else adds processes is another process, or came before.
-    fn new_exec_id(&self) -> Result<ExecId> {
+    pub(super) fn new_exec_id(&self) -> Result<ExecId> {
         let number = self.0.added.fetch_add(1, Ordering::Relaxed);
         let (pid, now) = (std::process::id(), Timeline::now());
         ExecId::new(format!("exec-{pid}-{now}-{number}")).map_err(|error| Error::System {

@@ -8,6 +8,7 @@ pub(crate) mod vsock;
 mod cgroups;
 mod clock;
 mod containers;
+mod copy;
 mod create;
 mod delete;
 mod devices;
@@ -31,6 +32,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use vc_hypervisor::StopLimits;
 use vc_types::{ClockPoint, ContainerId, EndReason, ExitStatus, SandboxState, Timeline};
 
+pub use self::copy::CopyOptions;
 pub use config::{SandboxConfig, Scratch, VmConfig};
 pub(crate) use containers::{forget, forget_ended};
 pub(crate) use create::create;
