@@ -81,10 +81,17 @@ where
 {
     let mut reader = FrameReader::new(reader);
     let hello = read_hello(&mut reader).await?;
-    let process = sandbox
-        .containers
-        .wait_for_process(&hello.container_id, &hello.exec_id, PROCESS_LIMIT)
-        .await;
+    let known =
+        sandbox
+            .containers
+            .wait_for_process(&hello.container_id, &hello.exec_id, PROCESS_LIMIT);
+    let process = tokio::select! {
+        biased;
+        // Nothing is said before the answer: the host has given up a process that was not made. The
+        // next one of its name is not for this connection.
+        _ = reader.next() => return Err(abandoned(&hello)),
+        process = known => process,
+    };
     let attached = process.and_then(|process| {
         let pipe = process.io.attach(hello.stream)?;
         Ok((process, pipe))
@@ -115,6 +122,16 @@ where
             }
             Ok(())
         }
+    }
+}
+
+fn abandoned(hello: &Hello) -> Error {
+    Error::State {
+        object: format!(
+            "stream {:?} of container {:?}",
+            hello.stream, hello.container_id
+        ),
+        state: "given up",
     }
 }
 
