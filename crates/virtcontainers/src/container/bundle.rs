@@ -12,17 +12,11 @@ use vc_cgroups::{CgroupDriver, CgroupPath};
 use vc_types::ContainerId;
 use vc_types::guest::CONTAINER_NAMESPACE_PREFIX;
 
-use super::config::{Access, ContainerConfig, Root, RootSource, Volume};
-use super::placement::shared_memory_dir;
+use super::bundle_mounts::{SharedMemory, split_mounts};
+use super::config::{Access, ContainerConfig, Root, RootSource};
+use super::config_json;
 use super::pod::{Neighbours, PodRole, pid_of};
 use crate::error::{Error, Result};
-
-/// Where engines bind a tmpfs of the host for POSIX shared memory. The guest's own serves as well,
-/// and is memory that its processes can share.
-const SHARED_MEMORY: &str = "/dev/shm";
-
-/// An option of a tmpfs that no kernel knows: it is to begin with what the root has at its place.
-const COPY_UP: &str = "tmpcopyup";
 
 /// An OCI bundle.
 #[derive(Clone, Debug)]
@@ -36,7 +30,8 @@ impl Bundle {
     ///
     /// # Errors
     ///
-    /// [`Error::Bundle`] when its `config.json` cannot be read.
+    /// [`Error::Bundle`] when its `config.json` cannot be read, or says what the specification of
+    /// the runtime forbids.
     pub fn open(directory: &Path) -> Result<Self> {
         let failed = |source| Error::Bundle {
             bundle: directory.to_owned(),
@@ -44,7 +39,13 @@ impl Bundle {
         };
         let path = std::fs::canonicalize(directory)
             .map_err(|error| failed(oci_spec::OciSpecError::Io(error)))?;
-        let spec = Spec::load(path.join("config.json")).map_err(failed)?;
+        let spec = config_json::read(&path.join("config.json")).map_err(failed)?;
+        if let Some(root) = spec.root()
+            && !path.join(root.path()).is_dir()
+        {
+            let what = format!("root.path {} is no directory", root.path().display());
+            return Err(failed(oci_spec::OciSpecError::Other(what)));
+        }
         Ok(Self { path, spec })
     }
 
@@ -148,92 +149,6 @@ fn of_the_guest(hooks: &Hooks) -> Option<Hooks> {
     Some(own)
 }
 
-/// Bind mounts become volumes, the rest stays.
-fn split_mounts(
-    all: &[Mount],
-    bundle: &Path,
-    root: &Path,
-    memory: &SharedMemory,
-) -> (Vec<Volume>, Vec<Mount>) {
-    let (mut volumes, mut mounts) = (Vec::new(), Vec::new());
-    for mount in all {
-        let options = mount.options().as_deref().unwrap_or_default();
-        let has = |name: &str| options.iter().any(|option| option == name);
-        let is_bind = mount.typ().as_deref() == Some("bind") || has("bind") || has("rbind");
-        let destination = mount.destination();
-        if is_bind && destination == Path::new(SHARED_MEMORY) {
-            mounts.push(memory.mount());
-        } else if is_bind {
-            let source = mount.source().clone().unwrap_or_default();
-            volumes.push(Volume {
-                source: bundle.join(source),
-                destination: destination.clone(),
-                access: if has("ro") {
-                    Access::ReadOnly
-                } else {
-                    Access::ReadWrite
-                },
-            });
-        } else if has(COPY_UP)
-            && let Some(source) = filled_directory(root, destination)
-        {
-            volumes.push(Volume {
-                source,
-                destination: destination.clone(),
-                access: Access::Private,
-            });
-        } else {
-            let mut mount = mount.clone();
-            let known = options.iter().filter(|option| *option != COPY_UP).cloned();
-            mount.set_options(mount.options().is_some().then(|| known.collect()));
-            mounts.push(mount);
-        }
-    }
-    (volumes, mounts)
-}
-
-/// The directory of the root at a place of the container, when there is something in it. Whoever
-/// made the root may have made links: a path with one is none.
-fn filled_directory(root: &Path, destination: &Path) -> Option<PathBuf> {
-    let root = std::fs::canonicalize(root).ok()?;
-    let place = root.join(destination.strip_prefix("/").ok()?);
-    let filled = std::fs::canonicalize(&place).ok()? == place
-        && std::fs::read_dir(&place).ok()?.next().is_some();
-    filled.then_some(place)
-}
-
-/// The directory of the guest that containers have at `/dev/shm`: those that share their IPC
-/// namespace have the same one.
-struct SharedMemory {
-    source: String,
-}
-
-impl SharedMemory {
-    fn of(spec: &Spec, id: &ContainerId, neighbours: &Neighbours) -> Self {
-        let linux = spec.linux().as_ref();
-        let namespaces = linux.and_then(|linux| linux.namespaces().as_deref());
-        let joined = namespaces
-            .unwrap_or_default()
-            .iter()
-            .find(|namespace| namespace.typ() == LinuxNamespaceType::Ipc)
-            .and_then(|namespace| neighbours.at(namespace.path().as_deref()?));
-        Self {
-            source: shared_memory_dir(joined.unwrap_or(id)),
-        }
-    }
-
-    fn mount(&self) -> Mount {
-        let mut mount = Mount::default();
-        let options = ["rbind", "rprivate", "rw", "nosuid", "noexec", "nodev"];
-        mount
-            .set_destination(SHARED_MEMORY.into())
-            .set_typ(Some("bind".into()))
-            .set_source(Some(self.source.clone().into()))
-            .set_options(Some(options.map(str::to_owned).to_vec()));
-        mount
-    }
-}
-
 /// The devices that every container has are made in a file system of the guest: the host lets
 /// nobody make them in a root that it shares.
 fn add_dev(spec: &mut Spec) {
@@ -302,7 +217,6 @@ fn leave_out_placement(spec: &mut Spec) {
     let Some(linux) = spec.linux_mut() else {
         return;
     };
-    linux.set_intel_rdt(None);
     if let Some(mut resources) = linux.resources().clone() {
         if let Some(mut cpu) = resources.cpu().clone() {
             cpu.set_cpus(None).set_mems(None);
@@ -416,8 +330,12 @@ mod tests {
         );
         let mounts = config.spec.mounts().as_ref().unwrap();
         let kinds: Vec<_> = mounts.iter().map(|m| m.typ().as_deref().unwrap()).collect();
-        assert_eq!(kinds, ["tmpfs", "proc", "bind"]);
-        let memory = mounts[2].source().as_deref().unwrap();
+        assert_eq!(kinds, ["tmpfs", "proc", "bind", "bind", "bind"]);
+        // They hold the volumes' places, which become those of shares.
+        let sources = config.volumes.iter().map(|volume| Some(&volume.source));
+        let places = mounts[2..4].iter().map(|mount| mount.source().as_ref());
+        assert!(sources.eq(places));
+        let memory = mounts[4].source().as_deref().unwrap();
         assert_eq!(memory, Path::new("/run/virtc/containers/c1/shm"));
         let linux = config.spec.linux().as_ref().unwrap();
         assert_eq!(linux.namespaces().as_ref().unwrap().len(), 1);
@@ -446,7 +364,7 @@ mod tests {
         assert_eq!(Vec::from_iter(filled), [Path::new("/filled")]);
         assert_eq!(config.volumes[0].access, Access::Private);
         let mounts = config.spec.mounts().as_ref().unwrap();
-        for (mount, place) in mounts[1..].iter().zip(["/empty", "/link", "/missing"]) {
+        for (mount, place) in mounts[2..].iter().zip(["/empty", "/link", "/missing"]) {
             assert_eq!(mount.destination(), Path::new(place));
             assert_eq!(mount.options().as_deref().unwrap(), ["size=1m"]);
         }

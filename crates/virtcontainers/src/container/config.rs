@@ -18,7 +18,9 @@ pub struct ContainerConfig {
     pub spec: Spec,
     /// Its root file system.
     pub root: Root,
-    /// What else of the host it sees.
+    /// What else of the host it sees. A bind mount of `spec` with the same source and destination is
+    /// the volume's: it comes there in the order, with the options that it has there. Others come
+    /// after all mounts of `spec`.
     pub volumes: Vec<Volume>,
     /// Mounts that need nothing of the host, as a tmpfs. One below a volume is mounted after it.
     pub mounts: Vec<Mount>,

@@ -1,7 +1,9 @@
 //! Containers: how they are asked for, and where they stand in the guest.
 
 mod bundle;
+mod bundle_mounts;
 mod config;
+mod config_json;
 mod default_spec;
 pub(crate) mod placement;
 pub(crate) mod pod;

@@ -8,7 +8,7 @@ use oci_spec::runtime::{Mount, MountBuilder, Spec};
 use vc_storage::{Access as ShareAccess, Source};
 use vc_types::{ContainerId, guest};
 
-use super::config::{Access, ContainerConfig, RootSource};
+use super::config::{Access, ContainerConfig, RootSource, Volume};
 use crate::error::{Error, Result};
 
 /// Room for POSIX shared memory, as engines give it by default.
@@ -133,6 +133,7 @@ impl Placement {
                     source,
                 })
         };
+        let mut mounts = self.spec.mounts().clone().unwrap_or_default();
         let mut placed = config.mounts.clone();
         let process = config.spec.process().as_ref();
         let owner = process.map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
@@ -157,8 +158,16 @@ impl Placement {
             } else {
                 shared
             };
-            let read_only = volume.access == Access::ReadOnly;
-            placed.push(bind_mount(&volume.destination, &source, read_only)?);
+            match mounts.iter_mut().find(|mount| is_place_of(mount, volume)) {
+                Some(mount) => {
+                    check_destination(mount.destination())?;
+                    mount.set_source(Some(source.into()));
+                }
+                None => {
+                    let read_only = volume.access == Access::ReadOnly;
+                    placed.push(bind_mount(&volume.destination, &source, read_only)?);
+                }
+            }
         }
         for (number, file) in config.files.iter().enumerate() {
             let source = format!("{}/files/{number}", container_dir(id));
@@ -168,7 +177,6 @@ impl Placement {
         check_destinations(&placed)?;
         // What lies deeper comes later, or it would be covered.
         placed.sort_by_key(|mount| mount.destination().components().count());
-        let mut mounts = self.spec.mounts().clone().unwrap_or_default();
         let memory = shared_memory_dir(id);
         let own = |mount: &Mount| mount.source().as_deref() == Some(Path::new(&memory));
         if mounts.iter().any(own) {
@@ -180,29 +188,42 @@ impl Placement {
     }
 }
 
+/// Whether a mount of the specification is where this volume comes in the order.
+fn is_place_of(mount: &Mount, volume: &Volume) -> bool {
+    mount.typ().as_deref() == Some("bind")
+        && mount.destination() == &volume.destination
+        && mount.source().as_ref() == Some(&volume.source)
+}
+
 fn check_destinations(mounts: &[Mount]) -> Result<()> {
-    let invalid = |destination: &Path, reason| {
-        Err(Error::Destination {
-            destination: destination.to_owned(),
-            reason,
-        })
-    };
     for (number, destination) in mounts.iter().map(Mount::destination).enumerate() {
-        if !destination.is_absolute() {
-            return invalid(destination, "it is not absolute");
-        }
-        if destination.components().any(|c| c == Component::ParentDir) {
-            return invalid(destination, "it has `..` in it");
-        }
-        if destination.components().count() == 1 {
-            return invalid(destination, "it is the root itself");
-        }
+        check_destination(destination)?;
         let mut earlier = mounts[..number].iter().map(Mount::destination);
         if earlier.any(|earlier| earlier == destination) {
-            return invalid(destination, "two things are to be mounted there");
+            return refused(destination, "two things are to be mounted there");
         }
     }
     Ok(())
+}
+
+fn check_destination(destination: &Path) -> Result<()> {
+    if !destination.is_absolute() {
+        return refused(destination, "it is not absolute");
+    }
+    if destination.components().any(|c| c == Component::ParentDir) {
+        return refused(destination, "it has `..` in it");
+    }
+    if destination.components().count() == 1 {
+        return refused(destination, "it is the root itself");
+    }
+    Ok(())
+}
+
+fn refused(destination: &Path, reason: &'static str) -> Result<()> {
+    Err(Error::Destination {
+        destination: destination.to_owned(),
+        reason,
+    })
 }
 
 pub(crate) fn container_dir(id: &ContainerId) -> String {
@@ -272,7 +293,7 @@ fn directory_of(path: &str, (uid, gid): (u32, u32)) -> Storage {
 mod tests {
     use oci_spec::runtime::{Spec, UserBuilder};
 
-    use super::super::config::{GeneratedFile, Root, Volume};
+    use super::super::config::{GeneratedFile, Root};
     use super::*;
 
     fn config(source: RootSource, access: Access) -> ContainerConfig {
@@ -354,6 +375,34 @@ mod tests {
             .collect();
         let expected = ["/dev/usual", "/t", "/x", "/x/y", "/etc/hosts", "/x/y/z"];
         assert_eq!(destinations, expected);
+    }
+
+    #[test]
+    fn a_volume_of_the_specifications_mounts_keeps_its_place_there_and_its_options() {
+        let bind = |source: &str, destination: &str| {
+            let options = ["bind", "nosuid"].map(str::to_owned).to_vec();
+            let mount = MountBuilder::default().typ("bind").source(source);
+            mount.destination(destination).options(options).build()
+        };
+        let mut config = config(RootSource::HostSystem, Access::Private);
+        let mounts = vec![
+            bind("/a", "/x").unwrap(),
+            tmpfs("/x/t"),
+            bind("/a", "/x").unwrap(),
+        ];
+        config.spec.set_mounts(Some(mounts));
+        for _ in 0..2 {
+            config.volumes.push(volume("/a", "/x", Access::ReadWrite));
+        }
+        let placement = Placement::of(&config, 0).unwrap();
+        let mounts = placement.spec.mounts().clone().unwrap();
+        let sources: Vec<_> = mounts.iter().map(|m| m.source().as_deref()).collect();
+        let shared = |number: u32| format!("/run/virtc/shares/virtc-user/0-c1-volume-{number}");
+        let (first, second) = (shared(0), shared(1));
+        // None of them names a place of the host any more.
+        let expected = [Some(Path::new(&first)), None, Some(Path::new(&second))];
+        assert_eq!(sources, expected);
+        assert_eq!(mounts[2].options().as_ref().unwrap(), &["bind", "nosuid"]);
     }
 
     #[test]
