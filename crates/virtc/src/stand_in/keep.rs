@@ -4,8 +4,8 @@ use vc_cgroups::CgroupDriver;
 use vc_config::HostFacts;
 use vc_types::{ContainerId, ExitStatus, SandboxId};
 use virtcontainers::{
-    Bundle, Error, Neighbours, Runtime, RuntimeOptions, Sandbox, SandboxConfig, Scratch, VmConfig,
-    fault,
+    Bundle, ContainerHooks, Error, HookKind, Neighbours, Runtime, RuntimeOptions, Sandbox,
+    SandboxConfig, Scratch, VmConfig, fault,
 };
 
 use super::executor::{Waiting, block_on};
@@ -57,14 +57,16 @@ async fn make(request: &Request, bundle: Bundle, viewer: &Viewer) -> Result<Made
     let shown = config.containers.first().cloned();
     let sandbox = runtime.create_sandbox(config).await?;
     fault::point("stand-in.made")?;
+    let hooks = runtime.container_hooks(sandbox.id(), &container)?;
     let completed = async {
-        run_hooks(&runtime, sandbox.id(), &container).await?;
+        run_hooks(&hooks).await?;
         shown.map_or(Ok(()), |container| viewer.show(&container))
     };
     if let Err(failure) = completed.await {
         if let Err(error) = sandbox.delete().await {
             tracing::warn!(%error, "not everything is removed after the making failed");
         }
+        run_last_hooks(&hooks).await;
         return Err(failure);
     }
     Ok(Made {
@@ -77,15 +79,18 @@ async fn make(request: &Request, bundle: Bundle, viewer: &Viewer) -> Result<Made
 }
 
 /// Runs the hooks of a container that is being made; this process stands for it.
-pub(super) async fn run_hooks(
-    runtime: &Runtime,
-    sandbox: &SandboxId,
-    container: &ContainerId,
-) -> Result<(), Error> {
+pub(super) async fn run_hooks(hooks: &ContainerHooks) -> Result<(), Error> {
     let pid = i32::try_from(std::process::id()).unwrap_or_default();
-    let hooks = runtime.container_hooks(sandbox, container)?;
     hooks.run_creating(pid).await?;
     fault::point("stand-in.hooks-run")
+}
+
+/// Runs the hooks of a container that is gone because its making failed: those that ran before may
+/// have left something to them.
+pub(super) async fn run_last_hooks(hooks: &ContainerHooks) {
+    if let Err(error) = hooks.run(HookKind::Poststop, None).await {
+        tracing::warn!(%error, "hooks of a container that was not made");
+    }
 }
 
 fn sandbox_config(

@@ -4,7 +4,7 @@ use vc_types::SandboxId;
 use virtcontainers::{Bundle, Lease, Process, Runtime, fault};
 
 use super::executor::{Waiting, block_on};
-use super::keep::run_hooks;
+use super::keep::{run_hooks, run_last_hooks};
 use super::report::Reporter;
 use super::view::Viewer;
 use super::{Outcome, Report, Request, no_sandbox, take_terminal};
@@ -58,11 +58,11 @@ async fn make(
     let neighbours = runtime.neighbours(sandbox.id())?;
     let config = bundle.container(id.clone(), &neighbours, request.cgroup_driver())?;
     let process = sandbox.create_container(config.clone()).await?;
+    let hooks = runtime.container_hooks(sandbox.id(), &id)?;
     let prepared = async {
         let lease = process.lease()?;
         fault::point("stand-in.made")?;
-        let hooks = run_hooks(&runtime, sandbox.id(), &id);
-        match reporter.while_awaited(hooks).await {
+        match reporter.while_awaited(run_hooks(&hooks)).await {
             Some(run) => run?,
             None => return Err(Failure::new(FAILED, "nobody waits for the container")),
         }
@@ -75,6 +75,7 @@ async fn make(
             if let Err(error) = process.remove_container().await {
                 tracing::warn!(%error, "not everything of it is removed");
             }
+            run_last_hooks(&hooks).await;
             return Err(failure);
         }
     };
