@@ -16,7 +16,7 @@ use super::oci::bundle;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Makes a container; what it prints is in the file `ID.out` of its bundle.
-fn create(host: &Host, directory: &Path, id: &str) {
+pub(super) fn create(host: &Host, directory: &Path, id: &str) {
     let file = |name: &str| fs::File::create(directory.join(format!("{id}.{name}"))).unwrap();
     let status = host
         .command(["create", "--bundle", directory.to_str().unwrap(), id])

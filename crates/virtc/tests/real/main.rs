@@ -29,6 +29,7 @@ mod oci;
 mod podman;
 mod podman_pods;
 mod signals;
+mod spec;
 mod streams;
 mod terminal;
 mod wrong_input;
