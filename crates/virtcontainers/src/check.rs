@@ -7,7 +7,7 @@ use std::time::Duration;
 use guest_image::GuestAssets;
 use rustix::process::geteuid;
 use serde::Serialize;
-use vc_config::{HostFacts, ScratchKind};
+use vc_config::{HostFacts, ScratchKind, TcgThreads};
 use vc_hypervisor::qemu::QemuVersion;
 use vc_hypervisor::{Accelerator, HostDevices};
 use vc_storage::Virtiofsd;
@@ -134,15 +134,18 @@ impl Runtime {
             Some(path) => match QemuVersion::of(&path, VERSION_LIMIT) {
                 Ok(version) if version >= QemuVersion::OLDEST => {
                     let found = format!("{version} at {}", path.display());
-                    match self.emulates() && version < QemuVersion::REWRITES_SAFELY {
-                        false => ok("qemu", found),
-                        true => degraded(
+                    let old = self.emulates() && version < QemuVersion::REWRITES_SAFELY;
+                    match (old, qemu.tcg_threads) {
+                        (false, _) | (true, TcgThreads::Single) => ok("qemu", found),
+                        (true, TcgThreads::Auto) => degraded(
                             "qemu",
-                            format!(
-                                "{found}: without KVM, a guest with several processors may hang, \
-                                 if very rarely"
-                            ),
-                            &format!("use QEMU {}, or --cpus 1", QemuVersion::REWRITES_SAFELY),
+                            format!("{found}: without KVM, processors of a guest take turns"),
+                            &format!("use QEMU {}", QemuVersion::REWRITES_SAFELY),
+                        ),
+                        (true, TcgThreads::Multi) => degraded(
+                            "qemu",
+                            format!("{found}: a guest with several processors may hang"),
+                            "leave hypervisor.qemu.tcg_threads as it is by default",
                         ),
                     }
                 }

@@ -49,6 +49,12 @@ pub enum Error {
         /// Which sandbox.
         sandbox: SandboxId,
     },
+    /// The container has ended. The last words are those that engines look for.
+    #[error("container {container} has ended: container not running")]
+    ContainerEnded {
+        /// Which container.
+        container: ContainerId,
+    },
     /// No sandbox has this container.
     #[error("container {container} does not exist")]
     UnknownContainer {

@@ -10,7 +10,7 @@ mod vm;
 
 pub use guest::Guest;
 pub use limits::{Limits, Millis};
-pub use qemu::Qemu;
+pub use qemu::{Qemu, TcgThreads};
 pub use runtime::{Accelerator, Runtime};
 pub use scratch::{Scratch, ScratchKind};
 pub use share::{Share, ShareCache};

@@ -1,6 +1,18 @@
 use std::path::PathBuf;
 
-use crate::setting::section;
+use crate::setting::{choice, section};
+
+choice! {
+    /// On how many threads of the host a machine's processors are emulated.
+    pub enum TcgThreads {
+        /// One for each where that is safe, otherwise one.
+        Auto = "auto",
+        /// One: they take turns.
+        Single = "single",
+        /// One for each.
+        Multi = "multi",
+    }
+}
 
 section! {
     /// QEMU and its machine.
@@ -11,6 +23,10 @@ section! {
         /// The firmware: qboot, which hands over to an unpacked kernel.
         pub firmware: Option<PathBuf> = None,
             unset "the first of `/usr/share/qemu/qboot.rom`, `/usr/share/qemu-kvm/qboot.rom`, `/usr/local/share/qemu/qboot.rom` that exists";
+        /// On how many threads of the host a machine's processors are emulated where there is no
+        /// KVM. `auto` is one for each from QEMU 8.1 on, and otherwise one, since with an older
+        /// QEMU a guest on several can hang for ever.
+        pub tcg_threads: TcgThreads = TcgThreads::Auto;
         /// Root ports for devices that are plugged while the VM runs.
         pub root_ports: u32 = 16, in 0..=32;
         /// The same for a throw-away VM.

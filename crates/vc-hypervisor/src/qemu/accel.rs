@@ -5,20 +5,60 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use vc_launch::User;
 
-use super::config::VmmUser;
+use super::config::{TcgThreads, VmmUser};
+use super::version::QemuVersion;
 use crate::{Accelerator, HostDevices};
 
+/// How QEMU emulates processors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tcg {
+    /// Each on a thread of its own.
+    pub(super) multi: bool,
+    /// The most MiB of translated code that are kept.
+    pub(super) buffer_mib: u32,
+}
+
+/// How long QEMU may take to say its version. It takes some hundredths.
+const VERSION_LIMIT: Duration = Duration::from_secs(1);
+
+/// Whether a machine's processors are emulated on a thread each. Blocks where the program has to
+/// say what it is.
+///
+/// A program that does not say its version is taken for an old one: whatever is wrong with it, its
+/// launch says better.
+pub(super) fn is_multi(
+    accelerator: Accelerator,
+    vcpus: u32,
+    threads: TcgThreads,
+    binary: &Path,
+) -> bool {
+    if accelerator == Accelerator::Kvm || vcpus == 1 {
+        return true;
+    }
+    match threads {
+        TcgThreads::Single => false,
+        TcgThreads::Multi => true,
+        TcgThreads::Auto => QemuVersion::of(binary, VERSION_LIMIT)
+            .is_ok_and(|version| version >= QemuVersion::REWRITES_SAFELY),
+    }
+}
+
 /// The arguments for an accelerator and the processor that goes with it.
-pub(super) fn args(accelerator: Accelerator, tcg_buffer_mib: u32) -> [(&'static str, String); 2] {
+pub(super) fn args(accelerator: Accelerator, tcg: Tcg) -> [(&'static str, String); 2] {
     match accelerator {
         Accelerator::Kvm => [("-accel", "kvm".into()), ("-cpu", "host".into())],
         Accelerator::Tcg => [
             (
                 "-accel",
-                format!("tcg,thread=multi,tb-size={tcg_buffer_mib}"),
+                format!(
+                    "tcg,thread={},tb-size={}",
+                    if tcg.multi { "multi" } else { "single" },
+                    tcg.buffer_mib
+                ),
             ),
             // Without ERMS the guest copies memory by its vector code; with it by `rep movsb`,
             // which is translated to a loop over bytes.
@@ -159,6 +199,33 @@ mod tests {
             assert!(has(Accelerator::Tcg, param), "{param}");
             assert!(!has(Accelerator::Kvm, param), "{param}");
         }
+    }
+
+    #[test]
+    fn an_old_emulator_lets_processors_take_turns() {
+        let directory = tempfile::tempdir().unwrap();
+        let says = |version: &str| {
+            let path = directory.path().join(version);
+            let script = format!("#!/bin/sh\necho QEMU emulator version {version}\n");
+            fs::write(&path, script).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            path
+        };
+        let (old, new) = (says("7.2.22"), says("8.1.0"));
+        let auto = |vcpus, binary| is_multi(Accelerator::Tcg, vcpus, TcgThreads::Auto, binary);
+        assert!(!auto(2, &old) && auto(2, &new) && auto(1, &old));
+        assert!(!auto(2, Path::new("/nonexistent")));
+        assert!(is_multi(Accelerator::Kvm, 2, TcgThreads::Auto, &old));
+        assert!(is_multi(Accelerator::Tcg, 2, TcgThreads::Multi, &old));
+        assert!(!is_multi(Accelerator::Tcg, 2, TcgThreads::Single, &new));
+
+        let tcg = |multi| Tcg {
+            multi,
+            buffer_mib: 64,
+        };
+        let accel = |multi| args(Accelerator::Tcg, tcg(multi))[0].1.clone();
+        assert_eq!(accel(false), "tcg,thread=single,tb-size=64");
+        assert_eq!(accel(true), "tcg,thread=multi,tb-size=64");
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) struct DriverFds {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HostPart<'a> {
     pub(super) firmware: &'a Path,
-    pub(super) tcg_buffer_mib: u32,
+    pub(super) tcg: accel::Tcg,
     /// Kernel parameters before those of the [`VmSpec`].
     pub(super) kernel_params: &'a [String],
 }
@@ -59,7 +59,7 @@ pub(super) fn command_line(spec: VmSpec, driver: DriverFds, host: HostPart<'_>) 
         fds: Vec::new(),
     };
     line.confinement(&spec);
-    line.machine(&spec, host.tcg_buffer_mib);
+    line.machine(&spec, host.tcg);
     line.control(driver);
     line.option("-bios", host.firmware.display().to_string());
     let params = host.kernel_params.iter().map(String::as_str);
@@ -104,14 +104,14 @@ impl CommandLine {
         );
     }
 
-    fn machine(&mut self, spec: &VmSpec, tcg_buffer_mib: u32) {
+    fn machine(&mut self, spec: &VmSpec, tcg: accel::Tcg) {
         self.option(
             "-machine",
             "q35,memory-backend=memory,graphics=off,usb=off,sata=off,smbus=off,i8042=off,hpet=off,\
              smm=off,vmport=off,dump-guest-core=off,mem-merge=off"
                 .into(),
         );
-        for (name, value) in accel::args(spec.accelerator, tcg_buffer_mib) {
+        for (name, value) in accel::args(spec.accelerator, tcg) {
             self.option(name, value);
         }
         self.option("-smp", format!("{}", spec.vcpus));
@@ -269,7 +269,10 @@ mod tests {
         };
         let host = HostPart {
             firmware: Path::new("/usr/share/qemu/qboot.rom"),
-            tcg_buffer_mib: 128,
+            tcg: accel::Tcg {
+                multi: true,
+                buffer_mib: 128,
+            },
             kernel_params: &["console=ttyS0".into(), "quiet".into()],
         };
         let line = command_line(spec, driver, host);

@@ -32,8 +32,24 @@ pub struct QemuConfig {
     /// The most MiB of translated code that TCG keeps. A boot is slower with 32, and no faster
     /// with more than 128.
     pub tcg_buffer_mib: u32,
+    /// On how many threads TCG emulates a machine's processors.
+    pub tcg_threads: TcgThreads,
     /// How long things may take.
     pub limits: QemuLimits,
+}
+
+/// On how many threads of the host TCG emulates the processors of a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcgThreads {
+    /// One for each where that is safe ([`QemuVersion::REWRITES_SAFELY`]), otherwise one.
+    ///
+    /// [`QemuVersion::REWRITES_SAFELY`]: super::QemuVersion::REWRITES_SAFELY
+    #[default]
+    Auto,
+    /// One: they take turns.
+    Single,
+    /// One for each.
+    Multi,
 }
 
 /// The user that a VMM runs as.
@@ -79,6 +95,7 @@ impl Default for QemuConfig {
                 gid: 65532,
             },
             tcg_buffer_mib: 128,
+            tcg_threads: TcgThreads::default(),
             limits: QemuLimits::default(),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::debug;
 use vc_launch::{
@@ -42,6 +42,10 @@ pub(super) async fn launch(
     let firmware = config.find_firmware()?;
     let sandbox = spec.sandbox.clone();
     let accelerator = spec.accelerator;
+    let multi = {
+        let (vcpus, threads, binary) = (spec.vcpus, config.tcg_threads, binary.clone());
+        spawn_blocking(move || accel::is_multi(accelerator, vcpus, threads, &binary))
+    };
     let agent = spec.vsock.agent_address();
     let host = |attempt: &'static str| {
         let sandbox = sandbox.clone();
@@ -71,10 +75,15 @@ pub(super) async fn launch(
         }
         _ => None,
     };
+    let multi = multi.await.map_err(io::Error::other);
+    let multi = multi.map_err(host("ask QEMU for its version"))?;
     let kernel_params = accel::kernel_params(accelerator, devices, tsc_khz);
     let host_part = HostPart {
         firmware: &firmware,
-        tcg_buffer_mib: config.tcg_buffer_mib,
+        tcg: accel::Tcg {
+            multi,
+            buffer_mib: config.tcg_buffer_mib,
+        },
         kernel_params: &kernel_params,
     };
     let CommandLine { args, mut fds } = args::command_line(spec, driver, host_part);

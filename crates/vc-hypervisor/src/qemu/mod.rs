@@ -27,7 +27,7 @@ mod version;
 mod vm;
 
 pub use accel::kernel_params;
-pub use config::{QemuConfig, QemuLimits, VmmUser};
+pub use config::{QemuConfig, QemuLimits, TcgThreads, VmmUser};
 pub use state::QemuState;
 pub use version::QemuVersion;
 

@@ -135,6 +135,7 @@ mod tests {
     fn what_is_written_is_a_bundle_that_is_taken() {
         let directory = tempfile::tempdir().unwrap();
         write(directory.path()).unwrap();
+        fs::create_dir(directory.path().join("rootfs")).unwrap();
         let bundle = Bundle::open(directory.path()).unwrap();
         assert_eq!(bundle.spec(), &example());
         let neighbours = virtcontainers::Neighbours::default();

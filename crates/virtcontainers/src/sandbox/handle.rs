@@ -164,14 +164,14 @@ impl SandboxHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::NoContainer`], [`Error::Agent`] when the container does not run or is paused, and
-    /// [`Error::Ended`] when the machine ends meanwhile.
+    /// [`Error::NoContainer`], [`Error::ContainerEnded`], [`Error::Agent`] when the container was not
+    /// started or is paused, and [`Error::Ended`] when the machine ends meanwhile.
     pub async fn enter_container(
         &self,
         container: &ContainerId,
         process: &ProcessSpec,
     ) -> Result<Process> {
-        self.existing(container)?;
+        self.not_ended(container)?;
         let exec = self.new_exec_id()?;
         self.enter(container, exec, process).await
     }
@@ -189,7 +189,7 @@ impl SandboxHandle {
         container: &ContainerId,
         process: &ProcessSpec,
     ) -> Result<(Process, Lease)> {
-        self.existing(container)?;
+        self.not_ended(container)?;
         fault::point("exec.begun")?;
         let exec = self.new_exec_id()?;
         let mut lease = Lease::take(self.0.directory.path(), container, Some(&exec))?;
@@ -403,6 +403,16 @@ impl SandboxHandle {
                 sandbox: self.id().clone(),
                 container: container.clone(),
             }),
+        }
+    }
+
+    /// Refuses a container to which no process can be added any more.
+    pub(super) fn not_ended(&self, container: &ContainerId) -> Result<()> {
+        match self.existing(container)? {
+            ContainerState::Stopped => Err(Error::ContainerEnded {
+                container: container.clone(),
+            }),
+            _ => Ok(()),
         }
     }
 

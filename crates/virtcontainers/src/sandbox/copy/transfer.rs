@@ -96,7 +96,7 @@ async fn begin(
     container: &ContainerId,
     make: impl AsyncFnOnce(String) -> vc_agent_client::Result<()>,
 ) -> Result<(Process, Streams, Lease)> {
-    sandbox.existing(container)?;
+    sandbox.not_ended(container)?;
     let exec = sandbox.new_exec_id()?;
     let mut lease = Lease::take(sandbox.0.directory.path(), container, Some(&exec))?;
     let made = make(exec.to_string());

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use vc_hypervisor::Vsock;
-use vc_hypervisor::qemu::{QemuConfig, QemuHypervisor, QemuLimits, VmmUser};
+use vc_hypervisor::qemu::{QemuConfig, QemuHypervisor, QemuLimits, TcgThreads, VmmUser};
 use vc_launch::Launcher;
 use vc_storage::{ScratchDisk, Share, SharePlan};
 use vc_store::SandboxRecord;
@@ -169,6 +169,11 @@ fn qemu_config(config: &vc_config::Config, users: SandboxUsers) -> QemuConfig {
         user: VmmUser::Own {
             uid: users.vmm(),
             gid: users.vmm(),
+        },
+        tcg_threads: match qemu.tcg_threads {
+            vc_config::TcgThreads::Auto => TcgThreads::Auto,
+            vc_config::TcgThreads::Single => TcgThreads::Single,
+            vc_config::TcgThreads::Multi => TcgThreads::Multi,
         },
         ..QemuConfig::default()
     }
