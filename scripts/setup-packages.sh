@@ -11,9 +11,10 @@ set -eu
 # busybox-static            root directories for tests and benchmarks
 # podman, docker.io         tests of the OCI command line; they start a daemon of their own
 # bsdutils                  script(1), a terminal for those tests
+# iproute2                  network namespaces for tests
 packages='gcc libc6-dev binutils libseccomp-dev libcap-ng-dev'
 packages="$packages qemu-system-x86 qemu-system-data e2fsprogs busybox-static podman"
-packages="$packages docker.io bsdutils"
+packages="$packages docker.io bsdutils iproute2"
 
 have dpkg-query || fail "this system has no dpkg" \
     "install the counterparts of: $packages, and run \`make\` with SETUP_PACKAGES=no"

@@ -1,0 +1,156 @@
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, invalid};
+
+/// An IP address with the length of its network's prefix.
+///
+/// ```
+/// use vc_network::Cidr;
+///
+/// let cidr: Cidr = "10.1.2.3/24".parse()?;
+/// assert_eq!((cidr.address().to_string(), cidr.prefix()), ("10.1.2.3".into(), 24));
+/// assert!("10.1.2.3".parse::<Cidr>().is_err());
+/// # Ok::<(), vc_network::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Cidr {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Cidr {
+    /// Checks a prefix.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a prefix that is longer than the address: 32 or 128.
+    pub fn new(address: IpAddr, prefix: u8) -> Result<Self> {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        if prefix > longest {
+            let text = format!("{address}/{prefix}");
+            return Err(invalid(
+                "address",
+                &text,
+                "the prefix is longer than the address",
+            ));
+        }
+        Ok(Self { address, prefix })
+    }
+
+    /// The address.
+    pub fn address(self) -> IpAddr {
+        self.address
+    }
+
+    /// The length of the prefix.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refuse = |reason| invalid("address", text, reason);
+        let (address, prefix) = text
+            .split_once('/')
+            .ok_or_else(|| refuse("it has no mask, such as /24"))?;
+        let address = address
+            .parse()
+            .map_err(|_| refuse("what is before the '/' is no IP address"))?;
+        // A sign is no part of a number of bits.
+        if !prefix.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(refuse("what is after the '/' is no number of bits"));
+        }
+        let prefix = prefix
+            .parse()
+            .map_err(|_| refuse("what is after the '/' is no number of bits"))?;
+        Self::new(address, prefix)
+    }
+}
+
+impl TryFrom<String> for Cidr {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Cidr> for String {
+    fn from(cidr: Cidr) -> Self {
+        cidr.to_string()
+    }
+}
+
+/// An address of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LinkAddress {
+    /// The address and its network.
+    pub cidr: Cidr,
+    /// The other end, where the address belongs to a point-to-point connection. The prefix is then
+    /// that of the other end's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<IpAddr>,
+}
+
+impl LinkAddress {
+    /// Whether it is an IPv6 address that every link makes for itself (`fe80::/10`).
+    pub fn is_link_local(&self) -> bool {
+        matches!(self.cidr.address, IpAddr::V6(address) if address.is_unicast_link_local())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn wrong_forms_are_refused_with_their_reason() {
+        for (text, reason) in [
+            ("10.0.0.1", "has no mask"),
+            ("10.0.0/8", "no IP address"),
+            ("10.0.0.1/33", "longer than the address"),
+            ("fd00::1/129", "longer than the address"),
+            ("10.0.0.1/", "no number of bits"),
+            ("10.0.0.1/+8", "no number of bits"),
+            ("10.0.0.1/999", "no number of bits"),
+        ] {
+            let error = text.parse::<Cidr>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_what_every_ipv6_link_has_is_link_local() {
+        let is = |text: &str| {
+            let cidr = text.parse().unwrap();
+            LinkAddress { cidr, peer: None }.is_link_local()
+        };
+        assert!(is("fe80::1/64"));
+        assert!(!is("fd00::1/64") && !is("169.254.1.1/16"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_reads_back(address: IpAddr, prefix: u8) {
+            if let Ok(cidr) = Cidr::new(address, prefix) {
+                prop_assert_eq!(cidr.to_string().parse::<Cidr>().unwrap(), cidr);
+            }
+        }
+    }
+}

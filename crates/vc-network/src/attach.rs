@@ -1,0 +1,196 @@
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Result, io};
+use crate::interface_name::InterfaceName;
+use crate::interworking::{InterworkingModel, add_ingress, has_ingress, redirect};
+use crate::link;
+use crate::namespace::Namespace;
+use crate::netlink::Netlink;
+use crate::tap::{Tap, check_queues};
+use crate::undo::Undo;
+
+/// A planned connection of one endpoint.
+///
+/// ```no_run
+/// use vc_network::{Attachment, Endpoint, InterworkingModel, Namespace, Scan};
+///
+/// let namespace = Namespace::open("/run/netns/web")?;
+/// let link = Scan::of(&namespace)?.links.remove(0);
+/// let endpoint = Endpoint::new(link)?;
+/// let attachment = Attachment::plan(&namespace, &endpoint, InterworkingModel::Tcfilter, 1)?;
+/// // Write `attachment.undo()` into the state now: what a killed process added is found then.
+/// let attached = attachment.attach(&namespace)?;
+/// let for_the_vmm = attached.tap.queues();
+/// // And when the machine has ended:
+/// attached.undo.undo(&namespace)?;
+/// # Ok::<(), vc_network::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Attachment {
+    undo: Undo,
+    mtu: u32,
+    queues: u16,
+}
+
+/// A connected endpoint.
+///
+/// It is no guard: the machine that has the tap may live longer than who attached it. Dropping it
+/// closes its descriptors; [`Attached::undo`] takes away the rest.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Attached {
+    /// The tap for the machine.
+    pub tap: Tap,
+    /// What takes the connection away again.
+    pub undo: Undo,
+}
+
+impl Attachment {
+    /// Checks that the endpoint can be attached, with this many queues, and changes nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a model that is not there for this endpoint, [`Error::Invalid`]
+    /// for a number of queues that cannot be, [`Error::LinkGone`] when the link has vanished since it
+    /// was scanned, [`Error::InTheWay`] when it has an ingress qdisc, or another link the tap's
+    /// name, and [`Error::Io`] when the kernel cannot be asked.
+    pub fn plan(
+        namespace: &Namespace,
+        endpoint: &Endpoint,
+        model: InterworkingModel,
+        queues: u16,
+    ) -> Result<Self> {
+        endpoint.check(model)?;
+        check_queues(queues)?;
+        let link = endpoint.link();
+        let undo = Undo {
+            namespace: namespace.id(),
+            model,
+            link: link.name.clone(),
+            index: link.index,
+            mac: endpoint.mac(),
+            tap: tap_name(link.index)?,
+        };
+        let mut netlink = namespace.netlink()?;
+        check_link(&mut netlink, &undo)?;
+        let in_the_way = |what| Error::InTheWay {
+            link: undo.link.clone(),
+            what,
+        };
+        if has_ingress(&mut netlink, undo.index).map_err(io("list the qdiscs of", &undo.link))? {
+            return Err(in_the_way("an ingress qdisc".to_owned()));
+        }
+        if link::by_name(&mut netlink, &undo.tap)
+            .map_err(io("look for the tap", &undo.tap))?
+            .is_some()
+        {
+            return Err(in_the_way(format!("a link with the name {}", undo.tap)));
+        }
+        Ok(Self {
+            undo,
+            mtu: link.mtu,
+            queues,
+        })
+    }
+
+    /// What will undo it, at whichever step it may be interrupted.
+    pub fn undo(&self) -> &Undo {
+        &self.undo
+    }
+
+    /// Makes the tap and the filters, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LinkGone`] when the link has vanished, or when `namespace` is another one than that of
+    /// the plan, and [`Error::Io`] when a step fails. What the
+    /// steps before have added is taken away then.
+    pub fn attach(self, namespace: &Namespace) -> Result<Attached> {
+        if namespace.id() != self.undo.namespace {
+            return Err(gone(&self.undo));
+        }
+        let netlink = namespace.netlink()?;
+        let mut attaching = Attaching {
+            netlink,
+            undo: &self.undo,
+            tap: false,
+            filters: false,
+            done: false,
+        };
+        let tap = attaching.connect(namespace, self.mtu, self.queues)?;
+        attaching.done = true;
+        drop(attaching);
+        Ok(Attached {
+            tap,
+            undo: self.undo,
+        })
+    }
+}
+
+/// Undoes the steps that have begun, unless all are done.
+struct Attaching<'a> {
+    netlink: Netlink,
+    undo: &'a Undo,
+    tap: bool,
+    filters: bool,
+    done: bool,
+}
+
+impl Attaching<'_> {
+    fn connect(&mut self, namespace: &Namespace, mtu: u32, queues: u16) -> Result<Tap> {
+        let Undo { link, index, .. } = self.undo;
+        check_link(&mut self.netlink, self.undo)?;
+        // A tap that cannot be made leaves nothing, and one of that name is another's.
+        let tap = Tap::make(namespace, &self.undo.tap, mtu, queues)?;
+        self.tap = true;
+        add_ingress(&mut self.netlink, tap.index())
+            .map_err(io("add the qdisc for filters to", tap.name()))?;
+        redirect(&mut self.netlink, tap.index(), *index)
+            .map_err(io("add the filter to", tap.name()))?;
+        // The link is last: from here on, the namespace receives nothing itself. A qdisc that
+        // cannot be added is another's, or none.
+        add_ingress(&mut self.netlink, *index).map_err(io("add the qdisc for filters to", link))?;
+        self.filters = true;
+        redirect(&mut self.netlink, *index, tap.index()).map_err(io("add the filter to", link))?;
+        Ok(tap)
+    }
+}
+
+impl Drop for Attaching<'_> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        // The error that led here is the one to report.
+        if self.filters
+            && let Err(error) = self.undo.remove_filters(&mut self.netlink)
+        {
+            tracing::warn!(link = %self.undo.link, %error, "filters of a failed attachment stay");
+        }
+        if self.tap
+            && let Err(error) = self.undo.remove_tap(&mut self.netlink)
+        {
+            tracing::warn!(tap = %self.undo.tap, %error, "the tap of a failed attachment stays");
+        }
+    }
+}
+
+/// Checks that the link is still the one that was scanned.
+fn check_link(netlink: &mut Netlink, undo: &Undo) -> Result<()> {
+    let found = link::by_index(netlink, undo.index).map_err(io("look at the link", &undo.link))?;
+    match found {
+        Some(link) if undo.is_of(&link) => Ok(()),
+        _ => Err(gone(undo)),
+    }
+}
+
+fn gone(undo: &Undo) -> Error {
+    Error::LinkGone {
+        link: undo.link.clone(),
+        index: undo.index,
+    }
+}
+
+/// A name of its own for each link, known before the tap is made.
+fn tap_name(index: u32) -> Result<InterfaceName> {
+    InterfaceName::new(format!("vctap{index}"))
+}

@@ -1,0 +1,58 @@
+//! Network namespaces, and how what is in them reaches a virtual machine.
+//!
+//! A [`Namespace`] is opened by its path, or made and kept ([`MadeNamespace`]). A [`Scan`] says what
+//! is in it: links with their addresses, routes, neighbours, as plain data that a state can hold. An
+//! [`Endpoint`] is a link of it that the machine gets as an interface. An [`Attachment`] connects the
+//! two by an [`InterworkingModel`]: with [`InterworkingModel::Tcfilter`], a tap is made beside the
+//! link, and each gets what the other receives.
+//!
+//! What holds here:
+//!
+//! - The host's own namespace is refused: nothing of the host's network is ever changed.
+//! - What an attachment will add is known before it adds anything ([`Attachment::undo`]), so that a
+//!   state which holds it is enough for any other process to take it away again. [`Undo`] can run
+//!   twice, and after the link or the whole namespace has vanished.
+//! - What was there is left as it was found. A link that has an ingress qdisc already is refused,
+//!   because filters of two owners on it would fight.
+//! - A tap lives as long as its descriptors. Whoever gets them (the VMM) takes it along when it ends.
+//! - What does not reach the machine is named in [`Scan::left_out`], never dropped in silence.
+//!
+//! Calls block; those to the kernel's netlink do so for at most [`NETLINK_LIMIT`]. Asynchronous
+//! callers make them on a blocking thread. No thread but one made for the purpose ever changes its
+//! namespace. Everything but [`Endpoint`] and plain data needs `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`.
+
+#![deny(unsafe_code)]
+
+mod address;
+mod attach;
+mod endpoint;
+mod error;
+mod interface_name;
+mod interworking;
+mod ioctl;
+mod limits;
+mod link;
+mod mac;
+mod namespace;
+mod neighbour;
+mod netlink;
+mod route;
+mod scan;
+mod tap;
+mod undo;
+
+pub use address::{Cidr, LinkAddress};
+pub use attach::{Attached, Attachment};
+pub use endpoint::{Endpoint, EndpointKind};
+pub use error::{Error, Result};
+pub use interface_name::InterfaceName;
+pub use interworking::InterworkingModel;
+pub use limits::{NETLINK_LIMIT, QUEUES_MAX};
+pub use link::{Link, LinkKind};
+pub use mac::MacAddress;
+pub use namespace::{MadeNamespace, Namespace, NamespaceId};
+pub use neighbour::Neighbour;
+pub use route::{Route, RouteScope};
+pub use scan::{LeftOut, Scan};
+pub use tap::Tap;
+pub use undo::Undo;

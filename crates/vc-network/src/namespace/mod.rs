@@ -1,0 +1,5 @@
+mod made;
+mod open;
+
+pub use made::MadeNamespace;
+pub use open::{Namespace, NamespaceId};

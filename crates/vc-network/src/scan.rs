@@ -1,0 +1,122 @@
+use std::collections::{BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, io};
+use crate::interface_name::InterfaceName;
+use crate::link::{self, Link, LinkKind};
+use crate::mac::MacAddress;
+use crate::namespace::Namespace;
+use crate::neighbour::{self, Neighbour};
+use crate::route::{self, Route};
+
+/// What is in a network namespace, as far as a machine can have it.
+///
+/// ```no_run
+/// use vc_network::{Namespace, Scan};
+///
+/// let scan = Scan::of(&Namespace::open("/run/netns/web")?)?;
+/// println!("{} links, {} routes", scan.links.len(), scan.routes.len());
+/// for left_out in &scan.left_out {
+///     println!("without {}: {}", left_out.what, left_out.reason);
+/// }
+/// # Ok::<(), vc_network::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scan {
+    /// The links that have an address, in the order of their indexes, without loopback.
+    pub links: Vec<Link>,
+    /// The routes by these links that somebody has set, so ordered that each can be added when those
+    /// before it are there.
+    pub routes: Vec<Route>,
+    /// The permanent neighbours on these links.
+    pub neighbours: Vec<Neighbour>,
+    /// What is there and does not reach the machine.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Something in a namespace that does not reach the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The link or the route.
+    pub what: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Scan {
+    /// Looks at a namespace, and changes nothing.
+    ///
+    /// A link without an address is left out, and so is one whose only addresses are IPv6's
+    /// link-local ones: every link that is up has those, also one that nobody has set up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SameMac`] when two of the links have one MAC address, [`Error::Io`] when the kernel
+    /// does not answer or its answer is not understood.
+    pub fn of(namespace: &Namespace) -> Result<Self> {
+        let failed = |attempt| io(attempt, namespace.path().display());
+        let mut netlink = namespace.netlink()?;
+        let all = link::list(&mut netlink).map_err(failed("list the links of"))?;
+        let mut addresses =
+            link::addresses_of(&mut netlink).map_err(failed("list the addresses of"))?;
+        let routes = route::list(&mut netlink).map_err(failed("list the routes of"))?;
+        let neighbours = neighbour::list(&mut netlink).map_err(failed("list the neighbours of"))?;
+
+        let mut scan = Self::default();
+        for mut link in all {
+            if link.kind == LinkKind::Loopback {
+                continue;
+            }
+            let own = addresses.remove(&link.index).unwrap_or_default();
+            (link.link_local, link.addresses) =
+                own.into_iter().partition(|address| address.is_link_local());
+            if link.addresses.is_empty() {
+                scan.leave_out(format!("the link {}", link.name), "it has no address");
+            } else {
+                scan.links.push(link);
+            }
+        }
+        check_macs(&scan.links)?;
+        let kept: BTreeSet<_> = scan.links.iter().map(|link| link.index).collect();
+        for route in routes {
+            match route {
+                Ok(route) if kept.contains(&route.link) => scan.routes.push(route),
+                Ok(route) => {
+                    let what = format!("the route to {}", route.destination);
+                    scan.leave_out(what, "it leads by a link that is left out");
+                }
+                Err((what, reason)) => scan.leave_out(what, reason),
+            }
+        }
+        // A gateway must be reachable when its route is added. The order is otherwise kept.
+        scan.routes
+            .sort_by_key(|route| (route.gateway.is_some(), route.destination.prefix() == 0));
+        scan.neighbours = neighbours;
+        scan.neighbours
+            .retain(|neighbour| kept.contains(&neighbour.link));
+        Ok(scan)
+    }
+
+    fn leave_out(&mut self, what: String, reason: &str) {
+        let reason = reason.to_owned();
+        self.left_out.push(LeftOut { what, reason });
+    }
+}
+
+/// Frames for one of two links with the same address would reach either.
+fn check_macs(links: &[Link]) -> Result<()> {
+    let mut seen: HashMap<MacAddress, &InterfaceName> = HashMap::new();
+    for link in links {
+        if let Some(mac) = link.mac
+            && let Some(first) = seen.insert(mac, &link.name)
+        {
+            return Err(Error::SameMac {
+                mac,
+                first: first.clone(),
+                second: link.name.clone(),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, io};
+use crate::interface_name::InterfaceName;
+use crate::interworking::{InterworkingModel, remove_ingress};
+use crate::link::{self, Link, LinkKind};
+use crate::mac::MacAddress;
+use crate::namespace::{Namespace, NamespaceId};
+use crate::netlink::Netlink;
+
+/// What an attachment adds to a namespace, and so what is to be taken away again.
+///
+/// It is plain data for a state file: whoever reads it can undo what a killed process did, at
+/// whichever step that was. Undoing does nothing where there is nothing left to undo.
+///
+/// ```
+/// use vc_network::Undo;
+///
+/// fn clean_up(state: &str) -> Result<(), Box<dyn std::error::Error>> {
+///     let undo: Undo = serde_json::from_str(state)?;
+///     Ok(undo.undo_at("/run/netns/web")?)
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undo {
+    pub(crate) namespace: NamespaceId,
+    pub(crate) model: InterworkingModel,
+    /// The link that was attached.
+    pub(crate) link: InterfaceName,
+    pub(crate) index: u32,
+    pub(crate) mac: MacAddress,
+    /// The tap that is made for it.
+    pub(crate) tap: InterfaceName,
+}
+
+impl Undo {
+    /// Takes away what was added: the tap, and the ingress qdisc of the link with its filters.
+    ///
+    /// Another namespace than the one that was changed is left alone: that one, and all in it, is
+    /// gone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when something stays. What can be taken away is, all the same.
+    pub fn undo(&self, namespace: &Namespace) -> Result<()> {
+        if namespace.id() != self.namespace {
+            return Ok(());
+        }
+        let mut netlink = namespace.netlink()?;
+        let tap = self.remove_tap(&mut netlink);
+        let filters = self.remove_filters(&mut netlink);
+        tap.map_err(io("remove the tap", &self.tap))?;
+        filters.map_err(io("remove the filters of the link", &self.link))
+    }
+
+    /// The same, by a path at which the namespace may not be any more.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Undo::undo`], and [`Error::Io`] when what is at `path` cannot be looked at.
+    pub fn undo_at(&self, path: impl AsRef<Path>) -> Result<()> {
+        match Namespace::open_any(path.as_ref().to_owned()) {
+            Ok(namespace) => self.undo(&namespace),
+            Err(Error::NamespaceGone { .. } | Error::NotANetworkNamespace { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// By its name, since its index is known only after it was made.
+    pub(crate) fn remove_tap(&self, netlink: &mut Netlink) -> io::Result<()> {
+        match link::by_name(netlink, &self.tap)? {
+            Some(tap) if tap.kind == LinkKind::Tap => link::delete(netlink, tap.index),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn remove_filters(&self, netlink: &mut Netlink) -> io::Result<()> {
+        match link::by_index(netlink, self.index)? {
+            Some(link) if self.is_of(&link) => remove_ingress(netlink, link.index),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is still the link that was attached. A link may get another name or another
+    /// address while its index stays; after it has vanished, another one may get its index.
+    pub(crate) fn is_of(&self, link: &Link) -> bool {
+        link.index == self.index && (link.name == self.link || link.mac == Some(self.mac))
+    }
+}
