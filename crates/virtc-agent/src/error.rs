@@ -22,6 +22,9 @@ pub(crate) enum Error {
     #[error("container {0:?} does not exist")]
     NoContainer(String),
 
+    #[error("network interface {0} does not exist")]
+    NoInterface(String),
+
     #[error(
         "container {container:?} cannot join the {kind} namespace of container {other:?}, which \
          {reason}"
@@ -97,7 +100,9 @@ pub(crate) enum Error {
 impl Error {
     fn code(&self) -> Code {
         match self {
-            Error::NoContainer(_) | Error::NoProcess { .. } => Code::NOT_FOUND,
+            Error::NoContainer(_) | Error::NoProcess { .. } | Error::NoInterface(_) => {
+                Code::NOT_FOUND
+            }
             Error::Exists(_) => Code::ALREADY_EXISTS,
             Error::Invalid { .. } | Error::Specification(_) => Code::INVALID_ARGUMENT,
             Error::State { .. }

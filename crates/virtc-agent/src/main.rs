@@ -17,6 +17,7 @@ mod init;
 mod launch;
 mod log;
 mod modules;
+mod network;
 mod network_stats;
 mod pid_namespace;
 mod process;
@@ -80,6 +81,6 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
     if let Some(port) = arguments.ready_port {
         tokio::spawn(ready::tell_host(port));
     }
-    modules.load_background()?;
+    modules.load_background(network::has_device().then_some(network::DRIVER_MODULE))?;
     std::future::pending().await
 }

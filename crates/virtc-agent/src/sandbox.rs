@@ -10,6 +10,7 @@ use crate::container::{Container, Containers};
 use crate::error::{Error, Result};
 use crate::init::BootTimeline;
 use crate::modules::Modules;
+use crate::network::Network;
 use crate::pid_namespace::PidNamespace;
 use crate::reaper::Reaper;
 use crate::storage::Mounted;
@@ -22,7 +23,8 @@ pub(crate) struct Sandbox {
     pub(crate) oom_events: Arc<OomEvents>,
     pub(crate) passfd: Arc<PassfdStreams>,
     pub(crate) reaper: Reaper,
-    modules: Modules,
+    pub(crate) network: Network,
+    pub(crate) modules: Modules,
     storages: Mutex<Mounted>,
     pid_namespace: Mutex<Option<PidNamespace>>,
     timeline: Mutex<BootTimeline>,
@@ -41,6 +43,7 @@ impl Sandbox {
             oom_events,
             passfd: Arc::default(),
             reaper,
+            network: Network::default(),
             modules,
             storages: Mutex::default(),
             pid_namespace: Mutex::default(),

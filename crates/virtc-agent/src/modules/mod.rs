@@ -88,10 +88,14 @@ impl Modules {
         }
     }
 
-    /// Loads the rest in a thread of its own. A module that fails is the error of whoever needs
-    /// it, so here it is only logged.
-    pub(crate) fn load_background(&self) -> Result<()> {
-        let paths = self.inner.manifest.background_only();
+    /// Loads the rest in a thread of its own, and after that `also`, which somebody will ask for. A
+    /// module that fails is the error of whoever needs it, so here it is only logged.
+    pub(crate) fn load_background(&self, also: Option<&str>) -> Result<()> {
+        let mut paths = self.inner.manifest.background_only();
+        paths.extend(
+            also.and_then(|name| self.inner.manifest.needed_for(name))
+                .unwrap_or_default(),
+        );
         if paths.is_empty() {
             return Ok(());
         }

@@ -18,7 +18,7 @@ use ttrpc::r#async::TtrpcContext;
 
 use super::details::{add_randomness, guest_details, set_hostname, write_dns};
 use super::streams::{read_output, write_stdin};
-use super::{files, hotplug};
+use super::{files, hotplug, network};
 use crate::clock::set_realtime_ns;
 use crate::container::Container;
 use crate::error::{Attempt as _, Error, Result};
@@ -349,18 +349,59 @@ impl AgentService for AgentCalls {
         Ok(Empty::new())
     }
 
+    async fn update_interface(
+        &self,
+        _: &TtrpcContext,
+        req: UpdateInterfaceRequest,
+    ) -> Answer<Interface> {
+        Ok(network::update_interface(&self.sandbox, req).await?)
+    }
+
+    async fn update_routes(&self, _: &TtrpcContext, req: UpdateRoutesRequest) -> Answer<Routes> {
+        Ok(network::update_routes(&self.sandbox, req).await?)
+    }
+
+    async fn list_interfaces(
+        &self,
+        _: &TtrpcContext,
+        _: ListInterfacesRequest,
+    ) -> Answer<Interfaces> {
+        Ok(network::list_interfaces().await?)
+    }
+
+    async fn list_routes(&self, _: &TtrpcContext, _: ListRoutesRequest) -> Answer<Routes> {
+        Ok(network::list_routes().await?)
+    }
+
+    async fn add_arp_neighbors(
+        &self,
+        _: &TtrpcContext,
+        req: AddARPNeighborsRequest,
+    ) -> Answer<Empty> {
+        done(network::add_neighbours(&self.sandbox, req).await)
+    }
+
+    async fn get_ip_tables(
+        &self,
+        _: &TtrpcContext,
+        req: GetIPTablesRequest,
+    ) -> Answer<GetIPTablesResponse> {
+        Ok(network::get_ip_tables(&self.sandbox, &req).await?)
+    }
+
+    async fn set_ip_tables(
+        &self,
+        _: &TtrpcContext,
+        req: SetIPTablesRequest,
+    ) -> Answer<SetIPTablesResponse> {
+        Ok(network::set_ip_tables(&self.sandbox, req).await?)
+    }
+
     unimplemented_calls! {
         remove_stale_virtiofs_share_mounts(RemoveStaleVirtiofsShareMountsRequest) -> Empty,
             "RemoveStaleVirtiofsShareMounts";
         get_diagnostic_data(GetDiagnosticDataRequest) -> GetDiagnosticDataResponse,
             "GetDiagnosticData";
-        update_interface(UpdateInterfaceRequest) -> Interface, "UpdateInterface";
-        update_routes(UpdateRoutesRequest) -> Routes, "UpdateRoutes";
-        list_interfaces(ListInterfacesRequest) -> Interfaces, "ListInterfaces";
-        list_routes(ListRoutesRequest) -> Routes, "ListRoutes";
-        add_arp_neighbors(AddARPNeighborsRequest) -> Empty, "AddARPNeighbors";
-        get_ip_tables(GetIPTablesRequest) -> GetIPTablesResponse, "GetIPTables";
-        set_ip_tables(SetIPTablesRequest) -> SetIPTablesResponse, "SetIPTables";
         get_metrics(GetMetricsRequest) -> Metrics, "GetMetrics";
         mem_agent_memcg_set(MemAgentMemcgConfig) -> Empty, "MemAgentMemcgSet";
         mem_agent_compact_set(MemAgentCompactConfig) -> Empty, "MemAgentCompactSet";

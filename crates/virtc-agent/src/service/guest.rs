@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use agent_protocol::Empty;
 use agent_protocol::virtc::{
-    ClockRequest, ClockResponse, HelloRequest, HelloResponse, ListProcessesRequest,
-    ListProcessesResponse, PackPathRequest, TimelineStep, UnpackPathRequest, WaitRequest,
-    WaitResponse,
+    ClockRequest, ClockResponse, ConfigureNetworkRequest, HelloRequest, HelloResponse,
+    ListProcessesRequest, ListProcessesResponse, PackPathRequest, TimelineStep, UnpackPathRequest,
+    WaitRequest, WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::GuestService;
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use ttrpc::r#async::TtrpcContext;
 
 use super::copy::{copy_in, copy_out};
 use super::details::{add_randomness, set_hostname};
+use super::network;
 use crate::cgroup::memory_total_bytes;
 use crate::clock::{correct_realtime_by, set_realtime_ns};
 use crate::error::{Error, Result};
@@ -95,6 +96,15 @@ impl GuestService for GuestCalls {
         Ok(self
             .copy(request.container_id, request.exec_id, copy)
             .await?)
+    }
+
+    async fn configure_network(
+        &self,
+        _: &TtrpcContext,
+        request: ConfigureNetworkRequest,
+    ) -> ttrpc::Result<Empty> {
+        network::configure(&self.sandbox, request).await?;
+        Ok(Empty::new())
     }
 }
 

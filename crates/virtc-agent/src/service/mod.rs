@@ -7,6 +7,7 @@ mod files;
 mod guest;
 mod health;
 mod hotplug;
+mod network;
 mod streams;
 
 use std::sync::Arc;
@@ -23,10 +24,11 @@ use crate::sandbox::Sandbox;
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What this agent has beyond Kata's, by name.
-const FEATURES: [&str; 6] = [
+const FEATURES: [&str; 7] = [
     "virtc.v1.GuestService",
     "copy",
     "framed-streams",
+    "network",
     "passfd-streams",
     "spec-extensions",
     "wait-detail",
