@@ -61,6 +61,14 @@ pub enum Error {
         /// The agent's words, cleaned and bounded.
         message: String,
     },
+    /// The agent's answer makes no sense.
+    #[error("{call}: the agent's answer makes no sense: {reason}")]
+    BadAnswer {
+        /// What was asked.
+        call: &'static str,
+        /// What is wrong with it, cleaned and bounded.
+        reason: String,
+    },
     /// The connection to the agent broke.
     #[error("{call}: the connection to the agent broke")]
     Broken {

@@ -2,7 +2,8 @@
 //!
 //! [`Transport`] reaches a port of the guest whatever carries it; [`ReadyListener`] hears the one
 //! call that the guest makes when it can serve; [`AgentClient`] makes the agent's calls, each with
-//! a limit; [`stream`] carries a process's standard streams with ends that cannot be lost.
+//! a limit, and [`network`] has what those about the guest's network say; [`stream`] carries a
+//! process's standard streams with ends that cannot be lost.
 //!
 //! The guest is not trusted: what it sends is bounded by [`vc_types::limits`], and its texts are
 //! cleaned of control characters before a person sees them.
@@ -12,6 +13,7 @@
 mod client;
 mod copy;
 mod error;
+pub mod network;
 mod ready;
 mod resources;
 pub mod stream;
