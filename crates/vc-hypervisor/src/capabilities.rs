@@ -31,6 +31,14 @@ pub struct Capabilities {
     pub shares_max: usize,
     /// The most disks that a VM can have from its start.
     pub disks_max: usize,
+    /// The most network devices that a VM can have from its start.
+    pub nics_max: usize,
+    /// The most pairs of queues of one of them.
+    pub nic_queues_max: u16,
+    /// The most descriptors of all of them: each pair of queues has one, and another with vhost.
+    pub nic_descriptors_max: usize,
+    /// Whether the VMM has a network stack of its own.
+    pub user_network: bool,
     /// The most root ports, each of which takes one device later.
     pub root_ports_max: u8,
     /// Whether the VMM serves hybrid vsock itself. Where it does not, a device process does.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use vc_types::{ByteSize, SandboxId};
 
+use crate::nic::{self, Nic};
 use crate::{Accelerator, AgentAddress, Capabilities, Error, Result};
 
 /// Bytes of a share's tag: the virtio-fs device has room for so many.
@@ -39,6 +40,8 @@ pub struct VmSpec {
     pub vsock: Vsock,
     /// Block devices.
     pub disks: Vec<Disk>,
+    /// Network devices, in the order in which the guest sees them.
+    pub nics: Vec<Nic>,
     /// Free places for devices that come later.
     pub root_ports: u8,
     /// Takes the guest's console, [`CONSOLE_LOG_BYTES_MAX`](vc_types::limits::CONSOLE_LOG_BYTES_MAX)
@@ -131,6 +134,7 @@ impl VmSpec {
         )?;
         at_most("shares", self.shares.len(), capabilities.shares_max)?;
         at_most("disks", self.disks.len(), capabilities.disks_max)?;
+        at_most("nics", self.nics.len(), capabilities.nics_max)?;
         at_most(
             "root ports",
             self.root_ports.into(),
@@ -156,6 +160,9 @@ impl VmSpec {
             self.disks.iter().map(|disk| disk.serial.as_str()),
             SERIAL_BYTES_MAX,
         )?;
+        let ids = self.nics.iter().map(|nic| nic.id.as_str());
+        names("nic ids", ids, nic::ID_BYTES_MAX)?;
+        nic::check(&self.nics, capabilities)?;
         if let Some(param) = self.kernel_params.iter().find(|param| {
             param.is_empty()
                 || !param

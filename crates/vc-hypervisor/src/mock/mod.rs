@@ -125,6 +125,7 @@ pub fn spec(sandbox: &str) -> Result<VmSpec> {
             host_socket: PathBuf::from("/nonexistent/vsock.sock"),
         },
         disks: Vec::new(),
+        nics: Vec::new(),
         root_ports: 0,
         console_log: open()?.into(),
         vmm_log: open()?.into(),

@@ -12,15 +12,16 @@ use crate::{Disk, Share, VmSpec, Vsock};
 const FIRST_DESCRIPTOR: i32 = 3;
 
 /// Where devices are on the root bus. Slot 0 is the host bridge, slot 31 the chip set.
-mod slot {
+pub(super) mod slot {
     pub(super) const RNG: usize = 0x01;
     pub(super) const VSOCK: usize = 0x02;
     pub(super) const FIRST_DISK: usize = 0x03;
     pub(super) const FIRST_SHARE: usize = 0x0b;
+    pub(in crate::qemu) const FIRST_NIC: usize = 0x13;
     pub(super) const FIRST_ROOT_PORT: usize = 0x18;
 }
 
-/// Root ports are the functions of their slots, so that many take few slots.
+/// Network devices and root ports are the functions of their slots, so that many take few slots.
 const FUNCTIONS_PER_SLOT: usize = 8;
 
 /// QEMU's command line.
@@ -80,6 +81,9 @@ pub(super) fn command_line(spec: VmSpec, driver: DriverFds, host: HostPart<'_>) 
     }
     for (index, share) in spec.shares.into_iter().enumerate() {
         line.share(index, share);
+    }
+    for (index, nic) in spec.nics.into_iter().enumerate() {
+        line.nic(index, nic);
     }
     for port in 0..usize::from(spec.root_ports) {
         line.root_port(port);
@@ -208,8 +212,7 @@ impl CommandLine {
     }
 
     fn root_port(&mut self, port: usize) {
-        let slot = slot::FIRST_ROOT_PORT + port / FUNCTIONS_PER_SLOT;
-        let function = port % FUNCTIONS_PER_SLOT;
+        let (slot, function) = place(slot::FIRST_ROOT_PORT, port);
         let chassis = port + 1;
         // Without an I/O window there is no limit of a handful of ports.
         self.device(format!(
@@ -218,17 +221,17 @@ impl CommandLine {
         ));
     }
 
-    fn option(&mut self, name: &str, value: String) {
+    pub(super) fn option(&mut self, name: &str, value: String) {
         self.args.push(name.to_owned());
         self.args.push(value);
     }
 
-    fn device(&mut self, value: String) {
+    pub(super) fn device(&mut self, value: String) {
         self.option("-device", value);
     }
 
     /// Passes a descriptor; the result is its number in QEMU.
-    fn pass(&mut self, fd: OwnedFd) -> i32 {
+    pub(super) fn pass(&mut self, fd: OwnedFd) -> i32 {
         let number = FIRST_DESCRIPTOR + i32::try_from(self.fds.len()).unwrap_or(i32::MAX);
         self.fds.push(PassedFd::at(number, fd));
         number
@@ -242,23 +245,29 @@ impl CommandLine {
     }
 }
 
+/// The slot and function of a device that is a function of its slot.
+pub(super) fn place(first_slot: usize, index: usize) -> (usize, usize) {
+    let slot = first_slot + index / FUNCTIONS_PER_SLOT;
+    (slot, index % FUNCTIONS_PER_SLOT)
+}
+
 fn address(slot: usize) -> String {
     format!("bus=pcie.0,addr={slot:#04x}")
 }
 
-fn on_off(value: bool) -> &'static str {
+pub(super) fn on_off(value: bool) -> &'static str {
     if value { "on" } else { "off" }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{Accelerator, mock};
 
     /// Bytes that a kernel for x86 takes.
     const KERNEL_COMMAND_LINE_BYTES_MAX: usize = 2_047;
 
-    fn line(change: impl FnOnce(&mut VmSpec)) -> String {
+    pub(in crate::qemu) fn line(change: impl FnOnce(&mut VmSpec)) -> String {
         let mut spec = mock::spec("web1").unwrap();
         change(&mut spec);
         let null = || mock::null().unwrap();
@@ -351,7 +360,9 @@ mod tests {
         const {
             let max = &crate::qemu::CAPABILITIES;
             assert!(slot::FIRST_DISK + max.disks_max <= slot::FIRST_SHARE);
-            assert!(slot::FIRST_SHARE + max.shares_max <= slot::FIRST_ROOT_PORT);
+            assert!(slot::FIRST_SHARE + max.shares_max <= slot::FIRST_NIC);
+            let nics = max.nics_max.div_ceil(FUNCTIONS_PER_SLOT);
+            assert!(slot::FIRST_NIC + nics <= slot::FIRST_ROOT_PORT);
             let ports = (max.root_ports_max as usize).div_ceil(FUNCTIONS_PER_SLOT);
             assert!(slot::FIRST_ROOT_PORT + ports <= 31);
         }

@@ -23,7 +23,7 @@ use super::state::QemuState;
 use super::vm::KeptVm;
 use super::{CAPABILITIES, accel};
 use crate::log::{BoundedLog, drain};
-use crate::{Accelerator, Error, HostDevices, Result, VmSpec, tick_rate};
+use crate::{Accelerator, Error, HostDevices, Nic, NicBackend, Result, VmSpec, tick_rate};
 
 /// How long a QEMU that closed its event connection may take to end.
 const END_LIMIT: Duration = Duration::from_secs(1);
@@ -46,6 +46,10 @@ pub(super) async fn launch(
         let (vcpus, threads, binary) = (spec.vcpus, config.tcg_threads, binary.clone());
         spawn_blocking(move || accel::is_multi(accelerator, vcpus, threads, &binary))
     };
+    // Its own network stack makes the guest's connections where the process is. All other devices
+    // get descriptors that lead out of an empty namespace.
+    let own_stack = |nic: &Nic| matches!(nic.backend, NicBackend::User { .. });
+    let net = !spec.nics.iter().any(own_stack);
     let agent = spec.vsock.agent_address();
     let host = |attempt: &'static str| {
         let sandbox = sandbox.clone();
@@ -95,7 +99,7 @@ pub(super) async fn launch(
     process.user = accel::user(config.user, accelerator, &devices.kvm);
     process.capabilities = Some(Vec::new());
     process.namespaces = Namespaces {
-        net: true,
+        net,
         ipc: true,
         uts: true,
         ..Namespaces::default()

@@ -12,7 +12,8 @@
 //! can operate on the VM.
 //!
 //! QEMU runs as an own user without capabilities, in its own network, IPC and UTS namespaces,
-//! with its seccomp filter on. It opens nothing but its firmware and, by `/proc/self/fd`, the
+//! with its seccomp filter on. Only for a network device of [`NicBackend::User`](crate::NicBackend)
+//! it stays in the caller's network namespace. It opens nothing but its firmware and, by `/proc/self/fd`, the
 //! kernel and initrd that were passed to it.
 
 mod accel;
@@ -20,6 +21,7 @@ mod args;
 mod config;
 mod keeper;
 mod launch;
+mod nic;
 mod qmp;
 mod socket;
 mod state;
@@ -28,6 +30,7 @@ mod vm;
 
 pub use accel::kernel_params;
 pub use config::{QemuConfig, QemuLimits, TcgThreads, VmmUser};
+pub use nic::nic_pci_path;
 pub use state::QemuState;
 pub use version::QemuVersion;
 
@@ -46,6 +49,11 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     memory_mib_min: 128,
     shares_max: 8,
     disks_max: 8,
+    nics_max: 40,
+    nic_queues_max: 16,
+    // Of the 200 that the launcher passes to one process.
+    nic_descriptors_max: 128,
+    user_network: true,
     root_ports_max: 32,
     own_vsock: false,
     transports: &[Transport::VhostVsock, Transport::HybridVsock],

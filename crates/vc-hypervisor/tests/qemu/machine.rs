@@ -137,6 +137,7 @@ impl Host {
                 socket: vhost_user_device(),
                 host_socket: self.directory.path().join("vsock.sock"),
             },
+            nics: Vec::new(),
             disks: vec![Disk {
                 image: self.file("disk", &[0; 1 << 16]).into(),
                 serial: "disk".into(),

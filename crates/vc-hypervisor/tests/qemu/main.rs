@@ -24,6 +24,10 @@ const TESTS: &[Test] = &[
         "a_vm_starts_as_an_unprivileged_user",
         start::as_an_unprivileged_user,
     ),
+    (
+        "a_vm_with_its_own_network_stack_is_in_its_callers_network",
+        start::with_its_own_network_stack,
+    ),
     ("a_launch_is_fast", start::is_timed),
     (
         "a_kernel_that_is_none_is_an_end_with_qemus_words",

@@ -1,7 +1,9 @@
 use std::time::{Duration, Instant};
 
 use vc_hypervisor::qemu::{QemuConfig, QemuLimits};
-use vc_hypervisor::{Error, Hypervisor, StopLimits, VmEnd};
+use vc_hypervisor::{
+    Error, ForwardProtocol, Hypervisor, Nic, NicBackend, PortForward, StopLimits, VmEnd,
+};
 
 use crate::machine::{Guest, link, status_of, test};
 
@@ -21,6 +23,37 @@ pub(crate) fn as_an_unprivileged_user() {
         for namespace in ["ns/net", "ns/ipc", "ns/uts"] {
             assert_ne!(link(pid, namespace), link(me, namespace));
         }
+        vm.stop(StopLimits::AT_ONCE).await.unwrap();
+    });
+}
+
+/// QEMU takes the arguments, and makes the guest's connections where its caller would.
+pub(crate) fn with_its_own_network_stack() {
+    test(async |host| {
+        let mut spec = host.spec(Guest::Idle);
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let forward = PortForward {
+            protocol: ForwardProtocol::Tcp,
+            host: port.local_addr().unwrap(),
+            guest_port: 80,
+        };
+        drop(port);
+        let nic = |n: u8, forwards| Nic {
+            id: format!("net{n}"),
+            mac: [2, 0, 0, 0, 0, n],
+            queues: 1,
+            backend: NicBackend::User { forwards },
+        };
+        spec.nics = vec![nic(1, vec![forward]), nic(2, Vec::new())];
+        let vm = host.driver().launch(spec).await.unwrap();
+        let pid = vm.processes()[0].pid();
+        let me = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(link(pid, "ns/net"), link(me, "ns/net"));
+        for namespace in ["ns/ipc", "ns/uts"] {
+            assert_ne!(link(pid, namespace), link(me, namespace));
+        }
+        assert_eq!(status_of(pid, "CapPrm:"), "0000000000000000");
+        std::net::TcpStream::connect(forward.host).unwrap();
         vm.stop(StopLimits::AT_ONCE).await.unwrap();
     });
 }

@@ -68,6 +68,7 @@ pub(super) async fn launch(
             .transpose()?
             .into_iter()
             .collect(),
+        nics: Vec::new(),
         root_ports: config.vm.root_ports,
         console_log: log_file(directory, CONSOLE_LOG)?,
         vmm_log: log_file(directory, VMM_LOG)?,
