@@ -13,8 +13,8 @@
 //!
 //! QEMU runs as an own user without capabilities, in its own network, IPC and UTS namespaces,
 //! with its seccomp filter on. Only for a network device of [`NicBackend::User`](crate::NicBackend)
-//! it stays in the caller's network namespace. It opens nothing but its firmware and, by `/proc/self/fd`, the
-//! kernel and initrd that were passed to it.
+//! it stays in the caller's network namespace. It opens nothing but its firmware and, by
+//! `/proc/self/fd`, the kernel and initrd that were passed to it.
 
 mod accel;
 mod args;
