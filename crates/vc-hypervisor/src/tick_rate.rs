@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 /// Between two readings of both clocks. The kernel wants a hundredth, and gets a thousandth.
-pub(crate) const SPAN: Duration = Duration::from_millis(1);
+const SPAN: Duration = Duration::from_millis(1);
 
 /// How long reading both clocks may take for a reading to count.
 const MOMENT: Duration = Duration::from_micros(1);
@@ -36,6 +36,11 @@ impl Reading {
             }
         }
         None
+    }
+
+    /// How long it takes until a later reading can count.
+    pub(crate) fn rest_of_span(self) -> Duration {
+        SPAN.saturating_sub(self.at.elapsed())
     }
 
     /// Ticks in a millisecond, by a later reading. `None` where it is not [`SPAN`] later, or the

@@ -72,15 +72,16 @@ pub(super) async fn launch(
         commands,
         console: qemus_console,
     };
+    let multi = multi.await.map_err(io::Error::other);
+    let multi = multi.map_err(host("ask QEMU for its version"))?;
     let tsc_khz = match began {
         Some(began) if accelerator == Accelerator::Tcg => {
-            tokio::time::sleep(tick_rate::SPAN).await;
+            // Mostly over: QEMU was asked for its version meanwhile.
+            tokio::time::sleep(began.rest_of_span()).await;
             tick_rate::Reading::take().and_then(|now| began.khz_until(now))
         }
         _ => None,
     };
-    let multi = multi.await.map_err(io::Error::other);
-    let multi = multi.map_err(host("ask QEMU for its version"))?;
     let kernel_params = accel::kernel_params(accelerator, devices, tsc_khz);
     let host_part = HostPart {
         firmware: &firmware,

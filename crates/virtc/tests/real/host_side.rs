@@ -15,8 +15,9 @@ use super::oci::bundle;
 /// How long a container may take to get where it is going.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Makes a container; what it prints is in the file `ID.out` of its bundle.
-pub(super) fn create(host: &Host, directory: &Path, id: &str) {
+/// Makes a container, or gives what `create` says against it. What it prints is in the file
+/// `ID.out` of its bundle.
+pub(super) fn try_create(host: &Host, directory: &Path, id: &str) -> Result<(), String> {
     let file = |name: &str| fs::File::create(directory.join(format!("{id}.{name}"))).unwrap();
     let status = host
         .command(["create", "--bundle", directory.to_str().unwrap(), id])
@@ -25,8 +26,17 @@ pub(super) fn create(host: &Host, directory: &Path, id: &str) {
         .stderr(file("err"))
         .status()
         .unwrap();
-    let err = fs::read_to_string(directory.join(format!("{id}.err"))).unwrap();
-    assert!(status.success(), "{err}");
+    match status.success() {
+        true => Ok(()),
+        false => Err(fs::read_to_string(directory.join(format!("{id}.err"))).unwrap()),
+    }
+}
+
+/// Makes a container; what it prints is in the file `ID.out` of its bundle.
+pub(super) fn create(host: &Host, directory: &Path, id: &str) {
+    if let Err(err) = try_create(host, directory, id) {
+        panic!("{err}");
+    }
 }
 
 pub(super) fn state(host: &Host, id: &str) -> Value {

@@ -7,15 +7,11 @@ mod hooks;
 mod mounts;
 mod runtime;
 
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::Stdio;
-
 use serde_json::{Value, json};
 use test_vm::{Host, Outcome};
 
 use super::host;
-use super::host_side::create;
+use super::host_side::{create, try_create};
 use super::oci::bundle;
 
 /// A machine in which container after container is made, so that the boot is paid once.
@@ -80,21 +76,4 @@ fn member_of(sandbox: &str, config: &mut Value) {
     });
     config["linux"]["namespaces"] =
         json!([{"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "ipc"}]);
-}
-
-/// Makes a container, or gives what `create` says against it. What it prints is in the file
-/// `ID.out` of its bundle.
-fn try_create(host: &Host, directory: &Path, id: &str) -> Result<(), String> {
-    let file = |name: &str| File::create(directory.join(format!("{id}.{name}"))).unwrap();
-    let status = host
-        .command(["create", "--bundle", directory.to_str().unwrap(), id])
-        .stdin(Stdio::null())
-        .stdout(file("out"))
-        .stderr(file("err"))
-        .status()
-        .unwrap();
-    match status.success() {
-        true => Ok(()),
-        false => Err(fs::read_to_string(directory.join(format!("{id}.err"))).unwrap()),
-    }
 }
