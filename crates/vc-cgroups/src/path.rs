@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use vc_types::ContainerId;
 
 use crate::error::{Error, Result, invalid};
 use crate::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX};
@@ -72,18 +71,17 @@ impl CgroupPath {
     }
 
     /// The path of a container's cgroup: `linux.cgroupsPath` in the driver's form, or the default
-    /// where that is missing or empty. The default is `/virtcontainers/<id>`, with systemd's form
-    /// `/system.slice/virtc-<id>.scope`.
+    /// where that is missing or empty. The default is `/virtcontainers/<name>`, with systemd's form
+    /// `/system.slice/virtc-<name>.scope`: a name that no other container of the host has.
     ///
     /// ```
     /// use vc_cgroups::{CgroupDriver, CgroupPath};
     ///
-    /// let id = "web".parse()?;
-    /// let path = CgroupPath::of_container(None, CgroupDriver::Cgroupfs, &id)?;
+    /// let path = CgroupPath::of_container(None, CgroupDriver::Cgroupfs, "web")?;
     /// assert_eq!(path.as_str(), "/virtcontainers/web");
     ///
     /// let given = Some("user-1000.slice:docker:web");
-    /// let path = CgroupPath::of_container(given, CgroupDriver::Systemd, &id)?;
+    /// let path = CgroupPath::of_container(given, CgroupDriver::Systemd, "web")?;
     /// assert_eq!(path.as_str(), "/user.slice/user-1000.slice/docker-web.scope");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -94,11 +92,11 @@ impl CgroupPath {
     pub fn of_container(
         cgroups_path: Option<&str>,
         driver: CgroupDriver,
-        id: &ContainerId,
+        name: &str,
     ) -> Result<Self> {
         match (cgroups_path.unwrap_or_default(), driver) {
-            ("", CgroupDriver::Cgroupfs) => Self::below_default_parent(id.as_str()),
-            ("", CgroupDriver::Systemd) => Self::from_systemd(&format!(":{SCOPE_PREFIX}:{id}")),
+            ("", CgroupDriver::Cgroupfs) => Self::below_default_parent(name),
+            ("", CgroupDriver::Systemd) => Self::from_systemd(&format!(":{SCOPE_PREFIX}:{name}")),
             (path, CgroupDriver::Cgroupfs) => Self::new(path),
             (path, CgroupDriver::Systemd) => Self::from_systemd(path),
         }
@@ -245,10 +243,6 @@ mod tests {
 
     use super::*;
 
-    fn id() -> ContainerId {
-        "web".parse().unwrap()
-    }
-
     #[test]
     fn what_leads_elsewhere_is_refused() {
         for path in [
@@ -278,14 +272,14 @@ mod tests {
     #[test]
     fn an_empty_path_is_the_default() {
         for empty in [None, Some("")] {
-            let of = |driver| CgroupPath::of_container(empty, driver, &id()).unwrap();
+            let of = |driver| CgroupPath::of_container(empty, driver, "web").unwrap();
             assert_eq!(of(CgroupDriver::Cgroupfs).as_str(), "/virtcontainers/web");
             assert_eq!(
                 of(CgroupDriver::Systemd).as_str(),
                 "/system.slice/virtc-web.scope"
             );
         }
-        let given = CgroupPath::of_container(Some("a:b:c"), CgroupDriver::Cgroupfs, &id());
+        let given = CgroupPath::of_container(Some("a:b:c"), CgroupDriver::Cgroupfs, "web");
         assert_eq!(given.unwrap().as_str(), "a:b:c");
     }
 

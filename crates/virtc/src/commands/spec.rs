@@ -144,6 +144,7 @@ mod tests {
                 "c1".parse().unwrap(),
                 &neighbours,
                 vc_cgroups::CgroupDriver::Cgroupfs,
+                Path::new("/run/virtcontainers"),
             )
             .unwrap();
     }

@@ -113,7 +113,12 @@ fn sandbox_config(
         scratch: Scratch::Memory { size: None },
         annotations: bundle.annotations(),
         cgroup: true,
-        containers: vec![bundle.container(container.clone(), &Neighbours::default(), driver)?],
+        containers: vec![bundle.container(
+            container.clone(),
+            &Neighbours::default(),
+            driver,
+            &config.runtime.root,
+        )?],
         shared_pids: false,
         throw_away: false,
     })

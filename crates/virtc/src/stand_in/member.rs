@@ -56,7 +56,8 @@ async fn make(
         false => error.into(),
     })?;
     let neighbours = runtime.neighbours(sandbox.id())?;
-    let config = bundle.container(id.clone(), &neighbours, request.cgroup_driver())?;
+    let root = &runtime.config().runtime.root;
+    let config = bundle.container(id.clone(), &neighbours, request.cgroup_driver(), root)?;
     let process = sandbox.create_container(config.clone()).await?;
     let hooks = runtime.container_hooks(sandbox.id(), &id)?;
     let prepared = async {

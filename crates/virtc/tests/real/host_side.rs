@@ -65,6 +65,20 @@ fn cgroups(path: &str) -> Vec<PathBuf> {
 }
 
 #[test]
+fn the_end_of_one_does_not_reach_another_of_its_name_below_another_root() {
+    let (one, other) = (host(), host());
+    for host in [&one, &other] {
+        create(host, &bundle(host, &["/bin/sleep", "1000"], |_| {}), "c1");
+        host.virtc(["start", "c1"]).expect_code(0);
+    }
+    one.virtc(["delete", "--force", "c1"]).expect_code(0);
+    assert_eq!(state(&other, "c1")["status"], "running");
+    let exec = other.virtc(["exec", "c1", "/bin/true"]);
+    exec.expect_code(0);
+    other.virtc(["delete", "--force", "c1"]).expect_code(0);
+}
+
+#[test]
 fn a_container_has_its_cgroup_and_its_machine_another() {
     let host = host();
     let path = format!("/virtc-test-{}/box", std::process::id());

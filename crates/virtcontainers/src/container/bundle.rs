@@ -17,6 +17,7 @@ use super::config::{Access, ContainerConfig, Root, RootSource};
 use super::config_json;
 use super::pod::{Neighbours, PodRole, pid_of};
 use crate::error::{Error, Result};
+use crate::sandbox::container_name;
 
 /// An OCI bundle.
 #[derive(Clone, Debug)]
@@ -83,7 +84,8 @@ impl Bundle {
         prepare_namespaces(&mut self.spec.clone(), neighbours)
     }
 
-    /// The container that it describes, which may share namespaces with its neighbours.
+    /// The container that it describes, which may share namespaces with its neighbours. Where it
+    /// names no cgroup, that is one of the container's own among those of all state roots.
     ///
     /// # Errors
     ///
@@ -93,6 +95,7 @@ impl Bundle {
         id: ContainerId,
         neighbours: &Neighbours,
         driver: CgroupDriver,
+        state_root: &Path,
     ) -> Result<ContainerConfig> {
         let Self { path, mut spec } = self;
         let unsupported = |what: &str| {
@@ -120,7 +123,8 @@ impl Bundle {
         let cgroup = linux
             .and_then(|linux| linux.cgroups_path().as_deref())
             .map(Path::to_str);
-        let cgroup = CgroupPath::of_container(cgroup.flatten(), driver, &id)?;
+        let own = container_name(state_root, &id);
+        let cgroup = CgroupPath::of_container(cgroup.flatten(), driver, &own)?;
         add_dev(&mut spec);
         prepare_namespaces(&mut spec, neighbours)?;
         leave_out_placement(&mut spec);
@@ -246,6 +250,7 @@ mod tests {
             ContainerId::new("c1").unwrap(),
             &Neighbours::default(),
             CgroupDriver::Cgroupfs,
+            Path::new("/run/a"),
         )
     }
 

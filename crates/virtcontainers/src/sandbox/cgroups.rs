@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use vc_cgroups::{Cgroup, CgroupPath, Hierarchies, Membership};
 use vc_store::{ContainerRecord, SandboxRecord};
-use vc_types::{ProcessIdentity, SandboxId};
+use vc_types::{ContainerId, ProcessIdentity, SandboxId};
 
 use crate::error::{Error, Result};
 
@@ -24,14 +24,21 @@ struct Joined {
 
 /// Where the cgroup of a sandbox is: known by its name and its state root alone.
 fn path_of(root: &Path, sandbox: &SandboxId) -> Result<CgroupPath> {
-    let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
-    let tag: String = digest[..ROOT_DIGEST_BYTES]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let tag = tag(root);
     Ok(CgroupPath::below_default_parent(&format!(
         "{sandbox}-{tag}"
     ))?)
+}
+
+/// The name of a container's cgroup where its bundle names none. No sandbox's ends so.
+pub(crate) fn container_name(root: &Path, container: &ContainerId) -> String {
+    format!("{container}_{}", tag(root))
+}
+
+fn tag(root: &Path) -> String {
+    let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
+    let bytes = digest[..ROOT_DIGEST_BYTES].iter();
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Plans the cgroup of a sandbox, and notes it in its state.
@@ -138,5 +145,8 @@ mod tests {
         assert_eq!(first, path_of(Path::new("/run/a"), &id).unwrap());
         assert_ne!(first, path_of(Path::new("/run/b"), &id).unwrap());
         assert!(first.as_str().starts_with("/virtcontainers/pod-"));
+        let id = "pod".parse().unwrap();
+        let first = container_name(Path::new("/run/a"), &id);
+        assert_ne!(first, container_name(Path::new("/run/b"), &id));
     }
 }

@@ -33,6 +33,7 @@ use vc_hypervisor::StopLimits;
 use vc_types::{ClockPoint, ContainerId, EndReason, ExitStatus, SandboxState, Timeline};
 
 pub use self::copy::CopyOptions;
+pub(crate) use cgroups::container_name;
 pub use config::{SandboxConfig, Scratch, VmConfig};
 pub(crate) use containers::{forget, forget_ended};
 pub(crate) use create::create;
