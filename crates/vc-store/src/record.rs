@@ -81,7 +81,7 @@ pub struct Operation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceProcess {
-    /// What it serves, such as `virtiofsd-system`.
+    /// What it serves, such as `share of the host's system`.
     pub name: String,
     /// The process.
     pub identity: ProcessIdentity,
@@ -96,6 +96,8 @@ pub struct ContainerRecord {
     pub state: ContainerState,
     /// How its process ended, once it has.
     pub exit: Option<ExitStatus>,
+    /// Why its start was refused: a hook failed, and its program was never executed.
+    pub start_refused: Option<String>,
     /// When it was made.
     pub created: UnixMillis,
     /// When its process started.
@@ -267,6 +269,7 @@ impl ContainerRecord {
         Self {
             state: ContainerState::Ready,
             exit: None,
+            start_refused: None,
             created: UnixMillis::now(),
             started: None,
             ended: None,

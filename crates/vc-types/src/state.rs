@@ -90,11 +90,39 @@ impl ContainerState {
             (Ready, Ready | Paused)
             | (Running, Ready | Running)
             | (Paused, Ready | Paused)
-            | (Stopped, Ready | Running | Paused | Stopped) => Err(Error::InvalidTransition {
-                kind: "container",
-                from: self.name(),
-                to: to.name(),
-            }),
+            | (Stopped, Ready | Running | Paused | Stopped) => Err(self.invalid(to)),
+        }
+    }
+
+    /// Starts: only what was never started does. What is paused goes on by [`Self::resume`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidTransition`] from any other state than [`Self::Ready`].
+    pub fn start(self) -> Result<Self> {
+        match self {
+            Self::Ready => self.transition(Self::Running),
+            Self::Running | Self::Paused | Self::Stopped => Err(self.invalid(Self::Running)),
+        }
+    }
+
+    /// Goes on after a pause.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidTransition`] from any other state than [`Self::Paused`].
+    pub fn resume(self) -> Result<Self> {
+        match self {
+            Self::Paused => self.transition(Self::Running),
+            Self::Ready | Self::Running | Self::Stopped => Err(self.invalid(Self::Running)),
+        }
+    }
+
+    fn invalid(self, to: Self) -> Error {
+        Error::InvalidTransition {
+            kind: "container",
+            from: self.name(),
+            to: to.name(),
         }
     }
 
@@ -167,6 +195,15 @@ mod tests {
                     "{from} {to}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn start_and_resume_each_have_one_state_to_come_from() {
+        use ContainerState::*;
+        for from in [Ready, Running, Paused, Stopped] {
+            assert_eq!(from.start().is_ok(), from == Ready, "{from}");
+            assert_eq!(from.resume().is_ok(), from == Paused, "{from}");
         }
     }
 }

@@ -55,6 +55,14 @@ pub enum Error {
         /// Which container.
         container: ContainerId,
     },
+    /// A hook of the container's start failed, and its machine has ended since.
+    #[error("container {container} was not started: {reason}")]
+    StartRefused {
+        /// Which container.
+        container: ContainerId,
+        /// What the hook said.
+        reason: String,
+    },
     /// No sandbox has this container.
     #[error("container {container} does not exist")]
     UnknownContainer {

@@ -56,6 +56,7 @@ pub(crate) async fn follow(
     {
         tracing::warn!("{}", error.chain());
     }
+    let start_refused = matches!(outcome, Start::Refused { .. });
     let (started_uptime_us, start_error) = match outcome {
         Start::Running { uptime_us } => (uptime_us, String::new()),
         Start::Failed { text } | Start::Refused { text } => (0, text),
@@ -68,6 +69,7 @@ pub(crate) async fn follow(
         started_uptime_us,
         ended_uptime_us: exit.uptime_us,
         start_error,
+        start_refused,
     }));
 }
 

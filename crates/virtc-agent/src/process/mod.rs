@@ -51,6 +51,7 @@ pub(crate) struct Ended {
     pub(crate) started_uptime_us: u64,
     pub(crate) ended_uptime_us: u64,
     pub(crate) start_error: String,
+    pub(crate) start_refused: bool,
 }
 
 /// One process, from its creation until its container is removed.

@@ -49,6 +49,7 @@ impl GuestService for GuestCalls {
             started_uptime_us: ended.started_uptime_us,
             ended_uptime_us: ended.ended_uptime_us,
             start_error: ended.start_error,
+            start_refused: ended.start_refused,
             ..WaitResponse::default()
         })
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
 use vc_agent_client::{AgentClient, Code, Transport};
-use vc_store::{SandboxDir, View};
+use vc_store::{ContainerRecord, SandboxDir, View};
 use vc_types::{
     ContainerId, ContainerState, EndReason, ExecId, SandboxId, SandboxState, Signal, Timeline,
 };
@@ -136,16 +136,10 @@ impl SandboxHandle {
     /// [`Error::Ended`] when the machine ends meanwhile, and [`Error::Store`] when it cannot be
     /// written down that it runs: it is killed then.
     pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
-        self.allowed(container, ContainerState::Running)?;
+        self.existing(container)?.start()?;
         fault::point("start.begun")?;
-        match self.0.guest.start(container).await {
-            // It was started and has ended, and its machine was faster than the answer.
-            Err(Error::Ended { .. } | Error::Agent(_)) if self.has_run(container) => {}
-            // Whoever started it was killed before the state said so.
-            Err(Error::Agent(error))
-                if error.code() == Some(Code::FailedPrecondition)
-                    && self.runs_in_guest(container).await => {}
-            started => started?,
+        if let Err(error) = self.0.guest.start(container).await {
+            self.started_after_all(container, error).await?;
         }
         fault::point("start.process-started")?;
         let noted = states::started(&self.0.directory, container).await;
@@ -255,7 +249,8 @@ impl SandboxHandle {
     /// [`Error::NoContainer`], [`Error::Agent`] when it does not run, [`Error::Types`] when it is
     /// paused already.
     pub async fn pause_container(&self, container: &ContainerId) -> Result<()> {
-        self.allowed(container, ContainerState::Paused)?;
+        self.existing(container)?
+            .transition(ContainerState::Paused)?;
         self.0.guest.pause(container).await?;
         states::container(&self.0.directory, container, ContainerState::Paused).await
     }
@@ -266,7 +261,7 @@ impl SandboxHandle {
     ///
     /// As [`SandboxHandle::pause_container`].
     pub async fn resume_container(&self, container: &ContainerId) -> Result<()> {
-        self.allowed(container, ContainerState::Running)?;
+        self.existing(container)?.resume()?;
         self.0.guest.resume(container).await?;
         states::container(&self.0.directory, container, ContainerState::Running).await
     }
@@ -364,7 +359,13 @@ impl SandboxHandle {
     /// success. [`Error::Agent`] when the agent does not know the container.
     pub async fn wait_process(&self, container: &ContainerId) -> Result<ProcessExit> {
         let exit = ProcessExit::of(self.0.guest.wait(container, None).await?);
-        states::ended(&self.0.directory, container, exit.status.clone()).await?;
+        states::ended(
+            &self.0.directory,
+            container,
+            exit.status.clone(),
+            exit.refused(),
+        )
+        .await?;
         Ok(exit)
     }
 
@@ -416,16 +417,35 @@ impl SandboxHandle {
         }
     }
 
-    /// Refuses what the table of transitions does not have, before the guest is asked.
-    fn allowed(&self, container: &ContainerId, next: ContainerState) -> Result<()> {
-        self.existing(container)?.transition(next)?;
-        Ok(())
-    }
-
-    fn has_run(&self, container: &ContainerId) -> bool {
-        let record = self.0.directory.read().ok();
-        let entry = record.and_then(|mut record| record.containers.remove(container));
-        entry.is_some_and(|entry| states::has_run(&entry))
+    /// Whether a container was started all the same, though the call has failed with `error`: what
+    /// is known of its end, and the guest, say so.
+    async fn started_after_all(&self, container: &ContainerId, error: Error) -> Result<()> {
+        let entry = self.0.directory.read().ok();
+        let entry = entry.and_then(|mut record| record.containers.remove(container));
+        match (error, entry) {
+            // Its machine ended, and was faster than the answer.
+            (Error::Ended { .. } | Error::Agent(_), Some(entry)) if states::has_run(&entry) => {
+                Ok(())
+            }
+            (
+                Error::Ended { .. },
+                Some(ContainerRecord {
+                    start_refused: Some(reason),
+                    ..
+                }),
+            ) => Err(Error::StartRefused {
+                container: container.clone(),
+                reason,
+            }),
+            // Whoever started it was killed before the state said so.
+            (Error::Agent(error), _)
+                if error.code() == Some(Code::FailedPrecondition)
+                    && self.runs_in_guest(container).await =>
+            {
+                Ok(())
+            }
+            (error, _) => Err(error),
+        }
     }
 
     async fn runs_in_guest(&self, container: &ContainerId) -> bool {

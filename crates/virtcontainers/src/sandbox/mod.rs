@@ -155,7 +155,13 @@ impl Sandbox {
         let exit = ProcessExit::of(answer);
         // The state of a throw-away machine goes in the next moment.
         if !self.throw_away {
-            states::ended(self.place.directory(), container, exit.status.clone()).await?;
+            states::ended(
+                self.place.directory(),
+                container,
+                exit.status.clone(),
+                exit.refused(),
+            )
+            .await?;
         }
         Ok(exit)
     }
@@ -238,7 +244,7 @@ impl Sandbox {
         let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
         let mut timeline = self.timeline();
         if self.place.is_own().await? {
-            states::ended(self.place.directory(), container, exit).await?;
+            states::ended(self.place.directory(), container, exit, None).await?;
         }
         self.place.stopped(reason).await?;
         fault::point("stop.written")?;

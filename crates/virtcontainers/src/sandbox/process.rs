@@ -16,6 +16,9 @@ pub struct ProcessExit {
     /// Why the program could not be executed, where that is what happened; the code is 127 or
     /// 126 then.
     pub start_error: Option<String>,
+    /// Whether a hook of its start failed, so that the program was never executed;
+    /// `start_error` says why.
+    pub start_refused: bool,
 }
 
 /// A process of a container: its first one, or one that was added.
@@ -114,9 +117,16 @@ impl Process {
 }
 
 impl ProcessExit {
+    /// Why its start was refused, where it was.
+    pub(super) fn refused(&self) -> Option<String> {
+        self.start_refused
+            .then(|| self.start_error.clone().unwrap_or_default())
+    }
+
     pub(super) fn of(answer: WaitResponse) -> Self {
         Self {
             status: status(answer.code, answer.signal, answer.oom_killed),
+            start_refused: answer.start_refused,
             start_error: Some(answer.start_error).filter(|text| !text.is_empty()),
         }
     }

@@ -16,7 +16,7 @@ pub(super) async fn started(directory: &SandboxDir, container: &ContainerId) -> 
         }
         let entry = entry(record, id)?;
         if !has_run(entry) {
-            entry.state = entry.state.transition(ContainerState::Running)?;
+            entry.state = entry.state.start()?;
         }
         entry.started = Some(UnixMillis::now());
         Ok(())
@@ -24,13 +24,13 @@ pub(super) async fn started(directory: &SandboxDir, container: &ContainerId) -> 
     .await
 }
 
-/// Whether a container's process ran and has ended.
+/// Whether a container's process ran and has ended. One whose start was refused never ran.
 pub(super) fn has_run(entry: &ContainerRecord) -> bool {
     let seen = matches!(
         entry.exit,
         Some(ExitStatus::Code(_) | ExitStatus::Signal { .. })
     );
-    entry.state == ContainerState::Stopped && seen
+    entry.state == ContainerState::Stopped && seen && entry.start_refused.is_none()
 }
 
 /// A container was paused, or goes on.
@@ -47,18 +47,23 @@ pub(super) async fn container(
     .await
 }
 
-/// A container's process has ended. Whoever sees it says so; the first one counts.
+/// A container's process has ended, or was `refused` its start. Whoever sees it says so; the first
+/// one counts.
 pub(super) async fn ended(
     directory: &SandboxDir,
     container: &ContainerId,
     exit: ExitStatus,
+    refused: Option<String>,
 ) -> Result<()> {
-    change(directory, container, |record, id| {
+    change(directory, container, move |record, id| {
         // It may have been removed meanwhile.
-        match record.containers.get_mut(id) {
-            Some(entry) => end(entry, Some(exit)),
-            None => Ok(()),
+        let Some(entry) = record.containers.get_mut(id) else {
+            return Ok(());
+        };
+        if entry.state != ContainerState::Stopped {
+            entry.start_refused = refused;
         }
+        end(entry, Some(exit))
     })
     .await
 }
@@ -134,4 +139,18 @@ async fn change(
 ) -> Result<()> {
     let (directory, container) = (directory.clone(), container.clone());
     blocking(move || directory.try_update(|record| change(record, &container))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_whose_start_was_refused_has_not_run() {
+        let mut entry = ContainerRecord::new(vec!["true".into()]);
+        end(&mut entry, Some(ExitStatus::Code(126))).unwrap();
+        assert!(has_run(&entry));
+        entry.start_refused = Some("hook startContainer failed".into());
+        assert!(!has_run(&entry));
+    }
 }

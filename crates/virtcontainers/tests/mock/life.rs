@@ -122,6 +122,9 @@ fn containers_come_and_go_and_can_be_acted_on_by_name() {
             .enter_container(name, &id("c1"), &exec(&["cat"]))
             .await;
         assert!(matches!(refused.unwrap_err(), Error::Agent(_)));
+        // Going on is no start: only the resume does it.
+        let refused = runtime.start_container(name, &id("c1")).await;
+        assert!(matches!(refused, Err(Error::Types(_))), "{refused:?}");
         runtime.resume_container(name, &id("c1")).await.unwrap();
         let refused = runtime.delete_container(name, &id("c1"), false).await;
         assert!(matches!(refused, Err(Error::ContainerRunning { .. })));
