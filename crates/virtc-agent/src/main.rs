@@ -43,10 +43,10 @@ use crate::sandbox::Sandbox;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, first, request] = arguments.as_slice()
+    if let [_, first] = arguments.as_slice()
         && first == launch::CHILD_ARGUMENT
     {
-        launch::run_child(request);
+        launch::run_child();
     }
     pid_namespace::dispatch(&arguments);
     let Err(error) = run();

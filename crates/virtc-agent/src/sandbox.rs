@@ -9,6 +9,7 @@ use crate::cgroup::OomEvents;
 use crate::container::{Container, Containers};
 use crate::error::{Error, Result};
 use crate::init::BootTimeline;
+use crate::launch::Launcher;
 use crate::modules::Modules;
 use crate::network::Network;
 use crate::pid_namespace::PidNamespace;
@@ -22,6 +23,7 @@ pub(crate) struct Sandbox {
     pub(crate) containers: Containers,
     pub(crate) oom_events: Arc<OomEvents>,
     pub(crate) passfd: Arc<PassfdStreams>,
+    pub(crate) launcher: Arc<Launcher>,
     pub(crate) reaper: Reaper,
     pub(crate) network: Network,
     pub(crate) modules: Modules,
@@ -42,6 +44,7 @@ impl Sandbox {
             containers: Containers::default(),
             oom_events,
             passfd: Arc::default(),
+            launcher: Arc::new(Launcher::new(reaper.clone())),
             reaper,
             network: Network::default(),
             modules,

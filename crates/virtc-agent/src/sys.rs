@@ -44,6 +44,22 @@ pub(crate) fn kill(pid: Pid, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid.as_raw_pid(), signal) })
 }
 
+/// Lets a process run only when nothing else wants to.
+pub(crate) fn run_when_idle(pid: Pid) -> io::Result<()> {
+    set_policy(pid, libc::SCHED_IDLE)
+}
+
+/// Lets a process run as every other one.
+pub(crate) fn run_normally(pid: Pid) -> io::Result<()> {
+    set_policy(pid, libc::SCHED_OTHER)
+}
+
+fn set_policy(pid: Pid, policy: i32) -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the call reads the one parameter, and a `Pid` is one process.
+    check(unsafe { libc::sched_setscheduler(pid.as_raw_pid(), policy, &raw const priority) })
+}
+
 /// Gives this process the handling and the mask of signals that a program expects to start with.
 pub(crate) fn reset_signals() -> io::Result<()> {
     // SAFETY: the set is initialised by sigemptyset before it is read, and the default action is
@@ -93,15 +109,6 @@ pub(crate) fn execve(path: &CStr, arguments: &[CString], environment: &[CString]
 pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open until it is dropped, and is the same number all the time.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
-}
-
-/// Takes over a descriptor that the parent left open for us.
-pub(crate) fn inherited_fd(number: i32) -> io::Result<OwnedFd> {
-    // SAFETY: asking for the flags of a number touches no memory.
-    check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
-    // SAFETY: it is open, it was passed for this purpose, and nothing else in this process knows
-    // the number.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Lets the wall clock run faster or slower until it has made up for so many microseconds.

@@ -197,7 +197,7 @@ pub(super) async fn launch_with_io(
             stdio: pipes.child,
             inherited,
         };
-        let launched = launch(&sandbox.reaper, request, passed, None, filter).await?;
+        let launched = launch(&sandbox.launcher, request, passed, None, filter).await?;
         return Ok((launched, pipes.io));
     }
     let socket = TerminalSocket::new()?;
@@ -205,7 +205,7 @@ pub(super) async fn launch_with_io(
         stdio: ChildStdio::default(),
         inherited,
     };
-    let mut launched = launch(&sandbox.reaper, request, passed, Some(socket), filter).await?;
+    let mut launched = launch(&sandbox.launcher, request, passed, Some(socket), filter).await?;
     let terminal = launched.terminal.take().ok_or(Error::State {
         object: "the container's terminal".into(),
         state: "missing",

@@ -118,13 +118,11 @@ impl Container {
         process.request_start();
         let started = Some(launched.reported_uptime_us);
         let cgroup = Arc::clone(&self.cgroup);
-        tokio::spawn(follow(
-            Arc::clone(&process),
-            launched.start,
-            started,
-            cgroup,
-            Role::Added,
-        ));
+        let (followed, launcher) = (Arc::clone(&process), Arc::clone(&sandbox.launcher));
+        tokio::spawn(async move {
+            follow(followed, launched.start, started, cgroup, Role::Added).await;
+            launcher.expect_another();
+        });
         self.add_exec(Arc::clone(&process));
         sandbox.containers.announce();
         Ok(process)

@@ -1,6 +1,7 @@
-//! The process that makes a container process: it lives for one launch.
+//! The maker of a container process, from its own side: it lives for one launch.
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -8,32 +9,75 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus};
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
-use rustix::io::FdFlags;
+use rustix::io::Errno;
 use tracing::Level;
 
 use super::executor::StartExecutor;
 use super::hooks;
 use super::report::{Made, failure_line};
 use super::request::{CONTAINERS_STATE_DIR, Request, state_dir};
+use super::task::{Role, Task};
 use crate::clock::uptime_us;
 use crate::error::{Attempt as _, Result};
 use crate::log::{LineLog, Sink};
 
-/// Does what `argument` says and ends. The standard streams are the container's: nothing may be
-/// printed.
-pub(crate) fn run(argument: &str) -> ! {
-    let code = match Request::from_argument(argument).and_then(|request| make(&request)) {
-        Ok(()) => 0,
-        // There is no report pipe to tell it by.
+/// Waits for its task at standard input, does it and ends. The standard streams are the
+/// container's then: nothing may be printed.
+pub(crate) fn run() -> ! {
+    let code = match Task::receive(rustix::stdio::stdin()) {
+        Ok(Some((task, fds))) => {
+            match Given::of(task.roles, fds).and_then(|given| make(&task.request, given)) {
+                Ok(()) => 0,
+                // There is no report pipe to tell it by.
+                Err(_) => 1,
+            }
+        }
+        // Nobody needs it any more.
+        Ok(None) => 0,
         Err(_) => 1,
     };
     std::process::exit(code)
 }
 
-fn make(request: &Request) -> Result<()> {
-    let report = inherited(request.report_fd)?;
-    let start = inherited(request.start_fd)?;
-    let filter = request.filter_fd.map(inherited).transpose()?;
+/// The descriptors of a task, beside the standard streams. They go no further than a fork.
+struct Given {
+    report: OwnedFd,
+    start: OwnedFd,
+    filter: Option<OwnedFd>,
+}
+
+impl Given {
+    /// Puts the standard streams in their places: those that the task has none for are empty.
+    fn of(roles: Vec<Role>, fds: Vec<OwnedFd>) -> Result<Self> {
+        let attempt = || "take the descriptors of a task".to_owned();
+        let empty = File::open("/dev/null").attempt(attempt)?;
+        rustix::stdio::dup2_stdin(&empty).attempt(attempt)?;
+        let (mut report, mut start, mut filter) = (None, None, None);
+        for (role, fd) in roles.into_iter().zip(fds) {
+            match role {
+                Role::Stdin => rustix::stdio::dup2_stdin(&fd).attempt(attempt)?,
+                Role::Stdout => rustix::stdio::dup2_stdout(&fd).attempt(attempt)?,
+                Role::Stderr => rustix::stdio::dup2_stderr(&fd).attempt(attempt)?,
+                Role::Report => report = Some(fd),
+                Role::Start => start = Some(fd),
+                Role::Filter => filter = Some(fd),
+            }
+        }
+        let given = |fd: Option<OwnedFd>| fd.ok_or(Errno::BADF).attempt(attempt);
+        Ok(Self {
+            report: given(report)?,
+            start: given(start)?,
+            filter,
+        })
+    }
+}
+
+fn make(request: &Request, given: Given) -> Result<()> {
+    let Given {
+        report,
+        start,
+        filter,
+    } = given;
     let log = report
         .try_clone()
         .attempt(|| "copy the report's pipe".into())?;
@@ -57,14 +101,6 @@ fn make(request: &Request) -> Result<()> {
     };
     rustix::io::write(&report, line.as_bytes()).attempt(|| "write the report".into())?;
     Ok(())
-}
-
-/// A descriptor that was passed to us; from here on it goes no further than a fork.
-fn inherited(number: i32) -> Result<OwnedFd> {
-    let attempt = || format!("use descriptor {number}");
-    let fd = crate::sys::inherited_fd(number).attempt(attempt)?;
-    rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC).attempt(attempt)?;
-    Ok(fd)
 }
 
 fn build(

@@ -1,9 +1,9 @@
 //! Makes a container's processes in a fresh, single-threaded process: the agent is threaded and
 //! never forks without an exec.
 //!
-//! The agent starts itself again ([`child`]) with the container's standard streams, a pipe for the
-//! report, one for the start and one for the filter of system calls. The child builds the
-//! container with `libcontainer`, which clones its first process as the agent's child (so the
+//! The agent starts itself again (a [`maker`], whose own side is [`child`]), and gives it a task with
+//! the container's standard streams, a pipe for the report, one for the start and one for the filter
+//! of system calls. The maker builds the container with `libcontainer`, which clones its first process as the agent's child (so the
 //! agent waits for it), reports the pid and ends. The start pipe is held by the container's process alone then, and closes when its
 //! `execve` succeeds, or carries why it did not.
 
@@ -11,40 +11,42 @@ mod child;
 mod copy;
 mod executor;
 mod hooks;
+mod launcher;
 mod lookup;
+mod maker;
 mod report;
 mod request;
+mod task;
 
 use std::fs::File;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use tokio::time::timeout;
 
 use crate::error::{Attempt as _, Error, Result};
 use crate::process::{Pipe, TerminalSocket, pipe_of, read_pipe};
-use crate::reaper::{ExitReceiver, Reaper};
+use crate::reaper::ExitReceiver;
 use crate::seccomp::{Filter, PendingFilter};
+use task::{Role, Task};
 
 pub(crate) use child::run as run_child;
 pub(crate) use copy::Copy;
 pub(crate) use hooks::StartHooks;
+pub(crate) use launcher::Launcher;
 pub(crate) use report::{FailedAt, StartFailure};
 pub(crate) use request::{CONTAINERS_STATE_DIR, Request};
 
-/// The first argument of a child.
+/// The argument of a maker.
 pub(crate) const CHILD_ARGUMENT: &str = "launch";
 
 /// How long a launch may take: it includes the specification's hooks and mounts over shares.
 pub(crate) const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
 
-/// Bytes of a child's report.
+/// Bytes of a maker's report.
 const REPORT_BYTES_MAX: usize = 64 << 10;
 
 /// The container's ends of a process's standard streams. With a terminal there are none: the
@@ -60,7 +62,7 @@ pub(crate) struct ChildStdio {
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
     pub(crate) stdio: ChildStdio,
-    /// Further ones, under the numbers that they have here. They end with the child, and in the
+    /// Further ones, under the numbers that they have here. They end with the maker, and in the
     /// container's process with its `execve`.
     pub(crate) inherited: Vec<OwnedFd>,
 }
@@ -82,41 +84,53 @@ pub(crate) struct Launched {
 
 /// Makes the process that `request` describes.
 pub(crate) async fn launch(
-    reaper: &Reaper,
-    mut request: Request,
+    launcher: &Launcher,
+    request: Request,
     passed: Passed,
     terminal: Option<TerminalSocket>,
     filter: Option<PendingFilter>,
 ) -> Result<Launched> {
     let name = request.process_name();
-    let (report, report_writer) = pipe_from_child()?;
-    let (start, start_writer) = pipe_from_child()?;
+    let (report, report_writer) = new_pipe()?;
+    let (start, start_writer) = new_pipe()?;
     let (filter_reader, filter) = match filter {
         None => (None, None),
         Some(filter) => {
-            let (reader, writer) = pipe_to_child()?;
+            let (reader, writer) = new_pipe()?;
             (Some(reader), Some((filter, writer)))
         }
     };
-    request.filter_fd = filter_reader.as_ref().map(OwnedFd::as_raw_fd);
-    request.report_fd = report_writer.as_raw_fd();
-    request.start_fd = start_writer.as_raw_fd();
-    request.terminal_socket = terminal.as_ref().map(|socket| socket.path().to_owned());
+    let cwd = request.cwd.clone();
+    let terminal_socket = terminal.as_ref().map(|socket| socket.path().to_owned());
+    let request = Request {
+        terminal_socket,
+        ..request
+    };
 
-    let expectation = reaper.expect();
-    let helper = spawn(&request, passed)?;
-    let helper_exit = expectation.claim(helper);
-    drop((report_writer, start_writer, filter_reader));
+    let Passed { stdio, inherited } = passed;
+    let fds = [
+        (Role::Stdin, stdio.stdin),
+        (Role::Stdout, stdio.stdout),
+        (Role::Stderr, stdio.stderr),
+        (Role::Report, Some(report_writer)),
+        (Role::Start, Some(start_writer)),
+        (Role::Filter, filter_reader),
+    ];
+    let given = fds
+        .iter()
+        .filter_map(|(role, fd)| Some((*role, fd.as_ref()?.as_fd())));
+    let (roles, given): (Vec<_>, Vec<_>) = given.unzip();
+
+    let expectation = launcher.reaper.expect();
+    let maker = launcher.give(&Task { request, roles }, &given, inherited)?;
+    drop(fds);
 
     let report = pipe_of(report)?;
     let made = async { tokio::join!(read_report(&report), send_filter(filter)) };
     let (text, filter) = match timeout(LAUNCH_LIMIT, made).await {
         Ok((text, filter)) => (text?, filter),
         Err(_) => {
-            if helper_exit.borrow().is_none() {
-                // It ends by itself otherwise, so a failure says nothing.
-                let _ = crate::sys::kill(helper, libc::SIGKILL);
-            }
+            maker.kill();
             let what = format!("making process {name}");
             return Err(Error::Timeout {
                 what,
@@ -124,7 +138,7 @@ pub(crate) async fn launch(
             });
         }
     };
-    let made = report::parse(&text, request.cwd.as_deref());
+    let made = report::parse(&text, cwd.as_deref());
     let filter = match (filter, &made) {
         (Ok(filter), _) => filter,
         (Err(error), made) => {
@@ -149,61 +163,18 @@ pub(crate) async fn launch(
     })
 }
 
-/// Starts the child. Nothing else of the agent starts processes, so the descriptors that are
-/// inheritable for this moment go to no other.
-fn spawn(request: &Request, passed: Passed) -> Result<Pid> {
-    let Passed { stdio, inherited } = passed;
-    inherited.iter().try_for_each(pass_on)?;
-    let attempt = || "start the process that makes containers".to_owned();
-    let argument = request.to_argument()?;
-    let stream = |fd: Option<OwnedFd>| fd.map_or_else(Stdio::null, Stdio::from);
-    let child = Command::new("/proc/self/exe")
-        .arg0("virtc-agent")
-        .args([CHILD_ARGUMENT, &argument])
-        .env_clear()
-        .current_dir("/")
-        .stdin(stream(stdio.stdin))
-        .stdout(stream(stdio.stdout))
-        .stderr(stream(stdio.stderr))
-        .spawn()
-        .attempt(attempt)?;
-    i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(rustix::io::Errno::RANGE)
-        .attempt(attempt)
-}
-
-/// A pipe whose reader is ours and whose writer is the child's.
-fn pipe_from_child() -> Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = new_pipe()?;
-    pass_on(&writer)?;
-    Ok((reader, writer))
-}
-
-/// A pipe whose reader is the child's and whose writer is ours.
-fn pipe_to_child() -> Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = new_pipe()?;
-    pass_on(&reader)?;
-    Ok((reader, writer))
-}
-
 fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
     pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe".into())
 }
 
-fn pass_on(fd: &OwnedFd) -> Result<()> {
-    rustix::io::fcntl_setfd(fd, FdFlags::empty()).attempt(|| "pass on a descriptor".into())
-}
-
-/// Gives the child its filter as soon as that is compiled.
+/// Gives the maker its filter as soon as that is compiled.
 async fn send_filter(filter: Option<(PendingFilter, OwnedFd)>) -> Result<Option<Arc<Filter>>> {
     let Some((pending, pipe)) = filter else {
         return Ok(None);
     };
     let filter = pending.compiled().await?;
     if let Err(error) = filter.send(pipe) {
-        // A child that has failed reads no filter; its report says why.
+        // A maker that has failed reads no filter; its report says why.
         tracing::debug!(%error, "a child takes no filter");
     }
     Ok(Some(filter))

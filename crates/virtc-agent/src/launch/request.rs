@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::copy::Copy;
-use crate::error::{Error, Result};
 
 /// Where `libcontainer` keeps its state.
 pub(crate) const CONTAINERS_STATE_DIR: &str = "/run/virtc/libcontainer";
@@ -31,10 +30,6 @@ pub(crate) struct Request {
     pub(crate) terminal_socket: Option<PathBuf>,
     /// For the error text: the working directory that was asked for.
     pub(crate) cwd: Option<PathBuf>,
-    /// Whence the filter of system calls comes, when there is one.
-    pub(crate) filter_fd: Option<i32>,
-    pub(crate) report_fd: i32,
-    pub(crate) start_fd: i32,
 }
 
 impl Request {
@@ -44,19 +39,5 @@ impl Request {
             None => format!("{:?}", self.container_id),
             Some(_) => format!("of an exec in {:?}", self.container_id),
         }
-    }
-
-    pub(super) fn to_argument(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|source| Error::Json {
-            attempt: "write a launch request".into(),
-            source,
-        })
-    }
-
-    pub(super) fn from_argument(argument: &str) -> Result<Self> {
-        serde_json::from_str(argument).map_err(|source| Error::Json {
-            attempt: "read a launch request".into(),
-            source,
-        })
     }
 }
