@@ -6,7 +6,6 @@ VIRTCONTAINERS_CACHE ?= /var/cache/virtcontainers
 SETUP_PACKAGES ?= yes
 SOAK_ROUNDS ?= 20
 
-VIRTIOFSD_VERSION := 1.14.0
 CARGO_DENY_VERSION := 0.20.2
 CARGO_NEXTEST_VERSION := 0.9.143
 
@@ -15,11 +14,10 @@ BUILT := target/$(TARGET)/release
 # As it is installed and measured: small, and slow to build.
 DIST := target/$(TARGET)/dist
 TOOLS := $(VIRTCONTAINERS_CACHE)/tools
-VIRTIOFSD := $(TOOLS)/virtiofsd-$(VIRTIOFSD_VERSION)/bin/virtiofsd
 # Features that tests need and that a plain build leaves out.
 TEST_FEATURES := guest-image/build,virtc/fault-points
 
-export VIRTCONTAINERS_CACHE VIRTIOFSD_VERSION
+export VIRTCONTAINERS_CACHE
 export PATH := $(PATH):$(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin:$(TOOLS)/cargo-nextest-$(CARGO_NEXTEST_VERSION)/bin
 
 .PHONY: all setup build dist guest run test check soak bench conformance install clean
@@ -31,7 +29,6 @@ setup:
 ifeq ($(SETUP_PACKAGES),yes)
 	@scripts/setup-packages.sh
 endif
-	@scripts/setup-virtiofsd.sh
 
 build: setup
 	@cargo build --release
@@ -81,11 +78,10 @@ conformance: dist guest
 	@VIRTC=$(DIST)/virtc VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		sh scripts/conformance.sh
 
-# Program, device process and guest.
+# Program and guest.
 install: build dist guest
-	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/virtcontainers
+	@install -d $(DESTDIR)$(PREFIX)/bin
 	@install -m 755 $(DIST)/virtc $(DESTDIR)$(PREFIX)/bin/virtc
-	@install -m 755 $(VIRTIOFSD) $(DESTDIR)$(PREFIX)/libexec/virtcontainers/virtiofsd
 	@scripts/install-guest.sh $(BUILT)/guest-image $(DESTDIR)$(PREFIX)/share/virtcontainers/guest
 
 # What was built from this tree. What was fetched stays in VIRTCONTAINERS_CACHE.

@@ -5,7 +5,7 @@ set -eu
 
 # gcc, libc6-dev            linking
 # binutils                  taking the symbols off the agent
-# libseccomp, libcap-ng     linked into the agent, virtc and virtiofsd
+# libseccomp, libcap-ng     linked into the agent and virtc
 # qemu-system-x86           the VMM; qemu-system-data has qboot.rom
 # e2fsprogs                 mkfs.ext4 for the scratch disk
 # busybox-static            root directories for tests and benchmarks

@@ -225,7 +225,6 @@ fn what_the_documentation_says_of_candidates_is_what_is_looked_for() {
             vc_config::Qemu::FIRMWARE_CANDIDATES,
         ),
         ("guest.assets", vc_config::Guest::ASSETS_CANDIDATES),
-        ("share.virtiofsd", vc_config::Share::VIRTIOFSD_CANDIDATES),
     ] {
         let keys = Config::keys();
         let unset = keys

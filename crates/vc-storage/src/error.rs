@@ -34,20 +34,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The program that serves shares cannot be used.
-    #[error("cannot use virtiofsd at {}", path.display())]
-    Virtiofsd {
+    /// This project's own program, which serves shares too, cannot be opened.
+    #[error("cannot open {} to serve a share", path.display())]
+    Program {
         /// Its path.
         path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
-    },
-    /// The program that serves shares needs a loader, which does not exist where it runs.
-    #[error("cannot use virtiofsd at {}: it is not statically linked", path.display())]
-    VirtiofsdLinked {
-        /// Its path.
-        path: PathBuf,
     },
     /// The socket between a share and the VMM could not be made.
     #[error("cannot make the socket of a share in {}", directory.display())]
@@ -112,12 +106,6 @@ impl Hint for Error {
         match self {
             Self::Source { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("make it first: a missing source is not created".into())
-            }
-            Self::Virtiofsd { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some("install virtiofsd, or set its path in the configuration".into())
-            }
-            Self::VirtiofsdLinked { .. } => {
-                Some("install the one that this project's set-up builds".into())
             }
             Self::ScratchSpace { directory, .. } => Some(format!(
                 "make room in {}, or keep the writable layer in the guest's memory with --scratch tmpfs",

@@ -1,6 +1,6 @@
 //! What a sandbox has of file systems: shares with the host, and room to write.
 //!
-//! A [`Share`] is one `virtiofsd` process in a mount namespace of its own. What it serves is a
+//! A [`Share`] is one process (`vc_share_device`) in a mount namespace of its own. What it serves is a
 //! tree of bind mounts in a fresh tmpfs, so that there is nothing else for a guest to reach,
 //! whatever it asks for. A [`SharePlan`] says what is in the tree and with which [`Rights`] it is
 //! read; [`host_system`](host_system::plan) is the plan of the host's own system as a root.
@@ -18,5 +18,5 @@ pub use error::{Error, Result};
 pub use scratch::{FORMAT_LIMIT, ScratchDisk, ScratchTmpfs};
 pub use share::{
     Access, CachePolicy, Rights, RunningShare, Share, ShareEntry, ShareNode, SharePlan, Source,
-    SourceKind, Virtiofsd, host_system,
+    SourceKind, host_system,
 };

@@ -1,6 +1,5 @@
 //! Whether this host can run sandboxes, and how well.
 
-use std::error::Error as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use serde::Serialize;
 use vc_config::{HostFacts, ScratchKind, TcgThreads};
 use vc_hypervisor::qemu::QemuVersion;
 use vc_hypervisor::{Accelerator, HostDevices};
-use vc_storage::Virtiofsd;
 use vc_types::{ByteSize, Hint};
 
 use crate::runtime::{Runtime, accelerator_choice};
@@ -93,7 +91,6 @@ impl Runtime {
         let mut items = vec![rights(), self.accelerator(), transport()];
         items.extend(self.qemu());
         items.push(self.assets());
-        items.push(virtiofsd(self.config().share.find_virtiofsd().as_deref()));
         let mkfs_path = MKFS.into_iter().find(|path| Path::new(path).is_file());
         items.push(mkfs(mkfs_path, self.config().scratch.kind));
         items.push(cgroups());
@@ -230,22 +227,6 @@ fn transport() -> CheckItem {
     )
 }
 
-/// A start opens it in the same way.
-fn virtiofsd(path: Option<&Path>) -> CheckItem {
-    let mend = || Some("make setup".to_owned());
-    let Some(path) = path else {
-        return missing("virtiofsd", "not found".into(), mend());
-    };
-    match Virtiofsd::open(path) {
-        Ok(_) => ok("virtiofsd", path.display().to_string()),
-        Err(error) => {
-            let cause = error.source().map(|cause| format!(": {cause}"));
-            let found = format!("{error}{}", cause.unwrap_or_default());
-            missing("virtiofsd", found, mend())
-        }
-    }
-}
-
 /// Only a scratch disk is formatted.
 fn mkfs(path: Option<&str>, kind: ScratchKind) -> CheckItem {
     let mend = "apt-get install e2fsprogs";
@@ -307,20 +288,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-
-    #[test]
-    fn a_virtiofsd_that_no_start_would_take_is_missing() {
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("virtiofsd");
-        assert_eq!(virtiofsd(None).status, CheckStatus::Missing);
-        assert_eq!(virtiofsd(Some(&program)).status, CheckStatus::Missing);
-
-        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).unwrap();
-        let item = virtiofsd(Some(&program));
-        assert_eq!(item.status, CheckStatus::Missing);
-        assert!(item.found.contains("denied"), "{}", item.found);
-    }
 
     #[test]
     fn without_mkfs_there_is_no_disk_and_that_may_do() {

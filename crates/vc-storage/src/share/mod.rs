@@ -1,13 +1,12 @@
-//! Shares: `virtiofsd` processes that can reach nothing but what they serve.
+//! Shares: processes of `vc_share_device` that can reach nothing but what they serve.
 
 pub mod host_system;
 
-mod elf;
+mod device;
 mod plan;
 mod rights;
 mod running;
 mod source;
-mod virtiofsd;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -18,7 +17,6 @@ pub use self::plan::{Access, CachePolicy, ShareEntry, ShareNode, SharePlan};
 pub use self::rights::Rights;
 pub use self::running::RunningShare;
 pub use self::source::{Source, SourceKind};
-pub use self::virtiofsd::Virtiofsd;
 use crate::error::{Error, Result};
 
 /// One running share.
@@ -32,7 +30,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// Starts `virtiofsd` with what `plan` says.
+    /// Starts a process with what `plan` says, from `program`, which does `internal share-device`.
     ///
     /// `directory` is a directory of the caller's alone, for a socket that has a name there for
     /// the blink of an eye. What the process prints goes to `log`, or nowhere.
@@ -45,12 +43,12 @@ impl Share {
     /// [`Error::Launch`](crate::Error::Launch).
     pub async fn start(
         launcher: &Launcher,
-        virtiofsd: &Virtiofsd,
+        program: &Path,
         plan: SharePlan,
         directory: &Path,
         log: Option<OwnedFd>,
     ) -> Result<Self> {
-        let (pending, vmm_end) = begin(launcher, virtiofsd, plan, directory, log)?;
+        let (pending, vmm_end) = begin(launcher, program, plan, directory, log)?;
         Ok(Self {
             process: pending.await?,
             vmm_end: Some(vmm_end),
@@ -64,12 +62,12 @@ impl Share {
     /// As [`Self::start`].
     pub fn start_blocking(
         launcher: &Launcher,
-        virtiofsd: &Virtiofsd,
+        program: &Path,
         plan: SharePlan,
         directory: &Path,
         log: Option<OwnedFd>,
     ) -> Result<Self> {
-        let (pending, vmm_end) = begin(launcher, virtiofsd, plan, directory, log)?;
+        let (pending, vmm_end) = begin(launcher, program, plan, directory, log)?;
         Ok(Self {
             process: pending.wait()?,
             vmm_end: Some(vmm_end),
@@ -100,7 +98,7 @@ impl Share {
 
 fn begin(
     launcher: &Launcher,
-    virtiofsd: &Virtiofsd,
+    program: &Path,
     plan: SharePlan,
     directory: &Path,
     log: Option<OwnedFd>,
@@ -109,6 +107,6 @@ fn begin(
         directory: directory.into(),
         source,
     })?;
-    let (spec, passed) = virtiofsd.launch(plan, sockets.listener, log)?;
+    let (spec, passed) = device::launch(program, plan, sockets.listener, log)?;
     Ok((launcher.launch(spec, passed), sockets.connected))
 }

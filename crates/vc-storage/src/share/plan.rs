@@ -79,8 +79,9 @@ pub enum Access {
 /// How long the guest may believe what it has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachePolicy {
-    /// For a second, and files until they are opened again: the host may change them.
-    Auto,
+    /// Names and attributes for a second, and content until size or time of change differ: the host
+    /// may change them.
+    Checked,
     /// For good: for what does not change while the guest lives. Directories are listed without
     /// looking at every file in them.
     Always,
@@ -93,7 +94,7 @@ impl SharePlan {
             name: name.into(),
             rights,
             entries: Vec::new(),
-            cache: CachePolicy::Auto,
+            cache: CachePolicy::Checked,
             extended_attributes: false,
             grows: false,
         }

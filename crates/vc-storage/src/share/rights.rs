@@ -15,7 +15,7 @@ pub enum Rights {
 
 /// What reading with root's rights needs. `DAC_READ_SEARCH` would be enough for it, but also
 /// opens any file of the host's file systems by its handle, which no mount namespace stops.
-const READING: &[Capability] = &[Capability::DacOverride, GIVEN_UP_AT_ONCE];
+const READING: &[Capability] = &[Capability::DacOverride];
 
 /// What writing for the guest's users needs: giving files their owners (`CHOWN`, and `SETUID`
 /// and `SETGID` for those that are made), mode and times of files of others (`FOWNER`), set-id
@@ -29,23 +29,6 @@ const WRITING: &[Capability] = &[
     Capability::Setgid,
     Capability::Setuid,
     Capability::Setfcap,
-    GIVEN_UP_AT_ONCE,
-];
-
-/// As root, `virtiofsd` gives up what it was not told to keep, this included, before it serves;
-/// it ends when it cannot.
-const GIVEN_UP_AT_ONCE: Capability = Capability::Setpcap;
-
-/// What `virtiofsd` wants to keep as root unless it is told otherwise, with our names.
-const DAEMON_DEFAULTS: &[(&str, Option<Capability>)] = &[
-    ("chown", Some(Capability::Chown)),
-    ("dac_override", Some(Capability::DacOverride)),
-    ("fowner", Some(Capability::Fowner)),
-    ("fsetid", Some(Capability::Fsetid)),
-    ("setgid", Some(Capability::Setgid)),
-    ("setuid", Some(Capability::Setuid)),
-    ("mknod", None),
-    ("setfcap", Some(Capability::Setfcap)),
 ];
 
 impl Rights {
@@ -70,21 +53,6 @@ impl Rights {
             Self::Invoker(_) | Self::Nothing | Self::NothingAs(_) => &[],
         }
     }
-
-    /// The same for `virtiofsd`, which ends when it does not get what it expects.
-    pub(super) fn modcaps(&self, writable: bool) -> Option<String> {
-        let kept = self.capabilities(writable);
-        if kept.is_empty() {
-            // It touches capabilities only as root.
-            return None;
-        }
-        let given_up: Vec<String> = DAEMON_DEFAULTS
-            .iter()
-            .filter(|(_, capability)| !capability.is_some_and(|one| kept.contains(&one)))
-            .map(|(name, _)| format!("-{name}"))
-            .collect();
-        Some(given_up.join(":"))
-    }
 }
 
 #[cfg(test)]
@@ -104,10 +72,8 @@ mod tests {
         for writable in [true, false] {
             assert!(Rights::Nothing.capabilities(writable).is_empty());
             assert!(invoker(1000).capabilities(writable).is_empty());
-            assert_eq!(invoker(1000).modcaps(writable), None);
         }
-        let reading = [Capability::DacOverride, GIVEN_UP_AT_ONCE];
-        assert_eq!(invoker(0).capabilities(false), reading);
+        assert_eq!(invoker(0).capabilities(false), [Capability::DacOverride]);
     }
 
     #[test]
@@ -117,10 +83,5 @@ mod tests {
             assert!(!kept.contains(&Capability::DacReadSearch));
             assert!(!kept.contains(&Capability::Mknod));
         }
-        assert_eq!(invoker(0).modcaps(true).as_deref(), Some("-mknod"));
-        assert_eq!(
-            invoker(0).modcaps(false).as_deref(),
-            Some("-chown:-fowner:-fsetid:-setgid:-setuid:-mknod:-setfcap")
-        );
     }
 }

@@ -6,12 +6,12 @@ use std::path::Path;
 use vc_launch::{Addition, TreeChange};
 use vc_types::ProcessIdentity;
 
+use super::device::SHARED;
 use super::plan::Access;
 use super::source::Source;
-use super::virtiofsd::SHARED;
 use crate::error::{Error, Result};
 
-/// A share that some process started, known by the identity of its `virtiofsd`.
+/// A share that some process started, known by the identity of its process.
 #[derive(Debug)]
 pub struct RunningShare<'a> {
     /// What runs `internal change-tree`, see [`TreeChange`].

@@ -21,6 +21,9 @@ const READDIR: u32 = 28;
 const CREATE: u32 = 35;
 const RENAME2: u32 = 45;
 
+/// Of the flags of an opened file.
+const KEEP_CACHE: u64 = 1 << 1;
+
 const HEADER_BYTES: usize = 40;
 const ANSWER_HEADER_BYTES: usize = 16;
 /// Where the attributes are in the answer to a lookup, and the mode and owner in them.
@@ -34,6 +37,8 @@ pub(crate) type Errno = i32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) node: u64,
+    /// How long its name and its attributes are believed, in seconds.
+    pub(crate) valid_s: [u64; 2],
     pub(crate) inode: u64,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
@@ -69,6 +74,7 @@ impl Client {
     pub(crate) fn walk(&mut self, path: &str) -> Result<Entry, Errno> {
         let root = Entry {
             node: ROOT,
+            valid_s: [0; 2],
             inode: 0,
             mode: 0,
             uid: 0,
@@ -86,6 +92,12 @@ impl Client {
     pub(crate) fn open(&mut self, node: u64, flags: u32) -> Result<u64, Errno> {
         let answer = self.ask(OPEN, node, &words(&[flags, 0]))?;
         Ok(number(&answer, 0))
+    }
+
+    /// Whether content that is known may be kept when the file is opened.
+    pub(crate) fn keeps(&mut self, node: u64) -> Result<bool, Errno> {
+        let answer = self.ask(OPEN, node, &words(&[0, 0]))?;
+        Ok(number(&answer, 8) & KEEP_CACHE != 0)
     }
 
     pub(crate) fn read(&mut self, node: u64) -> Result<Vec<u8>, Errno> {
@@ -207,6 +219,7 @@ fn entry(answer: &[u8]) -> Entry {
     let word = |at: usize| u32::from_le_bytes(answer[at..at + 4].try_into().unwrap());
     Entry {
         node: number(answer, 0),
+        valid_s: [16, 24].map(|at| number(answer, at)),
         inode: number(answer, ENTRY_ATTRIBUTES),
         mode: word(MODE),
         uid: word(OWNER),

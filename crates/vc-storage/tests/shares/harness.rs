@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::TempDir;
 use vc_launch::{Launcher, User};
-use vc_storage::{Access, Rights, Share, SharePlan, Source, Virtiofsd};
+use vc_storage::{Access, Rights, Share, SharePlan, Source};
 
 use crate::fuse::Client;
 
@@ -17,31 +17,11 @@ pub(crate) const ROOT_USER: User = User {
     groups: Vec::new(),
 };
 
-/// Where distributions and the project's own set-up put the program.
-const USUAL_PLACES: &[&str] = &[
-    "/usr/local/libexec/virtcontainers/virtiofsd",
-    "/var/cache/virtcontainers/tools/virtiofsd",
-    "/usr/local/bin/virtiofsd",
-    "/usr/libexec/virtiofsd",
-];
-
-fn virtiofsd() -> Option<PathBuf> {
-    std::env::var_os("VIRTC_TEST_VIRTIOFSD")
-        .map(PathBuf::from)
-        .or_else(|| {
-            let usual = USUAL_PLACES.iter().map(PathBuf::from);
-            usual.into_iter().find(|path| path.exists())
-        })
-}
-
 /// What these tests need and do not have here.
 pub(crate) fn unmet() -> Option<&'static str> {
-    if std::fs::File::open("/etc/shadow").is_err() {
-        return Some("shares make namespaces, which needs root");
-    }
-    virtiofsd()
-        .is_none()
-        .then_some("there is no virtiofsd; set VIRTC_TEST_VIRTIOFSD to its path")
+    std::fs::File::open("/etc/shadow")
+        .is_err()
+        .then_some("shares make namespaces, which needs root")
 }
 
 pub(crate) struct Served {
@@ -55,11 +35,10 @@ pub(crate) struct Served {
 pub(crate) fn serve(plan: SharePlan) -> Served {
     let launcher = Launcher::start(Launcher::OWN_PROGRAM).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let program = Virtiofsd::open(&virtiofsd().unwrap()).unwrap();
     let log = tempfile::tempfile().unwrap();
     let share = Share::start_blocking(
         &launcher,
-        &program,
+        Launcher::OWN_PROGRAM.as_ref(),
         plan,
         directory.path(),
         Some(log.try_clone().unwrap().into()),

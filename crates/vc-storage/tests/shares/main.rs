@@ -1,8 +1,7 @@
 //! Real shares: what a guest that speaks FUSE itself can reach, and how a share ends.
 //!
-//! The program of these tests is the launcher step too, so it has its own `main`. They need root
-//! and a `virtiofsd`, by the variable `VIRTC_TEST_VIRTIOFSD` or in a usual place; without them they
-//! say so and are passed over.
+//! The program of these tests is the launcher step and the share device too, so it has its own
+//! `main`. They need root; without it they say so and are passed over.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +9,7 @@
     reason = "tests, and the output of a test program"
 )]
 
+mod caching;
 mod escape;
 mod fuse;
 mod harness;
@@ -72,6 +72,10 @@ const TESTS: &[Test] = &[
         "a_user_s_share_has_the_user_s_rights",
         writing::a_user_s_share_has_the_user_s_rights,
     ),
+    (
+        "content_is_kept_and_attributes_are_asked_for_again",
+        caching::content_is_kept_and_attributes_are_asked_for_again,
+    ),
     ("no_device_is_made", writing::no_device_is_made),
     ("a_file_can_be_shared", writing::a_file_can_be_shared),
     (
@@ -92,9 +96,18 @@ fn main() -> ExitCode {
             let error = vc_launch::internal_launch().unwrap_err();
             ExitCode::from(u8::try_from(error.raw_os_error().unwrap_or(1)).unwrap_or(1))
         }
+        ["internal", "share-device", options @ ..] => share_device(options),
         ["keeper", directory] => lifetime::keeper(directory.as_ref()),
         rest => run_tests(rest),
     }
+}
+
+fn share_device(arguments: &[&str]) -> ExitCode {
+    let options = vc_share_device::Options::parse(arguments.iter().map(|one| (*one).to_owned()));
+    let options = options.unwrap();
+    let listener = vc_launch::inherited_descriptor(options.listener).unwrap();
+    vc_share_device::run(&options, listener).unwrap();
+    ExitCode::SUCCESS
 }
 
 /// As much of libtest's command line as cargo and nextest use.

@@ -1,7 +1,8 @@
-//! What virtc starts itself as: the launcher step, the vsock device process, and stand-ins. It is
+//! What virtc starts itself as: the launcher step, the device processes, and stand-ins. It is
 //! dispatched before arguments are parsed, a runtime is made or a log is begun: these processes
 //! are many, and small.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use virtcontainers::{DIRECTORY_FD, HOST_FD, VHOST_FD};
@@ -29,6 +30,7 @@ pub(crate) fn dispatch() -> Option<ExitCode> {
             }
         }
         "vsock-device" => vsock_device(args.next()?.to_str()?.parse().ok()?),
+        "share-device" => share_device(args),
         _ => return None,
     };
     Some(match done {
@@ -48,4 +50,11 @@ fn vsock_device(guest_cid: u64) -> Result<(), Box<dyn std::error::Error>> {
         guest_cid,
     };
     Ok(vc_vsock_device::run(options)?)
+}
+
+fn share_device(args: impl Iterator<Item = OsString>) -> Result<(), Box<dyn std::error::Error>> {
+    let args = args.map(|arg| arg.to_string_lossy().into_owned());
+    let options = vc_share_device::Options::parse(args)?;
+    let listener = vc_launch::inherited_descriptor(options.listener)?;
+    Ok(vc_share_device::run(&options, listener)?)
 }

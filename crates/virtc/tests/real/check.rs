@@ -11,7 +11,6 @@ fn this_host_can_run_machines_and_check_says_how() {
         "transport",
         "qemu",
         "guest kernel",
-        "virtiofsd",
         "cgroups",
         "memory",
     ] {

@@ -42,7 +42,6 @@ fn runtime_of_an_empty_host(host: &Host) -> Runtime {
         config.hypervisor.qemu.path = nowhere("qemu");
         config.hypervisor.qemu.firmware = nowhere("firmware");
         config.guest.assets = nowhere("assets");
-        config.share.virtiofsd = nowhere("virtiofsd");
     })
 }
 

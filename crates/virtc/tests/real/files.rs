@@ -353,3 +353,20 @@ fn a_path_is_shown_at_its_own_name_however_it_is_written() {
         .expect_code(0);
     assert_eq!(outcome.out(), "data\n");
 }
+
+#[test]
+fn what_the_host_changes_is_seen_a_second_later() {
+    let host = host();
+    let shared = host.dir("shared");
+    fs::write(shared.join("file"), "before\n").unwrap();
+    let volume = format!("{}:/shared", shared.display());
+    // That it is asked for again after a second is the subject.
+    let script = "cat /shared/file; touch /shared/read; read _; sleep 1.1; cat /shared/file";
+    let mut running = host.start(["run", "-v", &volume, "--", "sh", "-c", script]);
+    running.wait_until("a file that was read", |_| {
+        shared.join("read").exists().then_some(())
+    });
+    fs::write(shared.join("file"), "behind\n").unwrap();
+    running.feed(b"\n".to_vec());
+    assert_eq!(running.wait().expect_code(0).out(), "before\nbehind\n");
+}

@@ -45,7 +45,7 @@ fn qemu() {
 
 #[test]
 fn a_share() {
-    a_part_is_killed("--shared-dir", "virtiofsd");
+    a_part_is_killed("--shared-dir", "share of the");
 }
 
 #[test]

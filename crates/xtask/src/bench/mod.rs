@@ -30,7 +30,7 @@ pub(crate) struct Options {
     /// How much is streamed each way
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     stream_mib: u64,
-    /// The virtc to measure; it finds guest and virtiofsd by itself
+    /// The virtc to measure; it finds the guest by itself
     #[arg(long, value_name = "FILE")]
     virtc: PathBuf,
     /// The floor's init, in C

@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::Process;
 
-/// The start of the VMM's name, and the name of the process that serves a share.
+/// The start of the VMM's name, and the argument of the process that serves a share.
 const VMM: &str = "qemu-system-";
-const SHARE: &str = "virtiofsd";
+const SHARE: &str = "share-device";
 
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -19,7 +19,7 @@ pub(crate) struct Machine {
     args: Vec<String>,
     pub(super) kernel: PathBuf,
     pub(crate) initrd: PathBuf,
-    pub(super) virtiofsd: PathBuf,
+    pub(super) share: PathBuf,
     share_args: Vec<String>,
 }
 
@@ -37,20 +37,17 @@ pub(super) struct Replacement<'a> {
 impl Machine {
     /// Reads the machine of a sandbox with one share, a scratch disk and our vsock device.
     pub(crate) fn of(processes: &[Process]) -> Result<Self> {
-        let only = |prefix: &str| {
-            let found: Vec<_> = processes
-                .iter()
-                .filter(|p| p.name().starts_with(prefix))
-                .collect();
+        let only = |what: &str, is_one: &dyn Fn(&Process) -> bool| {
+            let found: Vec<_> = processes.iter().filter(|p| is_one(p)).collect();
             match found.as_slice() {
                 [one] => Ok(*one),
-                more => bail!(
-                    "the sandbox has {} processes {prefix}…, not one",
-                    more.len()
-                ),
+                more => bail!("the sandbox has {} processes {what}, not one", more.len()),
             }
         };
-        let (vmm, share) = (only(VMM)?, only(SHARE)?);
+        let vmm = only(VMM, &Self::is_vmm)?;
+        let share = only(SHARE, &|process| {
+            process.args.iter().any(|arg| arg == SHARE)
+        })?;
         let file_of = |option: &str| {
             let path = value(&vmm.args, option).with_context(|| format!("no {option}"))?;
             let descriptor = path.strip_prefix("/proc/self/fd/").unwrap_or_default();
@@ -61,7 +58,7 @@ impl Machine {
             args: vmm.args[1..].to_vec(),
             kernel: file_of("-kernel")?,
             initrd: file_of("-initrd")?,
-            virtiofsd: share.program.clone(),
+            share: share.program.clone(),
             share_args: share.args[1..].to_vec(),
         })
     }
@@ -92,7 +89,7 @@ impl Machine {
             .context("the sandbox's machine has no share")
     }
 
-    /// The arguments of virtiofsd that serves `directory` at the socket on its standard input.
+    /// The arguments of the process that serves `directory` at the socket on its standard input.
     pub(super) fn share_args(&self, directory: &Path) -> Vec<String> {
         let replaced = |arg: &String| match arg.split_once('=') {
             Some(("--fd", _)) => "--fd=0".to_owned(),
@@ -183,8 +180,8 @@ mod tests {
             args: args.split(' ').map(str::to_owned).collect(),
             kernel: "/vmlinux".into(),
             initrd: "/initrd".into(),
-            virtiofsd: "/virtiofsd".into(),
-            share_args: ["--fd=3", "--shared-dir=/share", "--cache=auto", ""]
+            share: "/virtc".into(),
+            share_args: ["--fd=3", "--shared-dir=/share", "--cache=checked", ""]
                 .map(str::to_owned)
                 .into(),
         }
@@ -222,6 +219,6 @@ mod tests {
     #[test]
     fn the_share_is_served_from_elsewhere() {
         let args = machine("").share_args(Path::new("/w"));
-        assert_eq!(args, ["--fd=0", "--shared-dir=/w", "--cache=auto"]);
+        assert_eq!(args, ["--fd=0", "--shared-dir=/w", "--cache=checked"]);
     }
 }

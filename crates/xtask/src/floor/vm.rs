@@ -68,11 +68,11 @@ impl Vm {
         })?;
 
         let begin = Instant::now();
-        let mut share = Command::new(&machine.virtiofsd)
+        let mut share = Command::new(&machine.share)
             .args(machine.share_args(shared))
             .stdin(Stdio::from(OwnedFd::from(share_listener)))
             .spawn()
-            .with_context(|| machine.virtiofsd.display().to_string())?;
+            .with_context(|| machine.share.display().to_string())?;
         let vmm = Command::new(&machine.vmm)
             .args(args)
             .stdin(Stdio::from(OwnedFd::from(theirs)))

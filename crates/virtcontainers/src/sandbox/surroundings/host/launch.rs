@@ -22,7 +22,7 @@ use crate::sandbox::process_log;
 use crate::sandbox::vsock::VsockSockets;
 
 /// What the state calls the process of the share with the invoker's files.
-pub(crate) const USER_SHARE: &str = "virtiofsd of the user's files";
+pub(crate) const USER_SHARE: &str = "share of the user's files";
 
 #[async_trait]
 impl Planned for HostPlan {
@@ -62,9 +62,15 @@ impl Planned for HostPlan {
         };
         let plans = self.shares;
         let writable = plans.are_writable();
-        let virtiofsd = plans.virtiofsd.as_ref();
         let share = |plan: Option<SharePlan>, name: &'static str| {
-            start_share(&launcher, virtiofsd, plan, directory, place.id(), name)
+            start_share(
+                &launcher,
+                &runtime.program,
+                plan,
+                directory,
+                place.id(),
+                name,
+            )
         };
         let (vsock, system, user) = tokio::try_join!(
             vsock,
@@ -127,24 +133,24 @@ fn launcher(runtime: &Shared, place: &Place) -> Result<Launcher> {
 
 async fn start_share(
     launcher: &Launcher,
-    virtiofsd: Option<&vc_storage::Virtiofsd>,
+    program: &Path,
     plan: Option<SharePlan>,
     directory: &Path,
     sandbox: &SandboxId,
     name: &'static str,
 ) -> Result<Option<(vc_launch::LaunchedProcess, std::os::fd::OwnedFd)>> {
-    let (Some(virtiofsd), Some(plan)) = (virtiofsd, plan) else {
+    let Some(plan) = plan else {
         return Ok(None);
     };
     let log = process_log::start(directory, sandbox, name)?;
-    let share = Share::start(launcher, virtiofsd, plan, directory, Some(log)).await?;
+    let share = Share::start(launcher, program, plan, directory, Some(log)).await?;
     let (process, socket) = share.into_parts();
     Ok(socket.map(|socket| (process, socket)))
 }
 
 fn device_name(tag: &str) -> &'static str {
     if tag == guest::SYSTEM_SHARE_TAG {
-        "virtiofsd of the host's system"
+        "share of the host's system"
     } else {
         USER_SHARE
     }

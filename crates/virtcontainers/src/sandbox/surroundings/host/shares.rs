@@ -1,17 +1,15 @@
 use std::path::Path;
 
 use vc_launch::User;
-use vc_storage::{CachePolicy, Rights, SharePlan, Virtiofsd, host_system};
+use vc_storage::{CachePolicy, Rights, SharePlan, host_system};
 use vc_types::{ContainerId, SandboxUsers};
 
 use crate::container::placement::Placement;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sandbox::config::SandboxConfig;
 
 /// The shares of a sandbox before their processes are started.
 pub(super) struct SharePlans {
-    /// What serves them, where there are any.
-    pub(super) virtiofsd: Option<Virtiofsd>,
     /// The host's own system.
     pub(super) system: Option<SharePlan>,
     /// What the invoker names.
@@ -45,32 +43,13 @@ impl SharePlans {
             }
             false => None,
         };
-        let virtiofsd = match system.is_some() || user.is_some() {
-            true => Some(open_virtiofsd(host)?),
-            false => None,
-        };
-        Ok(Self {
-            virtiofsd,
-            system,
-            user,
-        })
+        Ok(Self { system, user })
     }
 
     /// Whether changes may reach the host.
     pub(super) fn are_writable(&self) -> bool {
         self.user.as_ref().is_some_and(SharePlan::is_writable)
     }
-}
-
-fn open_virtiofsd(config: &vc_config::Config) -> Result<Virtiofsd> {
-    let path = config
-        .share
-        .find_virtiofsd()
-        .ok_or_else(|| Error::Missing {
-            what: "virtiofsd",
-            tried: vc_config::Share::VIRTIOFSD_CANDIDATES.join(", "),
-        })?;
-    Ok(Virtiofsd::open(&path)?)
 }
 
 /// The share of what the invoker names, which is root for now.
@@ -82,7 +61,7 @@ fn invokers_share(config: &vc_config::Config) -> SharePlan {
     };
     let mut plan = SharePlan::new("the share of the invoker's files", Rights::Invoker(user));
     plan.cache = match config.share.cache {
-        vc_config::ShareCache::Auto => CachePolicy::Auto,
+        vc_config::ShareCache::Auto => CachePolicy::Checked,
         vc_config::ShareCache::Always => CachePolicy::Always,
     };
     plan

@@ -1,16 +1,15 @@
-//! The program that serves a share, and how it is started.
+//! The process that serves a share, and how it is started.
 
-use std::io;
+use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{Access as Permission, AtFlags, Mode, OFlags, accessat, open};
 use vc_launch::{
     BindSource, DescriptorUse, LaunchSpec, MountTree, Namespaces, PassedFd, Program, ResourceLimit,
     TreeNode,
 };
+use vc_share_device::{Cache, Options};
 
-use super::elf;
 use super::plan::{Access, CachePolicy, ShareNode, SharePlan};
 use crate::error::{Error, Result};
 
@@ -21,68 +20,31 @@ pub(super) const SHARED: &str = "share";
 const SOCKET: i32 = 3;
 
 /// Descriptors that a share may hold. Every file that the guest knows is one, so this is how many
-/// files a guest can know at once; it is the default of `virtiofsd`, and hosts that allow fewer
-/// give as many as they allow.
+/// files a guest can know at once; hosts that allow fewer give as many as they allow.
 const OPEN_FILES_MAX: u64 = 1_000_000;
 
-/// What `virtiofsd` reads before it looks at its limit. It is not used.
-const NR_OPEN: &str = "1048576\n";
-
-/// The program `virtiofsd`, version 1.11 or later, statically linked: a loader and libraries do not
-/// exist where it runs.
-#[derive(Debug)]
-pub struct Virtiofsd {
-    path: PathBuf,
-    file: OwnedFd,
-}
-
-impl Virtiofsd {
-    /// Finds the program. It is executed by the descriptor opened here, since its path does not
-    /// exist where it runs.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Virtiofsd`] when it is not there or cannot be executed;
-    /// [`Error::VirtiofsdLinked`] when it is not statically linked.
-    pub fn open(path: &Path) -> Result<Self> {
-        let failed = |errno: rustix::io::Errno| Error::Virtiofsd {
-            path: path.into(),
-            source: io::Error::from(errno),
-        };
-        let file = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-        accessat(rustix::fs::CWD, path, Permission::EXEC_OK, AtFlags::EACCESS).map_err(failed)?;
-        let linked = elf::needs_loader(path).map_err(|source| Error::Virtiofsd {
-            path: path.into(),
-            source,
-        })?;
-        if linked {
-            return Err(Error::VirtiofsdLinked { path: path.into() });
-        }
-        Ok(Self {
-            path: path.into(),
-            file,
-        })
-    }
-
-    /// What to start for `plan`, with `listener` as the socket.
-    pub(super) fn launch(
-        &self,
-        plan: SharePlan,
-        listener: OwnedFd,
-        log: Option<OwnedFd>,
-    ) -> Result<(LaunchSpec, Vec<PassedFd>)> {
-        let program = self.file.try_clone().map_err(|source| Error::Virtiofsd {
-            path: self.path.clone(),
-            source,
-        })?;
-        let mut passed = vec![
-            PassedFd::new(DescriptorUse::Program, program),
-            PassedFd::at(SOCKET, listener),
-        ];
-        passed.extend(log.map(PassedFd::output));
-        let spec = spec(&self.path, plan, &mut passed)?;
-        Ok((spec, passed))
-    }
+/// What to start for `plan` from `program`, with `listener` as the socket.
+///
+/// `program` is one that does `internal share-device`, see [`vc_share_device::run`]. It is executed
+/// by the descriptor opened here, since its path does not exist where it runs; for the same reason
+/// it has to be statically linked.
+pub(super) fn launch(
+    program: &Path,
+    plan: SharePlan,
+    listener: OwnedFd,
+    log: Option<OwnedFd>,
+) -> Result<(LaunchSpec, Vec<PassedFd>)> {
+    let own = File::open(program).map_err(|source| Error::Program {
+        path: program.into(),
+        source,
+    })?;
+    let mut passed = vec![
+        PassedFd::new(DescriptorUse::Program, own),
+        PassedFd::at(SOCKET, listener),
+    ];
+    passed.extend(log.map(PassedFd::output));
+    let spec = spec(program, plan, &mut passed)?;
+    Ok((spec, passed))
 }
 
 /// The spec of a share; the descriptors of its sources are added to `passed`.
@@ -92,7 +54,9 @@ fn spec(path: &Path, plan: SharePlan, passed: &mut Vec<PassedFd>) -> Result<Laun
         path: path.display().to_string(),
     };
     let mut spec = LaunchSpec::new(plan.name.clone(), program);
-    spec.args = arguments(&plan, writable);
+    spec.arg0 = Some("virtc".into());
+    spec.args = ["internal", "share-device"].map(str::to_owned).into();
+    spec.args.extend(options(&plan).arguments());
     spec.user = Some(plan.rights.user());
     spec.capabilities = Some(plan.rights.capabilities(writable).to_vec());
     spec.namespaces = Namespaces {
@@ -111,54 +75,23 @@ fn spec(path: &Path, plan: SharePlan, passed: &mut Vec<PassedFd>) -> Result<Laun
     Ok(spec)
 }
 
-fn arguments(plan: &SharePlan, writable: bool) -> Vec<String> {
-    let cache = match plan.cache {
-        CachePolicy::Auto => "auto",
-        CachePolicy::Always => "always",
-    };
-    let mut arguments = vec![
-        format!("--fd={SOCKET}"),
-        format!("--shared-dir=/{SHARED}"),
-        // The namespaces are made before it starts.
-        "--sandbox=none".to_owned(),
-        "--seccomp=kill".to_owned(),
-        format!("--cache={cache}"),
-        // Opening by handle needs a right that reaches every file of a file system.
-        "--inode-file-handles=never".to_owned(),
-        // An overlay in the guest refuses a lower layer that mounts by itself.
-        "--no-announce-submounts".to_owned(),
-        // The launcher has set it.
-        "--rlimit-nofile=0".to_owned(),
-        "--log-level=warn".to_owned(),
-    ];
-    if plan.cache == CachePolicy::Always {
-        // What does not change is large and mostly listed by name; with attributes, every listed
-        // file would be known to the guest, and take a descriptor here.
-        arguments.push("--no-readdirplus".to_owned());
+fn options(plan: &SharePlan) -> Options {
+    Options {
+        listener: SOCKET,
+        directory: format!("/{SHARED}"),
+        cache: match plan.cache {
+            CachePolicy::Checked => Cache::Checked,
+            CachePolicy::Always => Cache::Always,
+        },
+        extended_attributes: plan.extended_attributes,
     }
-    if plan.extended_attributes {
-        arguments.push("--xattr".to_owned());
-    }
-    arguments.extend(
-        plan.rights
-            .modcaps(writable)
-            .map(|caps| format!("--modcaps={caps}")),
-    );
-    arguments
 }
 
-/// The whole world of the process: what is shared, its own descriptors, and one number.
+/// The whole world of the process: what is shared, and its own descriptors.
 fn tree(plan: SharePlan, passed: &mut Vec<PassedFd>) -> Result<MountTree> {
     let mut tree = MountTree::new()
         .dir(SHARED, 0o755)
-        .with("proc/self/fd", TreeNode::OwnDescriptors)
-        .with(
-            "proc/sys/fs/nr_open",
-            TreeNode::File {
-                content: NR_OPEN.into(),
-                mode: 0o444,
-            },
-        );
+        .with("proc/self/fd", TreeNode::OwnDescriptors);
     for (index, entry) in (0..).zip(plan.entries) {
         let plain = |name: &str| !matches!(name, "" | "." | "..");
         if !entry.at.split('/').all(plain) {
@@ -203,7 +136,7 @@ mod tests {
         let source = Source::open("/usr".as_ref()).unwrap();
         plan.add("volume/0", source, access);
         let mut passed = Vec::new();
-        let spec = spec("/usr/libexec/virtiofsd".as_ref(), plan, &mut passed).unwrap();
+        let spec = spec("/usr/bin/virtc".as_ref(), plan, &mut passed).unwrap();
         (spec, passed)
     }
 
