@@ -1,11 +1,10 @@
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result, io};
-use crate::interface_name::InterfaceName;
 use crate::interworking::{InterworkingModel, add_ingress, has_ingress, redirect};
 use crate::link;
 use crate::namespace::Namespace;
 use crate::netlink::Netlink;
-use crate::tap::{Tap, check_queues};
+use crate::tap::{self, Tap, check_queues};
 use crate::undo::Undo;
 
 /// A planned connection of one endpoint.
@@ -68,7 +67,7 @@ impl Attachment {
             link: link.name.clone(),
             index: link.index,
             mac: endpoint.mac(),
-            tap: tap_name(link.index)?,
+            tap: tap::name_for(link.index)?,
         };
         let mut netlink = namespace.netlink()?;
         check_link(&mut netlink, &undo)?;
@@ -188,9 +187,4 @@ fn gone(undo: &Undo) -> Error {
         link: undo.link.clone(),
         index: undo.index,
     }
-}
-
-/// A name of its own for each link, known before the tap is made.
-fn tap_name(index: u32) -> Result<InterfaceName> {
-    InterfaceName::new(format!("vctap{index}"))
 }

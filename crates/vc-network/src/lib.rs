@@ -6,6 +6,8 @@
 //! two by an [`InterworkingModel`]: with [`InterworkingModel::Tcfilter`], a tap is made beside the
 //! link, and each gets what the other receives.
 //!
+//! A [`Watch`] tells when a namespace has changed, and [`Scan::difference`] what.
+//!
 //! What holds here:
 //!
 //! - The host's own namespace is refused: nothing of the host's network is ever changed.
@@ -25,6 +27,7 @@
 
 mod address;
 mod attach;
+mod difference;
 mod endpoint;
 mod error;
 mod interface_name;
@@ -40,9 +43,11 @@ mod route;
 mod scan;
 mod tap;
 mod undo;
+mod watch;
 
 pub use address::{Cidr, LinkAddress};
 pub use attach::{Attached, Attachment};
+pub use difference::{ChangedLink, Difference};
 pub use endpoint::{Endpoint, EndpointKind};
 pub use error::{Error, Result};
 pub use interface_name::InterfaceName;
@@ -56,3 +61,4 @@ pub use route::{Route, RouteScope};
 pub use scan::{LeftOut, Scan};
 pub use tap::Tap;
 pub use undo::Undo;
+pub use watch::Watch;

@@ -19,6 +19,10 @@ pub(crate) const NETLINK_MESSAGES_MAX: usize = 64 << 10;
 /// How often a list is asked for that changed while it was read.
 pub(crate) const DUMP_TRIES: usize = 8;
 
+/// Packets of messages that a watch takes at once. Whoever changes the namespace without end does
+/// not keep its caller from other work.
+pub(crate) const WATCH_PACKETS_MAX: usize = 1024;
+
 /// Bytes of an interface's name: `IFNAMSIZ` less the ending zero.
 pub(crate) const NAME_BYTES_MAX: usize = 15;
 

@@ -1,6 +1,6 @@
 //! Requests to the kernel's network settings, one after the other.
 
-use std::io;
+use std::{io, iter};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
@@ -115,19 +115,12 @@ impl Netlink {
         let mut whole = true;
         loop {
             let length = self.receive_packet()?;
-            let mut rest = self.buffer.get(..length).ok_or_else(|| {
+            let packet = self.buffer.get(..length).ok_or_else(|| {
                 let text = format!("a message of the kernel has {length} bytes");
                 io::Error::new(io::ErrorKind::InvalidData, text)
             })?;
-            while !rest.is_empty() {
-                let size = NetlinkBuffer::new_checked(rest)
-                    .map_err(not_understood)?
-                    .length() as usize;
-                let (bytes, after) = rest.split_at(size.min(rest.len()));
-                // Messages begin at multiples of four.
-                rest = after.get(size.next_multiple_of(4) - size..).unwrap_or(&[]);
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes)
-                    .map_err(not_understood)?;
+            for message in messages(packet) {
+                let message = message?;
                 if message.header.sequence_number != self.sequence {
                     // Of an earlier request that was given up.
                     continue;
@@ -143,6 +136,29 @@ impl Netlink {
             }
         }
     }
+}
+
+/// The messages of one packet. After one that has no length, there is no next one.
+pub(crate) fn messages(
+    packet: &[u8],
+) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> + '_ {
+    let mut rest = packet;
+    iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let size = match NetlinkBuffer::new_checked(rest) {
+            Ok(message) => message.length() as usize,
+            Err(error) => {
+                rest = &[];
+                return Some(Err(not_understood(error)));
+            }
+        };
+        let (bytes, after) = rest.split_at(size.min(rest.len()));
+        // Messages begin at multiples of four.
+        rest = after.get(size.next_multiple_of(4) - size..).unwrap_or(&[]);
+        Some(NetlinkMessage::deserialize(bytes).map_err(not_understood))
+    })
 }
 
 fn not_understood(error: netlink_packet_core::DecodeError) -> io::Error {

@@ -92,7 +92,7 @@ pub(crate) fn list(netlink: &mut Netlink) -> io::Result<Vec<Read>> {
 
 /// The kernel makes its own routes for each address, in the guest too, and copies of a route for
 /// what it has learned of a destination.
-fn is_set_by_somebody(message: &RouteMessage) -> bool {
+pub(crate) fn is_set_by_somebody(message: &RouteMessage) -> bool {
     let header = &message.header;
     let unicast = matches!(
         header.address_family,

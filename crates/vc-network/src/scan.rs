@@ -9,6 +9,7 @@ use crate::mac::MacAddress;
 use crate::namespace::Namespace;
 use crate::neighbour::{self, Neighbour};
 use crate::route::{self, Route};
+use crate::tap;
 
 /// What is in a network namespace, as far as a machine can have it.
 ///
@@ -45,7 +46,7 @@ pub struct LeftOut {
 }
 
 impl Scan {
-    /// Looks at a namespace, and changes nothing.
+    /// Looks at a namespace, and changes nothing. The taps of attachments are not among its links.
     ///
     /// A link without an address is left out, and so is one whose only addresses are IPv6's
     /// link-local ones: every link that is up has those, also one that nobody has set up.
@@ -65,7 +66,9 @@ impl Scan {
 
         let mut scan = Self::default();
         for mut link in all {
-            if link.kind == LinkKind::Loopback {
+            let ours = matches!(link.kind, LinkKind::Tap | LinkKind::Macvtap)
+                && tap::is_name_of_ours(link.name.as_str());
+            if link.kind == LinkKind::Loopback || ours {
                 continue;
             }
             let own = addresses.remove(&link.index).unwrap_or_default();

@@ -12,6 +12,9 @@ use crate::netlink::Netlink;
 
 const DEVICE: &str = "/dev/net/tun";
 
+/// What the names of the taps of this crate begin with; the index of their link follows.
+const NAME_PREFIX: &str = "vctap";
+
 /// A tap: a link whose frames are read from and written to its descriptors.
 ///
 /// It vanishes with the last of them: they are handed to the VMM, and the tap ends with that.
@@ -38,11 +41,8 @@ impl Tap {
     ) -> Result<Self> {
         check_queues(queues)?;
         let queues = namespace
-            .run(|| open_queues(name, queues))
-            .map_err(|error| match error {
-                crate::Error::Io { source, .. } => io("make the tap", name)(source),
-                other => other,
-            })?;
+            .run_io(|| open_queues(name, queues))
+            .map_err(io("make the tap", name))?;
         let mut netlink = namespace.netlink()?;
         let index = set_up(&mut netlink, name, mtu).map_err(io("set up the tap", name))?;
         Ok(Self {
@@ -71,6 +71,17 @@ impl Tap {
     pub fn into_queues(self) -> Vec<OwnedFd> {
         self.queues
     }
+}
+
+/// A name of its own for each link, known before the tap is made.
+pub(crate) fn name_for(index: u32) -> Result<InterfaceName> {
+    InterfaceName::new(format!("{NAME_PREFIX}{index}"))
+}
+
+/// Whether a link has a name that only [`name_for`] gives.
+pub(crate) fn is_name_of_ours(name: &str) -> bool {
+    name.strip_prefix(NAME_PREFIX)
+        .is_some_and(|index| !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Checks a number of queues.

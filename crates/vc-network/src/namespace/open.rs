@@ -111,12 +111,19 @@ impl Namespace {
     ///
     /// [`Error::Io`] when the namespace cannot be entered, or with the error of `act`.
     pub fn run<T: Send>(&self, act: impl FnOnce() -> io::Result<T> + Send) -> Result<T> {
-        let enter = || {
-            move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
-            Ok(())
-        };
-        on_own_thread(|| enter().and_then(|()| act()))
+        self.run_io(act)
             .map_err(io("act in the network namespace", self.path.display()))
+    }
+
+    /// The same, for those who say themselves what was tried.
+    pub(crate) fn run_io<T: Send>(
+        &self,
+        act: impl FnOnce() -> io::Result<T> + Send,
+    ) -> io::Result<T> {
+        on_own_thread(|| {
+            move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            act()
+        })
     }
 
     /// A connection to the kernel's settings of this namespace, for any thread to use.
