@@ -12,9 +12,10 @@ set -eu
 # podman, docker.io         tests of the OCI command line; they start a daemon of their own
 # bsdutils                  script(1), a terminal for those tests
 # iproute2                  network namespaces for tests
+# nftables                  nft, by which addresses are translated
 packages='gcc libc6-dev binutils libseccomp-dev libcap-ng-dev'
 packages="$packages qemu-system-x86 qemu-system-data e2fsprogs busybox-static podman"
-packages="$packages docker.io bsdutils iproute2"
+packages="$packages docker.io bsdutils iproute2 nftables"
 
 have dpkg-query || fail "this system has no dpkg" \
     "install the counterparts of: $packages, and run \`make\` with SETUP_PACKAGES=no"

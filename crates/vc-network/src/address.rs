@@ -1,5 +1,5 @@
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,14 @@ impl Cidr {
             ));
         }
         Ok(Self { address, prefix })
+    }
+
+    /// One of this crate's own, which a test has checked.
+    pub(crate) fn constant(address: Ipv4Addr, prefix: u8) -> Self {
+        Self {
+            address: IpAddr::V4(address),
+            prefix,
+        }
     }
 
     /// The address.

@@ -1,12 +1,14 @@
 use std::io;
 use std::path::PathBuf;
 
-use vc_types::Hint;
+use vc_types::{Hint, SandboxId};
 
+use crate::address::Cidr;
 use crate::interface_name::InterfaceName;
 use crate::interworking::InterworkingModel;
-use crate::limits::{NETLINK_LIMIT, QUEUES_MAX, QUOTED_BYTES_MAX};
+use crate::limits::{NAT_LOCK_LIMIT, NETLINK_LIMIT, QUEUES_MAX, QUOTED_BYTES_MAX, SAID_BYTES_MAX};
 use crate::mac::MacAddress;
+use crate::nat::PublishedPort;
 
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -98,6 +100,69 @@ pub enum Error {
         /// Its kind, by the kernel's name.
         kind: String,
     },
+    /// A program is needed that the host has not.
+    #[error("the program {program} is not there")]
+    NoProgram {
+        /// The program.
+        program: &'static str,
+        /// The package that has it.
+        package: &'static str,
+    },
+    /// A program failed.
+    #[error("{program} failed: {said}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// What it said, cut where it is absurdly long.
+        said: String,
+    },
+    /// The addresses for machines are all leased.
+    #[error("all addresses of {subnet} are leased")]
+    NoAddressLeft {
+        /// The subnet.
+        subnet: Cidr,
+    },
+    /// The host has the subnet in use.
+    #[error("the subnet {subnet} is in use on this host: {by} is in it")]
+    SubnetTaken {
+        /// The subnet.
+        subnet: Cidr,
+        /// The address or the route.
+        by: String,
+    },
+    /// A port of the host is not free.
+    #[error("the port {port} is taken by {}", taker(owner.as_ref()))]
+    PortTaken {
+        /// The port.
+        port: PublishedPort,
+        /// The sandbox that has it; `None` for a program of the host, or when it is asked for twice.
+        owner: Option<SandboxId>,
+    },
+    /// There are leases of another configuration.
+    #[error(
+        "{} has leases of the bridge {bridge} with the subnet {subnet}; there is one at a time",
+        directory.display()
+    )]
+    OtherNat {
+        /// Where the leases are.
+        directory: PathBuf,
+        /// Their bridge.
+        bridge: InterfaceName,
+        /// Their subnet.
+        subnet: Cidr,
+    },
+    /// A link has the name of the bridge that is to be made.
+    #[error("the host has a link {link} already, which was not made for machines")]
+    BridgeTaken {
+        /// The link.
+        link: InterfaceName,
+    },
+    /// Others have held a lock for too long.
+    #[error("{} is still locked after {NAT_LOCK_LIMIT:?}", path.display())]
+    Locked {
+        /// What is locked.
+        path: PathBuf,
+    },
     /// Something is there already that an attachment would add.
     #[error("the link {link} cannot be attached: {what} is there already")]
     InTheWay {
@@ -130,6 +195,19 @@ pub(crate) fn invalid(what: &'static str, value: &str, reason: &'static str) -> 
     }
 }
 
+/// What a program said, on one line and not without an end.
+pub(crate) fn limited(said: &str) -> String {
+    let words: Vec<_> = said.split_whitespace().collect();
+    words.join(" ").chars().take(SAID_BYTES_MAX).collect()
+}
+
+fn taker(owner: Option<&SandboxId>) -> String {
+    match owner {
+        Some(owner) => format!("the sandbox {owner}"),
+        None => "another program of the host, or asked for twice".to_owned(),
+    }
+}
+
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         match self {
@@ -148,6 +226,13 @@ impl Hint for Error {
             Self::InTheWay { link, .. } => Some(format!(
                 "look what is there: tc qdisc show dev {link}; ip link"
             )),
+            Self::NoProgram { package, .. } => Some(format!("install the package {package}")),
+            Self::SubnetTaken { .. } => Some("choose a subnet that nobody uses".to_owned()),
+            Self::PortTaken { port, .. } => Some(format!(
+                "choose another port of the host than {}",
+                port.host_port
+            )),
+            Self::BridgeTaken { .. } => Some("choose another name for the bridge".to_owned()),
             Self::Unsupported { .. } => Some("use the model tcfilter".to_owned()),
             Self::Io {
                 source, attempt, ..

@@ -47,6 +47,11 @@ impl InterfaceName {
         Ok(Self(name))
     }
 
+    /// One of this crate's own, which a test has checked.
+    pub(crate) fn constant(name: &'static str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -8,9 +8,12 @@
 //!
 //! A [`Watch`] tells when a namespace has changed, and [`Scan::difference`] what.
 //!
+//! Where nobody has set up a network, [`Nat`] leases namespaces that have one behind a bridge.
+//!
 //! What holds here:
 //!
-//! - The host's own namespace is refused: nothing of the host's network is ever changed.
+//! - The host's own namespace is refused: nothing of the host's network is ever changed, but by
+//!   [`Nat`], which is told in which network it may ([`HostNetwork`]).
 //! - What an attachment will add is known before it adds anything ([`Attachment::undo`]), so that a
 //!   state which holds it is enough for any other process to take it away again. [`Undo`] can run
 //!   twice, and after the link or the whole namespace has vanished.
@@ -37,8 +40,10 @@ mod limits;
 mod link;
 mod mac;
 mod namespace;
+mod nat;
 mod neighbour;
 mod netlink;
+mod nft;
 mod route;
 mod scan;
 mod tap;
@@ -56,6 +61,7 @@ pub use limits::{NETLINK_LIMIT, QUEUES_MAX};
 pub use link::{Link, LinkKind};
 pub use mac::MacAddress;
 pub use namespace::{MadeNamespace, Namespace, NamespaceId};
+pub use nat::{HostNetwork, Lease, Nat, NatConfig, Protocol, PublishedPort};
 pub use neighbour::Neighbour;
 pub use route::{Route, RouteScope};
 pub use scan::{LeftOut, Scan};

@@ -23,8 +23,26 @@ pub(crate) const DUMP_TRIES: usize = 8;
 /// not keep its caller from other work.
 pub(crate) const WATCH_PACKETS_MAX: usize = 1024;
 
+/// How long `nft` may take. It waits for nobody but the kernel's lock of its rules.
+pub(crate) const NFT_LIMIT: Duration = Duration::from_secs(20);
+
+/// Bytes of an answer of `nft`, far more than the chains of a host with thousands of containers.
+pub(crate) const NFT_OUTPUT_MAX: u64 = 16 << 20;
+
+/// How long the lock of the leases is waited for: several others may make or take back one each.
+pub(crate) const NAT_LOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often the lock is tried meanwhile.
+pub(crate) const NAT_LOCK_RETRY: Duration = Duration::from_millis(10);
+
+/// Bytes of the file with the leases.
+pub(crate) const NAT_STATE_BYTES_MAX: u64 = 16 << 20;
+
 /// Bytes of an interface's name: `IFNAMSIZ` less the ending zero.
 pub(crate) const NAME_BYTES_MAX: usize = 15;
 
 /// Bytes of a wrong value that an error repeats.
 pub(crate) const QUOTED_BYTES_MAX: usize = 128;
+
+/// Characters of what a program said that an error repeats.
+pub(crate) const SAID_BYTES_MAX: usize = 1024;

@@ -1,6 +1,8 @@
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -8,7 +10,7 @@ use netlink_packet_route::neighbour::{
 use serde::{Deserialize, Serialize};
 
 use crate::mac::MacAddress;
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, is_gone};
 
 /// A neighbour whose hardware address somebody has set for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,4 +62,51 @@ fn read(message: NeighbourMessage) -> Option<Neighbour> {
         mac: MacAddress::new(mac?).ok()?,
         router: message.header.flags.contains(NeighbourFlags::Router),
     })
+}
+
+/// Sets the hardware address of a neighbour for good.
+pub(crate) fn add(
+    netlink: &mut Netlink,
+    link: u32,
+    address: Ipv4Addr,
+    mac: MacAddress,
+) -> io::Result<()> {
+    let mut message = of(AddressFamily::Inet, link);
+    message.header.state = NeighbourState::Permanent;
+    message.attributes = vec![
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+        NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()),
+    ];
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    netlink.change(RouteNetlinkMessage::NewNeighbour(message), flags)
+}
+
+/// Removes a neighbour, if it is there.
+pub(crate) fn remove(netlink: &mut Netlink, link: u32, address: Ipv4Addr) -> io::Result<()> {
+    let mut message = of(AddressFamily::Inet, link);
+    let address = NeighbourAddress::Inet(address);
+    message.attributes = vec![NeighbourAttribute::Destination(address)];
+    match netlink.change(RouteNetlinkMessage::DelNeighbour(message), 0) {
+        Err(error) if is_gone(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// Tells a bridge that a hardware address is behind this port of it.
+pub(crate) fn add_behind_port(netlink: &mut Netlink, port: u32, mac: MacAddress) -> io::Result<()> {
+    let mut message = of(AddressFamily::Bridge, port);
+    // One that does not age and does not move.
+    message.header.state = NeighbourState::Noarp;
+    message.header.flags = NeighbourFlags::Controller;
+    let mac = mac.octets().to_vec();
+    message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac)];
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    netlink.change(RouteNetlinkMessage::NewNeighbour(message), flags)
+}
+
+fn of(family: AddressFamily, link: u32) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family;
+    message.header.ifindex = link;
+    message
 }

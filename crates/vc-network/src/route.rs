@@ -1,6 +1,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
     RouteProtocol, RouteScope as Scope, RouteType, RouteVia,
@@ -151,6 +152,22 @@ fn read(message: &RouteMessage) -> Result<Read> {
         mtu: parts.mtu,
         metric: parts.metric,
     }))
+}
+
+/// Sets the way to everything that has no other one.
+pub(crate) fn add_default(netlink: &mut Netlink, link: u32, gateway: Ipv4Addr) -> io::Result<()> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = Scope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message.attributes = vec![
+        RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
+        RouteAttribute::Oif(link),
+    ];
+    let flags = NLM_F_CREATE | NLM_F_EXCL;
+    netlink.change(RouteNetlinkMessage::NewRoute(message), flags)
 }
 
 #[derive(Default)]

@@ -48,7 +48,7 @@ pub(crate) fn delete(netlink: &mut Netlink, index: u32) -> io::Result<()> {
     }
 }
 
-fn of(index: u32) -> LinkMessage {
+pub(super) fn of(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message

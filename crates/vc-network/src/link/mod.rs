@@ -1,9 +1,11 @@
 mod change;
+mod make;
 mod read;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use change::{delete, raise, raise_loopback, silence_ipv6};
+pub(crate) use make::{add_address, isolate, join_bridge, make_bridge, make_veth};
 pub(crate) use read::{addresses_of, by_index, by_name, list};
 
 use crate::address::LinkAddress;

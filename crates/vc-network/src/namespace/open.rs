@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -129,6 +129,12 @@ impl Namespace {
     /// A connection to the kernel's settings of this namespace, for any thread to use.
     pub(crate) fn netlink(&self) -> Result<Netlink> {
         self.run(Netlink::open)
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

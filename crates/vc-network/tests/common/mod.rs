@@ -78,6 +78,13 @@ impl TestNamespace {
         Scan::of(&self.open()).unwrap()
     }
 
+    /// `nft` inside, by the words of `command`.
+    pub(crate) fn nft(&self, command: &str) -> String {
+        let words = ["netns", "exec", &self.name, "nft"].into_iter();
+        let words: Vec<_> = words.chain(command.split_whitespace()).collect();
+        run("ip", &words)
+    }
+
     /// The endpoint of this name.
     pub(crate) fn endpoint(&self, name: &str) -> Endpoint {
         let links = self.scan().links;
@@ -115,7 +122,20 @@ impl TestNamespace {
         ] {
             text = text.replace(state, "state");
         }
-        text.replace(" linkdown", "")
+        let text = text.replace(" linkdown", "");
+        // Timers of bridges run, and stand between words: `gc_timer  299.34`.
+        let mut words = text.split(' ').peekable();
+        let mut without = Vec::new();
+        while let Some(word) = words.next() {
+            without.push(word);
+            if word.ends_with("_timer") {
+                while words
+                    .next_if(|next| next.parse::<f64>().is_ok() || next.is_empty())
+                    .is_some()
+                {}
+            }
+        }
+        without.join(" ")
     }
 
     /// Deletes it before the test ends.

@@ -1,0 +1,575 @@
+//! Addresses behind a bridge of a namespace that stands for the host.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test fails the test")]
+
+mod common;
+
+use std::cell::RefCell;
+use std::env;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZeroU16;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{TestNamespace, need_root};
+use tempfile::TempDir;
+use vc_network::{
+    Attachment, Endpoint, Error, HostNetwork, InterworkingModel, Lease, Namespace, Nat, NatConfig,
+    Protocol, PublishedPort, Scan,
+};
+use vc_types::{Hint, SandboxId};
+
+const CYCLES: usize = 5;
+
+/// How long what must come is waited for.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// How long what must not come is waited for.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// After which time a packet is sent again: the kernel opens a new port of a bridge a moment later.
+const RESEND: Duration = Duration::from_millis(50);
+
+const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+
+const DIRECTORY_VARIABLE: &str = "VC_NETWORK_TEST_NAT_DIRECTORY";
+const HOST_VARIABLE: &str = "VC_NETWORK_TEST_NAT_HOST";
+const MARK: &str = "leased";
+
+/// A host that is connected with the world, and no router.
+struct Setting {
+    host: TestNamespace,
+    world: TestNamespace,
+    directory: TempDir,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let (host, world) = (TestNamespace::new(), TestNamespace::new());
+        let peer = format!("peer name up0 netns {}", world.name());
+        host.ip(&format!("link add up0 type veth {peer}"));
+        for (side, address) in [(&host, HOST), (&world, WORLD)] {
+            side.ip("link set lo up");
+            side.ip("link set up0 addrgenmode none");
+            side.ip("link set up0 up");
+            side.ip(&format!("addr add {address}/24 dev up0"));
+        }
+        // The world knows the way, and is to be kept out all the same.
+        world.ip(&format!("route add 10.89.199.0/24 via {HOST}"));
+        let this = Self {
+            host,
+            world,
+            directory: tempfile::tempdir().unwrap(),
+        };
+        this.set_forwarding("0");
+        this
+    }
+
+    fn nat(&self) -> Nat {
+        self.nat_with(NatConfig::default())
+    }
+
+    fn nat_with(&self, config: NatConfig) -> Nat {
+        let host = HostNetwork::at(self.host.path()).unwrap();
+        Nat::open(self.directory.path(), config, host).unwrap()
+    }
+
+    fn forwarding(&self) -> String {
+        let read = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward");
+        self.host.open().run(read).unwrap().trim().to_owned()
+    }
+
+    fn set_forwarding(&self, value: &str) {
+        let write = || std::fs::write("/proc/sys/net/ipv4/ip_forward", value);
+        self.host.open().run(write).unwrap();
+    }
+
+    /// All of the host that a lease could change, and the files.
+    fn snapshot(&self) -> String {
+        let files = std::fs::read_dir(self.directory.path()).unwrap().count();
+        let rules = self.host.nft("list ruleset");
+        let forwarding = self.forwarding();
+        format!("{}{rules}{forwarding} {files}", self.host.snapshot())
+    }
+}
+
+/// As `assert_eq`, but says no more than the lines that differ.
+#[track_caller]
+fn assert_same(now: &str, before: &str, when: &str) {
+    let only = |these: &str, those: &str| -> Vec<String> {
+        let lines = these
+            .lines()
+            .filter(|line| !those.lines().any(|other| other == *line));
+        lines.map(str::to_owned).collect()
+    };
+    let (new, gone) = (only(now, before), only(before, now));
+    assert!(now == before, "{when}: new: {new:#?}, gone: {gone:#?}");
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        // Also after a failure, nothing stays mounted.
+        let host = HostNetwork::at(self.host.path()).unwrap();
+        let nat = Nat::open(self.directory.path(), NatConfig::default(), host).unwrap();
+        nat.collect(|_| false).unwrap();
+    }
+}
+
+fn id(name: &str) -> SandboxId {
+    SandboxId::new(name).unwrap()
+}
+
+fn everybody(_: &SandboxId) -> bool {
+    true
+}
+
+fn inside(lease: &Lease) -> Namespace {
+    Namespace::open(lease.namespace()).unwrap()
+}
+
+fn listener(namespace: &Namespace, address: Ipv4Addr, port: u16) -> TcpListener {
+    let bound = namespace.run(|| TcpListener::bind((address, port)));
+    bound.unwrap()
+}
+
+fn connect(namespace: &Namespace, address: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
+    let to = SocketAddrV4::new(address, port).into();
+    // The outer error is that of the namespace.
+    let connected = namespace.run(|| Ok(TcpStream::connect_timeout(&to, LIMIT)));
+    connected.unwrap()
+}
+
+/// Connects, and gives back from where the listener sees it after a byte came each way.
+fn exchange(
+    namespace: &Namespace,
+    listener: &TcpListener,
+    address: Ipv4Addr,
+    port: u16,
+) -> std::net::SocketAddr {
+    let mut client = connect(namespace, address, port).unwrap();
+    let (mut server, from) = listener.accept().unwrap();
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+    }
+    client.write_all(b"q").unwrap();
+    let mut byte = [0];
+    server.read_exact(&mut byte).unwrap();
+    server.write_all(b"a").unwrap();
+    client.read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"a");
+    from
+}
+
+/// Whether one of the packets comes through that are sent within `limit`.
+fn udp_arrives(
+    from: &Namespace,
+    to: &UdpSocket,
+    address: Ipv4Addr,
+    port: u16,
+    limit: Duration,
+) -> bool {
+    let sender = from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
+    let sender = sender.unwrap();
+    to.set_read_timeout(Some(RESEND)).unwrap();
+    let end = Instant::now() + limit;
+    loop {
+        // No way to there is one of the ways not to arrive.
+        let _ = sender.send_to(b"x", (address, port));
+        if to.recv_from(&mut [0; 8]).is_ok() {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+    }
+}
+
+fn udp(namespace: &Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
+    namespace.run(|| UdpSocket::bind((address, port))).unwrap()
+}
+
+fn port(protocol: Protocol, address: Ipv4Addr, host: u16, guest: u16) -> PublishedPort {
+    PublishedPort {
+        protocol,
+        host_address: address,
+        host_port: NonZeroU16::new(host).unwrap(),
+        guest_port: NonZeroU16::new(guest).unwrap(),
+    }
+}
+
+#[test]
+fn a_lease_reaches_the_world_and_leaves_the_host_as_it_was() {
+    need_root!();
+    let setting = Setting::new();
+    let nat = setting.nat();
+    let before = setting.snapshot();
+    for cycle in 0..CYCLES {
+        let lease = nat.lease(&id("web"), &[], everybody).unwrap();
+        assert_eq!(lease.address(), Ipv4Addr::new(10, 89, 199, 2));
+        assert_eq!(setting.forwarding(), "1");
+        let (machine, world) = (inside(&lease), setting.world.open());
+
+        let scan = Scan::of(&machine).unwrap();
+        assert_eq!((scan.links.len(), scan.routes.len()), (1, 1));
+        assert_eq!(scan.links[0].name.as_str(), "eth0");
+        assert_eq!(scan.routes[0].gateway, Some(lease.gateway().into()));
+        // It is attached as every other one.
+        let endpoint = Endpoint::new(scan.links[0].clone()).unwrap();
+        let model = InterworkingModel::Tcfilter;
+        let plan = Attachment::plan(&machine, &endpoint, model, 1).unwrap();
+        let attached = plan.attach(&machine).unwrap();
+        attached.undo.undo(&machine).unwrap();
+
+        let server = listener(&world, WORLD, 80);
+        let from = exchange(&machine, &server, WORLD, 80);
+        assert_eq!(from.ip(), HOST);
+        // Nobody reaches the machine unasked.
+        let socket = udp(&machine, lease.address(), 9);
+        assert!(!udp_arrives(&world, &socket, lease.address(), 9, SILENCE));
+        assert!(udp_arrives(
+            &setting.host.open(),
+            &socket,
+            lease.address(),
+            9,
+            LIMIT
+        ));
+
+        drop((machine, socket));
+        nat.release(&id("web")).unwrap();
+        nat.release(&id("web")).unwrap();
+        assert_same(&setting.snapshot(), &before, &format!("cycle {cycle}"));
+        assert!(!lease.namespace().exists());
+    }
+}
+
+#[test]
+fn published_ports_lead_to_the_machine_from_where_they_are_published() {
+    need_root!();
+    let setting = Setting::new();
+    let nat = setting.nat();
+    let loopback = Ipv4Addr::LOCALHOST;
+    let ports = [
+        port(Protocol::Tcp, loopback, 8080, 80),
+        port(Protocol::Tcp, Ipv4Addr::UNSPECIFIED, 8081, 80),
+        port(Protocol::Tcp, HOST, 8082, 80),
+        port(Protocol::Udp, loopback, 8080, 80),
+    ];
+    let lease = nat.lease(&id("web"), &ports, everybody).unwrap();
+    let (machine, host, world) = (inside(&lease), setting.host.open(), setting.world.open());
+    let server = listener(&machine, Ipv4Addr::UNSPECIFIED, 80);
+    for (from, address, number, seen) in [
+        (&host, loopback, 8080, lease.gateway()),
+        (&host, loopback, 8081, lease.gateway()),
+        (&host, HOST, 8081, HOST),
+        (&host, HOST, 8082, HOST),
+        (&world, HOST, 8081, WORLD),
+        (&world, HOST, 8082, WORLD),
+    ] {
+        let from = exchange(from, &server, address, number);
+        assert_eq!(from.ip(), seen, "{address}:{number}");
+    }
+    let error = connect(&world, HOST, 8080).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    let server = udp(&machine, Ipv4Addr::UNSPECIFIED, 80);
+    assert!(udp_arrives(&host, &server, loopback, 8080, LIMIT));
+
+    // Nobody else gets them meanwhile.
+    let bind = || TcpListener::bind((loopback, 8080));
+    let error = host.run(bind).unwrap_err();
+    assert!(format!("{error:?}").contains("AddrInUse"), "{error:?}");
+    for taken in [ports[0], port(Protocol::Tcp, HOST, 8081, 81)] {
+        let error = nat.lease(&id("other"), &[taken], everybody).unwrap_err();
+        assert!(error.to_string().ends_with("by the sandbox web"), "{error}");
+    }
+    drop((lease, machine));
+    nat.release(&id("web")).unwrap();
+    host.run(bind).unwrap();
+}
+
+#[test]
+fn a_port_that_a_program_of_the_host_has_is_refused_and_so_is_one_twice() {
+    need_root!();
+    let setting = Setting::new();
+    let before = setting.snapshot();
+    let nat = setting.nat();
+    let taken = listener(&setting.host.open(), Ipv4Addr::UNSPECIFIED, 8080);
+    let wanted = port(Protocol::Tcp, Ipv4Addr::LOCALHOST, 8080, 80);
+    let other = port(Protocol::Tcp, Ipv4Addr::LOCALHOST, 8081, 80);
+    for ports in [vec![wanted], vec![other, other]] {
+        let error = nat.lease(&id("web"), &ports, everybody).unwrap_err();
+        assert!(
+            matches!(error, Error::PortTaken { owner: None, .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("127.0.0.1:808"), "{error}");
+        assert_same(&setting.snapshot(), &before, "after it");
+    }
+    drop(taken);
+    nat.lease(&id("web"), &[wanted], everybody).unwrap();
+}
+
+#[test]
+fn machines_do_not_reach_each_other_and_the_last_one_takes_all_along() {
+    need_root!();
+    let setting = Setting::new();
+    let before = setting.snapshot();
+    let nat = setting.nat();
+    let one = nat.lease(&id("one"), &[], everybody).unwrap();
+    let during = setting.snapshot();
+    let two = nat.lease(&id("two"), &[], everybody).unwrap();
+    assert_ne!(one.address(), two.address());
+    let socket = udp(&inside(&two), two.address(), 9);
+    assert!(udp_arrives(
+        &setting.host.open(),
+        &socket,
+        two.address(),
+        9,
+        LIMIT
+    ));
+    assert!(!udp_arrives(
+        &inside(&one),
+        &socket,
+        two.address(),
+        9,
+        SILENCE
+    ));
+    // Nor by way of the host.
+    let (host, far) = (one.gateway(), two.address());
+    let name = one.namespace().to_str().unwrap().to_owned();
+    let route = format!("ip route add {far}/32 via {host}");
+    let words: Vec<_> = route.split_whitespace().collect();
+    let added = inside(&one).run(|| Command::new(words[0]).args(&words[1..]).status());
+    assert!(added.unwrap().success(), "{name}");
+    assert!(!udp_arrives(
+        &inside(&one),
+        &socket,
+        two.address(),
+        9,
+        SILENCE
+    ));
+
+    drop(socket);
+    nat.release(&id("two")).unwrap();
+    assert_same(&setting.snapshot(), &during, "after it");
+    // What is free is given again.
+    let three = nat.lease(&id("three"), &[], everybody).unwrap();
+    assert_eq!(three.address(), two.address());
+    nat.release(&id("one")).unwrap();
+    nat.release(&id("three")).unwrap();
+    assert_same(&setting.snapshot(), &before, "after it");
+}
+
+#[test]
+fn a_machine_does_not_reach_the_hosts_loopback_address() {
+    need_root!();
+    let setting = Setting::new();
+    let nat = setting.nat();
+    let published = port(Protocol::Tcp, Ipv4Addr::LOCALHOST, 8080, 80);
+    let lease = nat.lease(&id("web"), &[published], everybody).unwrap();
+    let socket = udp(&setting.host.open(), Ipv4Addr::LOCALHOST, 99);
+    // A hostile machine has no loopback interface in the way.
+    let machine = inside(&lease);
+    for command in [
+        "ip link set lo down",
+        "ip route flush table local dev lo",
+        "ip route add 127.0.0.1/32 via 10.89.199.1",
+    ] {
+        let words: Vec<_> = command.split_whitespace().collect();
+        let run = || Command::new(words[0]).args(&words[1..]).status();
+        machine.run(run).unwrap();
+    }
+    let switch = "/proc/sys/net/ipv4/conf/all/route_localnet";
+    machine.run(|| std::fs::write(switch, "1")).unwrap();
+    assert!(!udp_arrives(
+        &machine,
+        &socket,
+        Ipv4Addr::LOCALHOST,
+        99,
+        SILENCE
+    ));
+    // It is the rule that keeps it out.
+    setting
+        .host
+        .nft("flush chain ip virtcontainers-virtc0 guard");
+    assert!(udp_arrives(
+        &machine,
+        &socket,
+        Ipv4Addr::LOCALHOST,
+        99,
+        LIMIT
+    ));
+}
+
+#[test]
+fn forwarding_stays_on_where_it_was_on_or_others_have_rules_for_it() {
+    need_root!();
+    let setting = Setting::new();
+    let nat = setting.nat();
+    setting.set_forwarding("1");
+    nat.lease(&id("web"), &[], everybody).unwrap();
+    nat.release(&id("web")).unwrap();
+    assert_eq!(setting.forwarding(), "1");
+
+    setting.set_forwarding("0");
+    nat.lease(&id("web"), &[], everybody).unwrap();
+    setting.host.nft("add table inet engine");
+    setting
+        .host
+        .nft("add chain inet engine forward { type filter hook forward priority 0 ; }");
+    nat.release(&id("web")).unwrap();
+    assert_eq!(setting.forwarding(), "1");
+}
+
+#[test]
+fn what_cannot_be_leased_is_refused_with_the_reason_and_changes_nothing() {
+    need_root!();
+    let setting = Setting::new();
+    let refused = |config: NatConfig, expected: &str| {
+        let before = setting.snapshot();
+        let nat = setting.nat_with(config);
+        let error = nat.lease(&id("new"), &[], everybody).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_same(&setting.snapshot(), &before, "after it");
+        error
+    };
+    let config = |bridge: &str, subnet: &str| {
+        NatConfig::new(bridge.parse().unwrap(), subnet.parse().unwrap()).unwrap()
+    };
+    setting.host.ip("link add taken type bridge");
+    refused(config("taken", "10.1.0.0/24"), "has a link taken");
+    setting.host.ip("link del taken");
+    let error = refused(
+        config("virtc0", "198.51.0.0/16"),
+        "the address 198.51.100.1/24",
+    );
+    assert!(error.hint().unwrap().contains("choose a subnet"));
+    setting.host.ip("route add 10.1.2.0/24 via 198.51.100.2");
+    refused(config("virtc0", "10.1.0.0/16"), "the route to 10.1.2.0/24");
+
+    let small = setting.nat_with(config("virtc0", "10.3.0.0/29"));
+    for number in 0..5 {
+        small
+            .lease(&id(&format!("n{number}")), &[], everybody)
+            .unwrap();
+    }
+    refused(
+        config("virtc0", "10.3.0.0/29"),
+        "all addresses of 10.3.0.0/29",
+    );
+    refused(
+        NatConfig::default(),
+        "leases of the bridge virtc0 with the subnet 10.3.0.0/29",
+    );
+    // An owner that has died makes place.
+    let lease = small.lease(&id("new"), &[], |owner| owner.as_str() != "n3");
+    assert_eq!(lease.unwrap().address(), Ipv4Addr::new(10, 3, 0, 5));
+}
+
+#[test]
+fn it_is_taken_back_whatever_of_it_has_vanished() {
+    need_root!();
+    let setting = Setting::new();
+    let before = setting.snapshot();
+    let nat = setting.nat();
+    for vanished in ["veth", "bridge", "table", "namespace"] {
+        let lease = nat.lease(&id("web"), &[], everybody).unwrap();
+        match vanished {
+            "veth" => drop(setting.host.ip("link del virtc0-2")),
+            "bridge" => drop(setting.host.ip("link del virtc0")),
+            "table" => drop(setting.host.nft("flush ruleset")),
+            _ => {
+                rustix::mount::unmount(lease.namespace(), rustix::mount::UnmountFlags::DETACH)
+                    .unwrap();
+                std::fs::remove_file(lease.namespace()).unwrap();
+            }
+        }
+        nat.release(&id("web")).unwrap();
+        assert_same(&setting.snapshot(), &before, vanished);
+    }
+}
+
+#[test]
+fn what_a_killed_owner_had_is_taken_back_by_the_next_one() {
+    need_root!();
+    let setting = Setting::new();
+    let before = setting.snapshot();
+    let killed = || {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "a_process_that_leases_and_waits", "--nocapture"])
+            .env(DIRECTORY_VARIABLE, setting.directory.path())
+            .env(HOST_VARIABLE, setting.host.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let leased = output.lines().any(|line| line.unwrap().contains(MARK));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(leased);
+    };
+    killed();
+    let nat = setting.nat();
+    let asked = RefCell::new(Vec::new());
+    let lease = nat.lease(&id("next"), &[], |owner| {
+        asked.borrow_mut().push(owner.to_string());
+        false
+    });
+    assert_eq!(asked.into_inner(), ["killed"]);
+    assert_eq!(lease.unwrap().address(), Ipv4Addr::new(10, 89, 199, 2));
+    killed();
+    let freed = nat.collect(|owner| owner.as_str() == "next").unwrap();
+    assert_eq!(freed, [id("killed")]);
+    nat.release(&id("next")).unwrap();
+    assert_same(&setting.snapshot(), &before, "after it");
+}
+
+/// The other process of the test before. As a test, it does nothing.
+#[test]
+fn a_process_that_leases_and_waits() {
+    let (Some(directory), Some(host)) =
+        (env::var_os(DIRECTORY_VARIABLE), env::var_os(HOST_VARIABLE))
+    else {
+        return;
+    };
+    let host = HostNetwork::at(host).unwrap();
+    let nat = Nat::open(directory, NatConfig::default(), host).unwrap();
+    let _lease = nat.lease(&id("killed"), &[], everybody).unwrap();
+    let mut stdout = io::stdout();
+    writeln!(stdout, "\n{MARK}").unwrap();
+    stdout.flush().unwrap();
+    // Until it is killed, or nobody waits for it any more.
+    io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[test]
+fn many_at_once_get_addresses_of_their_own() {
+    need_root!();
+    let setting = Setting::new();
+    let before = setting.snapshot();
+    let leased: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|number| {
+                let nat = setting.nat();
+                scope.spawn(move || {
+                    let owner = id(&format!("n{number}"));
+                    nat.lease(&owner, &[], everybody).unwrap().address()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let mut distinct = leased.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 4, "{leased:?}");
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let nat = setting.nat();
+            scope.spawn(move || nat.release(&id(&format!("n{number}"))).unwrap());
+        }
+    });
+    assert_same(&setting.snapshot(), &before, "after it");
+}
