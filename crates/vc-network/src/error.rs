@@ -163,6 +163,14 @@ pub enum Error {
         /// What is locked.
         path: PathBuf,
     },
+    /// A relay is there already.
+    #[error("the network namespace {} has a table {table} of nftables already", path.display())]
+    RelayInTheWay {
+        /// The namespace.
+        path: PathBuf,
+        /// The table.
+        table: &'static str,
+    },
     /// Something is there already that an attachment would add.
     #[error("the link {link} cannot be attached: {what} is there already")]
     InTheWay {
@@ -231,6 +239,10 @@ impl Hint for Error {
             Self::PortTaken { port, .. } => Some(format!(
                 "choose another port of the host than {}",
                 port.host_port
+            )),
+            Self::RelayInTheWay { path, .. } => Some(format!(
+                "if no sandbox uses it: nsenter --net={} nft delete table inet virtcontainers",
+                path.display()
             )),
             Self::BridgeTaken { .. } => Some("choose another name for the bridge".to_owned()),
             Self::Unsupported { .. } => Some("use the model tcfilter".to_owned()),

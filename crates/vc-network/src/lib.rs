@@ -10,6 +10,8 @@
 //!
 //! Where nobody has set up a network, [`Nat`] leases namespaces that have one behind a bridge.
 //!
+//! A [`LoopbackRelay`] takes the connections that are made inside a namespace to its own addresses.
+//!
 //! What holds here:
 //!
 //! - The host's own namespace is refused: nothing of the host's network is ever changed, but by
@@ -38,6 +40,7 @@ mod interworking;
 mod ioctl;
 mod limits;
 mod link;
+mod loopback;
 mod mac;
 mod namespace;
 mod nat;
@@ -59,6 +62,9 @@ pub use interface_name::InterfaceName;
 pub use interworking::InterworkingModel;
 pub use limits::{NETLINK_LIMIT, QUEUES_MAX};
 pub use link::{Link, LinkKind};
+pub use loopback::{
+    LoopbackListeners, LoopbackRelay, LoopbackUndo, dial_inside, original_destination,
+};
 pub use mac::MacAddress;
 pub use namespace::{MadeNamespace, Namespace, NamespaceId};
 pub use nat::{HostNetwork, Lease, Nat, NatConfig, Protocol, PublishedPort};

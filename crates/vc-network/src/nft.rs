@@ -44,6 +44,12 @@ pub(crate) fn delete_table(namespace: &Namespace, table: &str) -> Result<()> {
     )
 }
 
+/// Whether a table, given as `FAMILY NAME`, is there.
+pub(crate) fn has_table(namespace: &Namespace, table: &str) -> Result<bool> {
+    let tables = run(namespace, &["list", "tables"], "")?;
+    Ok(tables.lines().any(|line| line == format!("table {table}")))
+}
+
 /// Checks that the program is there.
 pub(crate) fn check(namespace: &Namespace) -> Result<()> {
     run(namespace, &["--version"], "").map(|_| ())
