@@ -1,6 +1,8 @@
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Result, io};
-use crate::interworking::{InterworkingModel, add_ingress, has_ingress, redirect};
+use crate::error::{Error, Result, invalid, io};
+use crate::interworking::{
+    InterworkingModel, TapFlags, add_ingress, has_ingress, macvtap, open_tap, redirect,
+};
 use crate::link;
 use crate::namespace::Namespace;
 use crate::netlink::Netlink;
@@ -61,28 +63,24 @@ impl Attachment {
         endpoint.check(model)?;
         check_queues(queues)?;
         let link = endpoint.link();
-        let undo = Undo {
+        let mut undo = Undo {
             namespace: namespace.id(),
             model,
             link: link.name.clone(),
             index: link.index,
             mac: endpoint.mac(),
-            tap: tap::name_for(link.index)?,
+            tap: match model {
+                InterworkingModel::None => link.name.clone(),
+                _ => tap::name_for(link.index)?,
+            },
+            found: None,
         };
         let mut netlink = namespace.netlink()?;
         check_link(&mut netlink, &undo)?;
-        let in_the_way = |what| Error::InTheWay {
-            link: undo.link.clone(),
-            what,
-        };
-        if has_ingress(&mut netlink, undo.index).map_err(io("list the qdiscs of", &undo.link))? {
-            return Err(in_the_way("an ingress qdisc".to_owned()));
-        }
-        if link::by_name(&mut netlink, &undo.tap)
-            .map_err(io("look for the tap", &undo.tap))?
-            .is_some()
-        {
-            return Err(in_the_way(format!("a link with the name {}", undo.tap)));
+        if model == InterworkingModel::None {
+            undo.found = Some(check_tap(&mut netlink, &undo, queues)?);
+        } else {
+            check_free(&mut netlink, &undo)?;
         }
         Ok(Self {
             undo,
@@ -96,7 +94,7 @@ impl Attachment {
         &self.undo
     }
 
-    /// Makes the tap and the filters, or nothing.
+    /// Makes the tap and what connects it, or nothing.
     ///
     /// # Errors
     ///
@@ -136,8 +134,25 @@ struct Attaching<'a> {
 
 impl Attaching<'_> {
     fn connect(&mut self, namespace: &Namespace, mtu: u32, queues: u16) -> Result<Tap> {
-        let Undo { link, index, .. } = self.undo;
         check_link(&mut self.netlink, self.undo)?;
+        match self.undo.model {
+            InterworkingModel::Tcfilter => self.connect_by_filters(namespace, mtu, queues),
+            InterworkingModel::Macvtap => {
+                let Undo { tap, index, .. } = self.undo;
+                macvtap::make(&mut self.netlink, tap, *index)?;
+                self.tap = true;
+                macvtap::open(namespace, &mut self.netlink, tap, queues)
+            }
+            InterworkingModel::None => {
+                let Undo { link, index, .. } = self.undo;
+                let found = self.undo.found.ok_or_else(|| gone(self.undo))?;
+                open_tap(namespace, link, *index, found, queues)
+            }
+        }
+    }
+
+    fn connect_by_filters(&mut self, namespace: &Namespace, mtu: u32, queues: u16) -> Result<Tap> {
+        let Undo { link, index, .. } = self.undo;
         // A tap that cannot be made leaves nothing, and one of that name is another's.
         let tap = Tap::make(namespace, &self.undo.tap, mtu, queues)?;
         self.tap = true;
@@ -171,6 +186,37 @@ impl Drop for Attaching<'_> {
             tracing::warn!(tap = %self.undo.tap, %error, "the tap of a failed attachment stays");
         }
     }
+}
+
+/// Checks that nothing is there that the attachment would add.
+fn check_free(netlink: &mut Netlink, undo: &Undo) -> Result<()> {
+    let in_the_way = |what| Error::InTheWay {
+        link: undo.link.clone(),
+        what,
+    };
+    if undo.model == InterworkingModel::Tcfilter
+        && has_ingress(netlink, undo.index).map_err(io("list the qdiscs of", &undo.link))?
+    {
+        return Err(in_the_way("an ingress qdisc".to_owned()));
+    }
+    if link::by_name(netlink, &undo.tap)
+        .map_err(io("look for the tap", &undo.tap))?
+        .is_some()
+    {
+        return Err(in_the_way(format!("a link with the name {}", undo.tap)));
+    }
+    Ok(())
+}
+
+/// How the tap was made, which the machine is to open with this many queues.
+fn check_tap(netlink: &mut Netlink, undo: &Undo, queues: u16) -> Result<TapFlags> {
+    let found = link::tap_flags(netlink, undo.index).map_err(io("look at the link", &undo.link))?;
+    let found = found.ok_or_else(|| gone(undo))?;
+    if queues > found.queues_max() {
+        let reason = "the tap was made for a single one";
+        return Err(invalid("number of queues", &queues.to_string(), reason));
+    }
+    Ok(found)
 }
 
 /// Checks that the link is still the one that was scanned.

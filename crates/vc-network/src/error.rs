@@ -245,6 +245,9 @@ impl Hint for Error {
                 path.display()
             )),
             Self::BridgeTaken { .. } => Some("choose another name for the bridge".to_owned()),
+            Self::Unsupported { kind, .. } if kind == "tap" => {
+                Some("use the model none, by which the machine opens it".to_owned())
+            }
             Self::Unsupported { .. } => Some("use the model tcfilter".to_owned()),
             Self::Io {
                 source, attempt, ..

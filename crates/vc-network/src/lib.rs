@@ -4,7 +4,8 @@
 //! is in it: links with their addresses, routes, neighbours, as plain data that a state can hold. An
 //! [`Endpoint`] is a link of it that the machine gets as an interface. An [`Attachment`] connects the
 //! two by an [`InterworkingModel`]: with [`InterworkingModel::Tcfilter`], a tap is made beside the
-//! link, and each gets what the other receives.
+//! link, and each gets what the other receives; with [`InterworkingModel::Macvtap`], a macvtap is made
+//! on the link; with [`InterworkingModel::None`], the link is itself a tap.
 //!
 //! A [`Watch`] tells when a namespace has changed, and [`Scan::difference`] what.
 //!
@@ -21,7 +22,8 @@
 //!   twice, and after the link or the whole namespace has vanished.
 //! - What was there is left as it was found. A link that has an ingress qdisc already is refused,
 //!   because filters of two owners on it would fight.
-//! - A tap lives as long as its descriptors. Whoever gets them (the VMM) takes it along when it ends.
+//! - A tap that is made beside a link lives as long as its descriptors. Whoever gets them (the VMM)
+//!   takes it along when it ends. A macvtap stays until it is undone.
 //! - What does not reach the machine is named in [`Scan::left_out`], never dropped in silence.
 //!
 //! Calls block; those to the kernel's netlink do so for at most [`NETLINK_LIMIT`]. Asynchronous

@@ -10,14 +10,15 @@ use crate::link;
 use crate::namespace::Namespace;
 use crate::netlink::Netlink;
 
-const DEVICE: &str = "/dev/net/tun";
+pub(crate) const DEVICE: &str = "/dev/net/tun";
 
 /// What the names of the taps of this crate begin with; the index of their link follows.
 const NAME_PREFIX: &str = "vctap";
 
-/// A tap: a link whose frames are read from and written to its descriptors.
+/// A tap, or a macvtap: a link whose frames are read from and written to its descriptors.
 ///
-/// It vanishes with the last of them: they are handed to the VMM, and the tap ends with that.
+/// They are handed to the VMM. One that [`Tap::make`] has made vanishes with the last of them; others
+/// stay until they are removed.
 #[derive(Debug)]
 pub struct Tap {
     name: InterfaceName,
@@ -50,6 +51,15 @@ impl Tap {
             index,
             queues,
         })
+    }
+
+    /// One that was made or opened elsewhere.
+    pub(crate) fn of(name: InterfaceName, index: u32, queues: Vec<OwnedFd>) -> Self {
+        Self {
+            name,
+            index,
+            queues,
+        }
     }
 
     /// Its name in the namespace.

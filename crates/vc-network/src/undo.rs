@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, io};
 use crate::interface_name::InterfaceName;
-use crate::interworking::{InterworkingModel, remove_ingress};
+use crate::interworking::{InterworkingModel, TapFlags, remove_ingress, restore_tap};
 use crate::link::{self, Link, LinkKind};
 use crate::mac::MacAddress;
 use crate::namespace::{Namespace, NamespaceId};
@@ -32,12 +32,17 @@ pub struct Undo {
     pub(crate) link: InterfaceName,
     pub(crate) index: u32,
     pub(crate) mac: MacAddress,
-    /// The tap that is made for it.
+    /// The tap or macvtap that is made for it; the link itself where that is the tap.
     pub(crate) tap: InterfaceName,
+    /// How the link was made, where that is the tap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) found: Option<TapFlags>,
 }
 
 impl Undo {
-    /// Takes away what was added: the tap, and the ingress qdisc of the link with its filters.
+    /// Takes away what was added: the tap or macvtap, and the ingress qdisc of the link with its
+    /// filters. A link that is itself the tap stays, with the kind of header that it had; a machine
+    /// must not have it open any more.
     ///
     /// Another namespace than the one that was changed is left alone: that one, and all in it, is
     /// gone.
@@ -50,8 +55,15 @@ impl Undo {
             return Ok(());
         }
         let mut netlink = namespace.netlink()?;
+        if self.model == InterworkingModel::None {
+            let restored = self.restore(namespace, &mut netlink);
+            return restored.map_err(io("make as it was the tap", &self.link));
+        }
         let tap = self.remove_tap(&mut netlink);
-        let filters = self.remove_filters(&mut netlink);
+        let filters = match self.model {
+            InterworkingModel::Tcfilter => self.remove_filters(&mut netlink),
+            _ => Ok(()),
+        };
         tap.map_err(io("remove the tap", &self.tap))?;
         filters.map_err(io("remove the filters of the link", &self.link))
     }
@@ -71,8 +83,13 @@ impl Undo {
 
     /// By its name, since its index is known only after it was made.
     pub(crate) fn remove_tap(&self, netlink: &mut Netlink) -> io::Result<()> {
+        let made = match self.model {
+            InterworkingModel::Tcfilter => LinkKind::Tap,
+            InterworkingModel::Macvtap => LinkKind::Macvtap,
+            InterworkingModel::None => return Ok(()),
+        };
         match link::by_name(netlink, &self.tap)? {
-            Some(tap) if tap.kind == LinkKind::Tap => link::delete(netlink, tap.index),
+            Some(tap) if tap.kind == made => link::delete(netlink, tap.index),
             _ => Ok(()),
         }
     }
@@ -82,6 +99,19 @@ impl Undo {
             Some(link) if self.is_of(&link) => remove_ingress(netlink, link.index),
             _ => Ok(()),
         }
+    }
+
+    /// By its name now, which may be another one by then.
+    fn restore(&self, namespace: &Namespace, netlink: &mut Netlink) -> io::Result<()> {
+        let (Some(found), Some(link)) = (self.found, link::by_index(netlink, self.index)?) else {
+            return Ok(());
+        };
+        if !self.is_of(&link)
+            || link::tap_flags(netlink, self.index)?.is_none_or(|now| now == found)
+        {
+            return Ok(());
+        }
+        restore_tap(namespace, &link.name, found)
     }
 
     /// Whether it is still the link that was attached. A link may get another name or another

@@ -186,19 +186,6 @@ fn a_plan_is_for_one_namespace_alone() {
 }
 
 #[test]
-fn models_that_are_not_there_are_refused_by_name() {
-    need_root!();
-    let pod = pod();
-    let (namespace, endpoint) = (pod.inside.open(), pod.inside.endpoint("eth0"));
-    for model in ["macvtap", "none"] {
-        let parsed = model.parse().unwrap();
-        let error = Attachment::plan(&namespace, &endpoint, parsed, 1).unwrap_err();
-        assert!(matches!(error, Error::Unsupported { .. }));
-        assert!(error.to_string().contains(model), "{error}");
-    }
-}
-
-#[test]
 fn an_endpoint_reads_back_from_a_state_and_a_wrong_one_does_not() {
     need_root!();
     let pod = pod();

@@ -167,7 +167,7 @@ fn kinds_are_known_and_what_cannot_be_an_endpoint_is_refused_by_name() {
             "mv0" => (LinkKind::Macvlan, Some(EndpointKind::Macvlan)),
             "mt0" => (LinkKind::Macvtap, Some(EndpointKind::Macvtap)),
             "tun0" => (LinkKind::Tun, None),
-            "tap0" => (LinkKind::Tap, None),
+            "tap0" => (LinkKind::Tap, Some(EndpointKind::Tap)),
             _ => {
                 let bridge = "bridge".to_owned();
                 (

@@ -13,6 +13,8 @@ pub enum EndpointKind {
     Ipvlan,
     /// A macvtap. Filters see its frames before its file does.
     Macvtap,
+    /// A tap that somebody has made for the machine to open.
+    Tap,
     /// A network card. It can also be passed to a machine as a whole, which is not done here.
     Physical {
         /// The kind of its bus, such as `pci`.
@@ -32,6 +34,7 @@ impl EndpointKind {
             LinkKind::Macvlan => Ok(Self::Macvlan),
             LinkKind::Ipvlan => Ok(Self::Ipvlan),
             LinkKind::Macvtap => Ok(Self::Macvtap),
+            LinkKind::Tap => Ok(Self::Tap),
             LinkKind::Physical { bus, device } => Ok(Self::Physical {
                 bus: bus.clone(),
                 device: device.clone(),
@@ -39,17 +42,20 @@ impl EndpointKind {
             LinkKind::Other(name) => Ok(Self::Other(name.clone())),
             LinkKind::Loopback => Err("a machine has a loopback interface of its own"),
             LinkKind::Tun => Err("it carries IP packets, not Ethernet frames"),
-            LinkKind::Tap => Err("its frames go to whoever has opened it, not to the network"),
         }
     }
 
     /// Whether it can be attached by a model.
     pub(crate) fn can(&self, model: InterworkingModel) -> bool {
         match (model, self) {
-            // Filters take the frames of every link that has any.
-            (InterworkingModel::Tcfilter, _) => true,
-            // Not there yet for any kind.
-            (InterworkingModel::Macvtap | InterworkingModel::None, _) => false,
+            // Filters take the frames of every link that receives any. The frames of a tap go to
+            // whoever has opened it.
+            (InterworkingModel::Tcfilter, kind) => *kind != Self::Tap,
+            // On a link that is itself on another one, the kernel would make it on that.
+            (InterworkingModel::Macvtap, kind) => {
+                matches!(kind, Self::Veth | Self::Physical { .. } | Self::Other(_))
+            }
+            (InterworkingModel::None, kind) => *kind == Self::Tap,
         }
     }
 }

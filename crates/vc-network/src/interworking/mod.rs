@@ -1,3 +1,5 @@
+pub(crate) mod macvtap;
+mod none;
 mod tcfilter;
 
 use std::fmt;
@@ -5,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use none::{TapFlags, open as open_tap, restore as restore_tap};
 pub(crate) use tcfilter::{add_ingress, has_ingress, redirect, remove_ingress};
 
 use crate::error::{Error, Result, invalid};
@@ -18,9 +21,11 @@ pub enum InterworkingModel {
     /// with every kind of link that carries Ethernet frames.
     #[default]
     Tcfilter,
-    /// A macvtap on the link. Not supported yet.
+    /// A macvtap on the link, which gets all frames for one hardware address: the link's own. What
+    /// goes to all of a network, the namespace receives too, and answers questions for its addresses
+    /// as the machine does. Works with veths, cards, and what else is no part of another link.
     Macvtap,
-    /// The link itself. Not supported yet.
+    /// The link itself, where that is a tap: the machine opens it.
     None,
 }
 

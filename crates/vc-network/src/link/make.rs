@@ -7,8 +7,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
-    LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoMacVtap, InfoPortData, InfoPortKind, InfoVeth,
+    LinkAttribute, LinkInfo, LinkMessage, MacVtapMode,
 };
 use netlink_packet_route::{AddressFamily, address::AddressScope};
 
@@ -49,6 +49,18 @@ pub(crate) fn make_veth(
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
     ];
     make(netlink, named(name), infos)
+}
+
+/// Makes a macvtap with the hardware address of the link on which it is, and all its frames.
+pub(crate) fn make_macvtap(netlink: &mut Netlink, name: &InterfaceName, on: u32) -> io::Result<()> {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::Link(on));
+    let mode = InfoMacVtap::Mode(MacVtapMode::Passthrough);
+    let infos = vec![
+        LinkInfo::Kind(InfoKind::MacVtap),
+        LinkInfo::Data(InfoData::MacVtap(vec![mode])),
+    ];
+    make(netlink, message, infos)
 }
 
 fn make(netlink: &mut Netlink, mut message: LinkMessage, infos: Vec<LinkInfo>) -> io::Result<()> {

@@ -5,8 +5,8 @@ mod read;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use change::{delete, raise, raise_loopback, silence_ipv6};
-pub(crate) use make::{add_address, isolate, join_bridge, make_bridge, make_veth};
-pub(crate) use read::{addresses_of, by_index, by_name, list};
+pub(crate) use make::{add_address, isolate, join_bridge, make_bridge, make_macvtap, make_veth};
+pub(crate) use read::{addresses_of, by_index, by_name, list, tap_flags};
 
 use crate::address::LinkAddress;
 use crate::interface_name::InterfaceName;

@@ -3,18 +3,25 @@
 use std::collections::HashMap;
 use std::io;
 
+use netlink_packet_core::Nla;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 
 use super::{Link, LinkKind};
 use crate::address::{Cidr, LinkAddress};
 use crate::error::Result;
 use crate::interface_name::InterfaceName;
+use crate::interworking::TapFlags;
 use crate::mac::MacAddress;
 use crate::netlink::Netlink;
+
+/// `IFLA_TUN_*`, which neither crate below has.
+const TUN_PI: u16 = 4;
+const TUN_VNET_HDR: u16 = 5;
+const TUN_MULTI_QUEUE: u16 = 7;
 
 /// All links, by index, without their addresses.
 pub(crate) fn list(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
@@ -44,6 +51,39 @@ pub(crate) fn by_name(netlink: &mut Netlink, name: &InterfaceName) -> io::Result
     let name = LinkAttribute::IfName(name.as_str().to_owned());
     message.attributes.push(name);
     get(netlink, message)
+}
+
+/// How the tap of this index was made; `None` for another link.
+pub(crate) fn tap_flags(netlink: &mut Netlink, index: u32) -> io::Result<Option<TapFlags>> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let Some(RouteNetlinkMessage::NewLink(message)) =
+        netlink.get(RouteNetlinkMessage::GetLink(message))?
+    else {
+        return Ok(None);
+    };
+    let infos = message.attributes.into_iter().find_map(|one| match one {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    let settings = infos.into_iter().flatten().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Tun(settings)) => Some(settings),
+        _ => None,
+    });
+    Ok(settings.map(|settings| {
+        let is_set = |kind| {
+            settings.iter().any(|setting| {
+                let mut value = vec![0; setting.value_len()];
+                setting.emit_value(&mut value);
+                setting.kind() == kind && value.first().is_some_and(|value| *value != 0)
+            })
+        };
+        TapFlags {
+            virtio_header: is_set(TUN_VNET_HDR),
+            packet_information: is_set(TUN_PI),
+            several_queues: is_set(TUN_MULTI_QUEUE),
+        }
+    }))
 }
 
 fn get(netlink: &mut Netlink, message: LinkMessage) -> io::Result<Option<Link>> {

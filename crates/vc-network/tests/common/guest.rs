@@ -97,7 +97,14 @@ pub(crate) fn udp(namespace: &TestNamespace, address: Ipv4Addr, port: u16) -> Ud
 pub(crate) fn assert_guest_is_reached(pod: &Pod, guest: &mut Guest) {
     let own = udp(&pod.inside, INSIDE, ECHO_PORT);
     own.set_nonblocking(true).unwrap();
-    let outside = udp(&pod.outside, OUTSIDE, 0);
+    assert_guest_is_reached_from(&pod.outside, guest);
+    let error = own.recv_from(&mut [0; 64]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// Sends a packet from a namespace with the address 10.9.0.1 to the guest and gets it back.
+pub(crate) fn assert_guest_is_reached_from(namespace: &TestNamespace, guest: &mut Guest) {
+    let outside = udp(namespace, OUTSIDE, 0);
     outside
         .send_to(b"to the guest", (INSIDE, ECHO_PORT))
         .unwrap();
@@ -106,8 +113,6 @@ pub(crate) fn assert_guest_is_reached(pod: &Pod, guest: &mut Guest) {
     let (length, from) = outside.recv_from(&mut answer).unwrap();
     assert_eq!(&answer[..length], b"to the guest");
     assert_eq!(from, SocketAddr::from((INSIDE, ECHO_PORT)));
-    let error = own.recv_from(&mut answer).unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
 }
 
 /// Sends a packet from outside to the pod's own stack.
