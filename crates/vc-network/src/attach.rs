@@ -1,11 +1,12 @@
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result, invalid, io};
 use crate::interworking::{
-    InterworkingModel, TapFlags, add_ingress, has_ingress, macvtap, open_tap, redirect,
+    InterworkingModel, TapFlags, add_ingress, has_ingress, macvtap, open_tap, redirect, tbf,
 };
 use crate::link;
 use crate::namespace::Namespace;
 use crate::netlink::Netlink;
+use crate::rate::{Direction, RateLimits};
 use crate::tap::{self, Tap, check_queues};
 use crate::undo::Undo;
 
@@ -30,6 +31,7 @@ pub struct Attachment {
     undo: Undo,
     mtu: u32,
     queues: u16,
+    limits: RateLimits,
 }
 
 /// A connected endpoint.
@@ -74,6 +76,7 @@ impl Attachment {
                 _ => tap::name_for(link.index)?,
             },
             found: None,
+            limited: false,
         };
         let mut netlink = namespace.netlink()?;
         check_link(&mut netlink, &undo)?;
@@ -86,7 +89,47 @@ impl Attachment {
             undo,
             mtu: link.mtu,
             queues,
+            limits: RateLimits::default(),
         })
+    }
+
+    /// Limits how much the machine receives and sends, in place of earlier limits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRateLimit`] for what the model cannot limit: what is received by a macvtap, and
+    /// what is sent by a tap that is there. [`Error::InTheWay`] when the link has a qdisc that
+    /// somebody has set, [`Error::Io`] when the kernel cannot be asked.
+    pub fn limit(mut self, namespace: &Namespace, limits: RateLimits) -> Result<Self> {
+        let cannot = match self.undo.model {
+            InterworkingModel::Tcfilter => None,
+            InterworkingModel::Macvtap => limits.receive.map(|_| Direction::Receive),
+            InterworkingModel::None => limits.send.map(|_| Direction::Send),
+        };
+        if let Some(direction) = cannot {
+            return Err(Error::NoRateLimit {
+                link: self.undo.link.clone(),
+                direction,
+                model: self.undo.model,
+            });
+        }
+        self.undo.limited = match self.undo.model {
+            InterworkingModel::Tcfilter => limits.send.is_some(),
+            InterworkingModel::Macvtap => false,
+            InterworkingModel::None => limits.receive.is_some(),
+        };
+        self.limits = limits;
+        let mut netlink = namespace.netlink()?;
+        if self.undo.limited
+            && tbf::has_root(&mut netlink, self.undo.index)
+                .map_err(io("list the qdiscs of", &self.undo.link))?
+        {
+            return Err(Error::InTheWay {
+                link: self.undo.link,
+                what: "a qdisc".to_owned(),
+            });
+        }
+        Ok(self)
     }
 
     /// What will undo it, at whichever step it may be interrupted.
@@ -108,12 +151,16 @@ impl Attachment {
         let netlink = namespace.netlink()?;
         let mut attaching = Attaching {
             netlink,
+            namespace,
             undo: &self.undo,
+            opened: false,
             tap: false,
             filters: false,
+            limited: false,
             done: false,
         };
-        let tap = attaching.connect(namespace, self.mtu, self.queues)?;
+        let tap = attaching.connect(self.mtu, self.queues)?;
+        attaching.limit(&tap, self.mtu, self.limits)?;
         attaching.done = true;
         drop(attaching);
         Ok(Attached {
@@ -126,35 +173,59 @@ impl Attachment {
 /// Undoes the steps that have begun, unless all are done.
 struct Attaching<'a> {
     netlink: Netlink,
+    namespace: &'a Namespace,
     undo: &'a Undo,
+    opened: bool,
     tap: bool,
     filters: bool,
+    limited: bool,
     done: bool,
 }
 
 impl Attaching<'_> {
-    fn connect(&mut self, namespace: &Namespace, mtu: u32, queues: u16) -> Result<Tap> {
+    fn connect(&mut self, mtu: u32, queues: u16) -> Result<Tap> {
         check_link(&mut self.netlink, self.undo)?;
         match self.undo.model {
-            InterworkingModel::Tcfilter => self.connect_by_filters(namespace, mtu, queues),
+            InterworkingModel::Tcfilter => self.connect_by_filters(mtu, queues),
             InterworkingModel::Macvtap => {
                 let Undo { tap, index, .. } = self.undo;
                 macvtap::make(&mut self.netlink, tap, *index)?;
                 self.tap = true;
-                macvtap::open(namespace, &mut self.netlink, tap, queues)
+                macvtap::open(self.namespace, &mut self.netlink, tap, queues)
             }
             InterworkingModel::None => {
                 let Undo { link, index, .. } = self.undo;
                 let found = self.undo.found.ok_or_else(|| gone(self.undo))?;
-                open_tap(namespace, link, *index, found, queues)
+                self.opened = true;
+                open_tap(self.namespace, link, *index, found, queues)
             }
         }
     }
 
-    fn connect_by_filters(&mut self, namespace: &Namespace, mtu: u32, queues: u16) -> Result<Tap> {
+    /// Frames for the machine leave the namespace by the tap, and its own ones by the link, or by the
+    /// macvtap on it.
+    fn limit(&mut self, tap: &Tap, mtu: u32, limits: RateLimits) -> Result<()> {
+        let Undo { link, index, .. } = self.undo;
+        if let Some(rate) = limits.receive {
+            self.limited |= tap.index() == *index;
+            tbf::limit(&mut self.netlink, tap.index(), mtu, rate)
+                .map_err(io("limit the rate of", tap.name()))?;
+        }
+        if let Some(rate) = limits.send {
+            let (name, by) = match self.undo.model {
+                InterworkingModel::Macvtap => (tap.name(), tap.index()),
+                _ => (link, *index),
+            };
+            self.limited |= by == *index;
+            tbf::limit(&mut self.netlink, by, mtu, rate).map_err(io("limit the rate of", name))?;
+        }
+        Ok(())
+    }
+
+    fn connect_by_filters(&mut self, mtu: u32, queues: u16) -> Result<Tap> {
         let Undo { link, index, .. } = self.undo;
         // A tap that cannot be made leaves nothing, and one of that name is another's.
-        let tap = Tap::make(namespace, &self.undo.tap, mtu, queues)?;
+        let tap = Tap::make(self.namespace, &self.undo.tap, mtu, queues)?;
         self.tap = true;
         add_ingress(&mut self.netlink, tap.index())
             .map_err(io("add the qdisc for filters to", tap.name()))?;
@@ -175,6 +246,16 @@ impl Drop for Attaching<'_> {
             return;
         }
         // The error that led here is the one to report.
+        if self.opened
+            && let Err(error) = self.undo.restore(self.namespace, &mut self.netlink)
+        {
+            tracing::warn!(tap = %self.undo.link, %error, "a tap stays as the machine was to have it");
+        }
+        if self.limited
+            && let Err(error) = self.undo.remove_limit(&mut self.netlink)
+        {
+            tracing::warn!(link = %self.undo.link, %error, "the limit of a failed attachment stays");
+        }
         if self.filters
             && let Err(error) = self.undo.remove_filters(&mut self.netlink)
         {

@@ -9,6 +9,7 @@ use crate::interworking::InterworkingModel;
 use crate::limits::{NAT_LOCK_LIMIT, NETLINK_LIMIT, QUEUES_MAX, QUOTED_BYTES_MAX, SAID_BYTES_MAX};
 use crate::mac::MacAddress;
 use crate::nat::PublishedPort;
+use crate::rate::Direction;
 
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -171,6 +172,19 @@ pub enum Error {
         /// The table.
         table: &'static str,
     },
+    /// A rate cannot be limited.
+    #[error(
+        "the rate at which the machine can {direction} by the link {link} cannot be limited with the \
+         interworking model {model}"
+    )]
+    NoRateLimit {
+        /// The link.
+        link: InterfaceName,
+        /// The direction.
+        direction: Direction,
+        /// The model.
+        model: InterworkingModel,
+    },
     /// Something is there already that an attachment would add.
     #[error("the link {link} cannot be attached: {what} is there already")]
     InTheWay {
@@ -259,6 +273,9 @@ impl Hint for Error {
                 io::ErrorKind::NotFound if attempt.contains("filter") => Some(
                     "the kernel needs the modules sch_ingress, cls_u32 and act_mirred".to_owned(),
                 ),
+                io::ErrorKind::NotFound if attempt.contains("rate") => {
+                    Some("the kernel needs the module sch_tbf".to_owned())
+                }
                 io::ErrorKind::NotFound if attempt.contains("tap") => {
                     Some("the kernel needs the module tun, and /dev/net/tun".to_owned())
                 }

@@ -5,7 +5,8 @@
 //! [`Endpoint`] is a link of it that the machine gets as an interface. An [`Attachment`] connects the
 //! two by an [`InterworkingModel`]: with [`InterworkingModel::Tcfilter`], a tap is made beside the
 //! link, and each gets what the other receives; with [`InterworkingModel::Macvtap`], a macvtap is made
-//! on the link; with [`InterworkingModel::None`], the link is itself a tap.
+//! on the link; with [`InterworkingModel::None`], the link is itself a tap. [`RateLimits`] say
+//! how much goes by it.
 //!
 //! A [`Watch`] tells when a namespace has changed, and [`Scan::difference`] what.
 //!
@@ -49,6 +50,7 @@ mod nat;
 mod neighbour;
 mod netlink;
 mod nft;
+mod rate;
 mod route;
 mod scan;
 mod tap;
@@ -71,6 +73,7 @@ pub use mac::MacAddress;
 pub use namespace::{MadeNamespace, Namespace, NamespaceId};
 pub use nat::{HostNetwork, Lease, Nat, NatConfig, Protocol, PublishedPort};
 pub use neighbour::Neighbour;
+pub use rate::{BitRate, Direction, RateLimits};
 pub use route::{Route, RouteScope};
 pub use scan::{LeftOut, Scan};
 pub use tap::Tap;

@@ -23,6 +23,12 @@ pub(crate) const DUMP_TRIES: usize = 8;
 /// not keep its caller from other work.
 pub(crate) const WATCH_PACKETS_MAX: usize = 1024;
 
+/// What a limited endpoint may send at once after a pause, as a time at its rate.
+pub(crate) const BUCKET_TIME: Duration = Duration::from_millis(10);
+
+/// How long what is more than the rate may wait before it is dropped.
+pub(crate) const QUEUE_TIME: Duration = Duration::from_millis(50);
+
 /// How long `nft` may take. It waits for nobody but the kernel's lock of its rules.
 pub(crate) const NFT_LIMIT: Duration = Duration::from_secs(20);
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, io};
 use crate::interface_name::InterfaceName;
-use crate::interworking::{InterworkingModel, TapFlags, remove_ingress, restore_tap};
+use crate::interworking::{InterworkingModel, TapFlags, remove_ingress, restore_tap, tbf};
 use crate::link::{self, Link, LinkKind};
 use crate::mac::MacAddress;
 use crate::namespace::{Namespace, NamespaceId};
@@ -37,11 +37,14 @@ pub struct Undo {
     /// How the link was made, where that is the tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) found: Option<TapFlags>,
+    /// Whether what leaves by the link is limited.
+    #[serde(default)]
+    pub(crate) limited: bool,
 }
 
 impl Undo {
     /// Takes away what was added: the tap or macvtap, and the ingress qdisc of the link with its
-    /// filters. A link that is itself the tap stays, with the kind of header that it had; a machine
+    /// filters and its rate limit. A link that is itself the tap stays, with the kind of header that it had; a machine
     /// must not have it open any more.
     ///
     /// Another namespace than the one that was changed is left alone: that one, and all in it, is
@@ -55,9 +58,12 @@ impl Undo {
             return Ok(());
         }
         let mut netlink = namespace.netlink()?;
+        let limit = self.remove_limit(&mut netlink);
+        let limit = limit.map_err(io("remove the rate limit of", &self.link));
         if self.model == InterworkingModel::None {
             let restored = self.restore(namespace, &mut netlink);
-            return restored.map_err(io("make as it was the tap", &self.link));
+            restored.map_err(io("make as it was the tap", &self.link))?;
+            return limit;
         }
         let tap = self.remove_tap(&mut netlink);
         let filters = match self.model {
@@ -65,7 +71,8 @@ impl Undo {
             _ => Ok(()),
         };
         tap.map_err(io("remove the tap", &self.tap))?;
-        filters.map_err(io("remove the filters of the link", &self.link))
+        filters.map_err(io("remove the filters of the link", &self.link))?;
+        limit
     }
 
     /// The same, by a path at which the namespace may not be any more.
@@ -101,8 +108,15 @@ impl Undo {
         }
     }
 
+    pub(crate) fn remove_limit(&self, netlink: &mut Netlink) -> io::Result<()> {
+        match link::by_index(netlink, self.index)? {
+            Some(link) if self.limited && self.is_of(&link) => tbf::unlimit(netlink, link.index),
+            _ => Ok(()),
+        }
+    }
+
     /// By its name now, which may be another one by then.
-    fn restore(&self, namespace: &Namespace, netlink: &mut Netlink) -> io::Result<()> {
+    pub(crate) fn restore(&self, namespace: &Namespace, netlink: &mut Netlink) -> io::Result<()> {
         let (Some(found), Some(link)) = (self.found, link::by_index(netlink, self.index)?) else {
             return Ok(());
         };

@@ -1,5 +1,7 @@
 pub(crate) mod macvtap;
 mod none;
+mod qdisc;
+pub(crate) mod tbf;
 mod tcfilter;
 
 use std::fmt;

@@ -12,6 +12,7 @@ use netlink_packet_route::tc::{
     TcMirrorActionType, TcOption, TcU32Key, TcU32Selector, TcU32SelectorFlags,
 };
 
+use super::qdisc::{self, of};
 use crate::netlink::{Netlink, is_gone};
 
 /// The kind of the qdisc.
@@ -28,28 +29,7 @@ const PRIORITY: u16 = 1;
 
 /// Whether the link has an ingress qdisc. That of kind `clsact` stands at the same place.
 pub(crate) fn has_ingress(netlink: &mut Netlink, index: u32) -> io::Result<bool> {
-    Ok(ingress_kind(netlink, index)?.is_some())
-}
-
-fn ingress_kind(netlink: &mut Netlink, index: u32) -> io::Result<Option<String>> {
-    let list = RouteNetlinkMessage::GetQueueDiscipline(of(index)?);
-    let mut found = None;
-    for message in netlink.list(&list)? {
-        let RouteNetlinkMessage::NewQueueDiscipline(message) = message else {
-            continue;
-        };
-        // Older kernels list those of all links, whichever was asked for.
-        if message.header.parent != TcHandle::INGRESS
-            || message.header.index != of(index)?.header.index
-        {
-            continue;
-        }
-        found = message.attributes.into_iter().find_map(|one| match one {
-            TcAttribute::Kind(kind) => Some(kind),
-            _ => None,
-        });
-    }
-    Ok(found)
+    Ok(qdisc::at(netlink, index, TcHandle::INGRESS)?.is_some())
 }
 
 /// Adds an ingress qdisc to the link, which has none.
@@ -62,7 +42,8 @@ pub(crate) fn add_ingress(netlink: &mut Netlink, index: u32) -> io::Result<()> {
 
 /// Removes the ingress qdisc with its filters, if it is there.
 pub(crate) fn remove_ingress(netlink: &mut Netlink, index: u32) -> io::Result<()> {
-    if ingress_kind(netlink, index)?.as_deref() != Some(QDISC) {
+    let found = qdisc::at(netlink, index, TcHandle::INGRESS)?;
+    if found.is_none_or(|found| found.kind != QDISC) {
         return Ok(());
     }
     match netlink.change(RouteNetlinkMessage::DelQueueDiscipline(ingress(index)?), 0) {
@@ -124,9 +105,4 @@ fn ingress(index: u32) -> io::Result<TcMessage> {
     message.header.handle = INGRESS;
     message.attributes = vec![TcAttribute::Kind(QDISC.to_owned())];
     Ok(message)
-}
-
-fn of(index: u32) -> io::Result<TcMessage> {
-    let index = i32::try_from(index).map_err(io::Error::other)?;
-    Ok(TcMessage::with_index(index))
 }
