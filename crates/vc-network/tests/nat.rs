@@ -113,7 +113,11 @@ impl Drop for Setting {
         // Also after a failure, nothing stays mounted.
         let host = HostNetwork::at(self.host.path()).unwrap();
         let nat = Nat::open(self.directory.path(), NatConfig::default(), host).unwrap();
-        nat.collect(|_| false).unwrap();
+        let collected = nat.collect(|_| false);
+        assert!(
+            collected.is_ok() || std::thread::panicking(),
+            "{collected:?}"
+        );
     }
 }
 
@@ -359,6 +363,64 @@ fn machines_do_not_reach_each_other_and_the_last_one_takes_all_along() {
     nat.release(&id("one")).unwrap();
     nat.release(&id("three")).unwrap();
     assert_same(&setting.snapshot(), &before, "after it");
+}
+
+/// Runs a program inside.
+fn run(namespace: &Namespace, command: &str) {
+    let words: Vec<_> = command.split_whitespace().collect();
+    let status = namespace.run(|| Command::new(words[0]).args(&words[1..]).status());
+    assert!(status.unwrap().success(), "{command}");
+}
+
+#[test]
+fn a_machine_with_the_addresses_of_another_one_gets_nothing_of_its() {
+    need_root!();
+    let setting = Setting::new();
+    let nat = setting.nat();
+    let (good, evil) = (
+        nat.lease(&id("good"), &[], everybody).unwrap(),
+        nat.lease(&id("evil"), &[], everybody).unwrap(),
+    );
+    let (host, machine) = (setting.host.open(), inside(&evil));
+    let mac = Scan::of(&inside(&good)).unwrap().links[0].mac.unwrap();
+    for command in [
+        "ip link set eth0 down".to_owned(),
+        format!("ip link set eth0 address {mac}"),
+        "ip link set eth0 up".to_owned(),
+        format!("ip addr add {}/24 dev eth0", good.address()),
+        "ip route add default via 10.89.199.1".to_owned(),
+    ] {
+        run(&machine, &command);
+    }
+    let victim = udp(&inside(&good), good.address(), 9);
+    let thief = udp(&machine, good.address(), 9);
+    // It says to everybody that the addresses are here.
+    let shout = machine
+        .run(|| UdpSocket::bind((good.address(), 0)))
+        .unwrap();
+    for _ in 0..10 {
+        shout.send_to(b"x", (WORLD, 9)).unwrap();
+    }
+    assert!(udp_arrives(&host, &victim, good.address(), 9, LIMIT));
+    thief.set_read_timeout(Some(SILENCE)).unwrap();
+    assert!(thief.recv_from(&mut [0; 8]).is_err());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_and_changes_nothing() {
+    need_root!();
+    let setting = Setting::new();
+    let file = setting.directory.path().join("leases.json");
+    for text in ["", "{\"host\":1}", "[]"] {
+        std::fs::write(&file, text).unwrap();
+        let before = setting.snapshot();
+        let nat = setting.nat();
+        let error = nat.lease(&id("web"), &[], everybody).unwrap_err();
+        assert!(error.to_string().contains("leases.json"), "{error}");
+        assert!(nat.release(&id("web")).is_err());
+        assert_same(&setting.snapshot(), &before, text);
+    }
+    std::fs::remove_file(file).unwrap();
 }
 
 #[test]
