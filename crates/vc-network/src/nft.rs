@@ -28,6 +28,8 @@ pub(crate) struct BaseChain {
     #[serde(rename = "type")]
     pub(crate) kind: Option<String>,
     pub(crate) hook: Option<String>,
+    /// What happens to packets that no rule decides about: `accept` or `drop`.
+    pub(crate) policy: Option<String>,
 }
 
 /// Does what a script says, all or nothing.

@@ -45,7 +45,7 @@ pub struct Undo {
 impl Undo {
     /// Takes away what was added: the tap or macvtap, and the ingress qdisc of the link with its
     /// filters and its rate limit. A link that is itself the tap stays, with the kind of header that it had; a machine
-    /// must not have it open any more.
+    /// must not have it open any more; the offloads that it has set stay.
     ///
     /// Another namespace than the one that was changed is left alone: that one, and all in it, is
     /// gone.

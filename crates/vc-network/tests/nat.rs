@@ -485,6 +485,69 @@ fn forwarding_stays_on_where_it_was_on_or_others_have_rules_for_it() {
 }
 
 #[test]
+fn a_table_that_drops_what_is_forwarded_is_named_and_left_alone() {
+    need_root!();
+    let setting = Setting::new();
+    let nat = setting.nat();
+    let lease = nat.lease(&id("one"), &[], everybody).unwrap();
+    assert!(lease.dropped_by().is_empty());
+    setting.host.nft("add table ip engine");
+    setting
+        .host
+        .nft("add chain ip engine FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    let theirs = setting.host.nft("list table ip engine");
+    let lease = nat.lease(&id("two"), &[], everybody).unwrap();
+    assert_eq!(lease.dropped_by(), ["ip engine"]);
+    nat.release(&id("one")).unwrap();
+    nat.release(&id("two")).unwrap();
+    assert_eq!(setting.host.nft("list table ip engine"), theirs);
+}
+
+#[test]
+fn without_nft_the_package_is_named_and_nothing_is_changed() {
+    need_root!();
+    let setting = Setting::new();
+    let before = setting.snapshot();
+    // A mount namespace in which the directory of nft is empty.
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c"])
+        .arg("mount -t tmpfs none /usr/sbin && exec \"$0\" --exact a_process_without_nft --nocapture")
+        .arg(env::current_exe().unwrap())
+        .env(DIRECTORY_VARIABLE, setting.directory.path())
+        .env(HOST_VARIABLE, setting.host.path())
+        .env("PATH", "/usr/bin:/bin")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(MARK), "{said}");
+    assert_same(&setting.snapshot(), &before, "after it");
+}
+
+/// The other process of the test before. As a test, it does nothing.
+#[test]
+fn a_process_without_nft() {
+    let (Some(directory), Some(host)) =
+        (env::var_os(DIRECTORY_VARIABLE), env::var_os(HOST_VARIABLE))
+    else {
+        return;
+    };
+    let host = HostNetwork::at(host).unwrap();
+    let nat = Nat::open(directory, NatConfig::default(), host).unwrap();
+    let error = nat.lease(&id("web"), &[], everybody).unwrap_err();
+    assert!(
+        matches!(error, Error::NoProgram { program: "nft", .. }),
+        "{error}"
+    );
+    assert!(
+        error
+            .hint()
+            .unwrap()
+            .contains("install the package nftables")
+    );
+    println!("\n{MARK}");
+}
+
+#[test]
 fn what_cannot_be_leased_is_refused_with_the_reason_and_changes_nothing() {
     need_root!();
     let setting = Setting::new();

@@ -34,6 +34,19 @@ pub(super) fn turn_off(host: &Namespace, table: &str) -> Result<()> {
     write(host, "0")
 }
 
+/// The tables of others that drop forwarded packets unless a rule of theirs lets them through.
+pub(super) fn dropped_by(host: &Namespace, table: &str) -> Result<Vec<String>> {
+    let drops = |chain: &BaseChain| {
+        is_of_another(chain, table)
+            && chain.hook.as_deref() == Some("forward")
+            && chain.policy.as_deref() == Some("drop")
+    };
+    let chains = nft::base_chains(host)?.into_iter().filter(drops);
+    Ok(chains
+        .map(|chain| format!("{} {}", chain.family, chain.table))
+        .collect())
+}
+
 fn write(host: &Namespace, value: &str) -> Result<()> {
     host.run_io(|| fs::write(FILE, value))
         .map_err(io("write", FILE))

@@ -14,16 +14,23 @@ pub struct Lease {
     namespace: PathBuf,
     address: Ipv4Addr,
     gateway: Ipv4Addr,
+    dropped_by: Vec<String>,
     #[expect(dead_code, reason = "held, not read")]
     ports: Vec<OwnedFd>,
 }
 
 impl Lease {
-    pub(super) fn of(record: &Record, config: &NatConfig, ports: Vec<OwnedFd>) -> Self {
+    pub(super) fn of(
+        record: &Record,
+        config: &NatConfig,
+        dropped_by: Vec<String>,
+        ports: Vec<OwnedFd>,
+    ) -> Self {
         Self {
             namespace: record.namespace.path().to_owned(),
             address: record.address,
             gateway: config.gateway(),
+            dropped_by,
             ports,
         }
     }
@@ -42,5 +49,12 @@ impl Lease {
     /// The host's address on the bridge.
     pub fn gateway(&self) -> Ipv4Addr {
         self.gateway
+    }
+
+    /// Tables of nftables, as `FAMILY NAME`, by which somebody else drops what is forwarded for the
+    /// machine, unless a rule of theirs lets it through. docker has such a one: the machine reaches
+    /// the world after `iptables -I DOCKER-USER -i BRIDGE -j ACCEPT`, and the same with `-o`.
+    pub fn dropped_by(&self) -> &[String] {
+        &self.dropped_by
     }
 }

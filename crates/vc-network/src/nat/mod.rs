@@ -46,6 +46,9 @@ use state::{Locked, Record, State};
 /// copies. For that, `route_localnet` is set on the bridge, and on nothing else; a rule before all
 /// others drops what comes from the bridge for `127.0.0.0/8` or from it.
 ///
+/// **Others' rules.** What the host's own rules drop stays dropped ([`Lease::dropped_by`]): no table
+/// of others is changed.
+///
 /// What is leased is in a file of the directory, which must be gone after a boot (as `/run` is), and
 /// is changed under a lock. It says beforehand what is made, so that after `kill -9` the next user,
 /// or [`Nat::collect`], takes away what has no owner any more.
@@ -130,19 +133,24 @@ impl Nat {
                 return Err(error);
             }
         };
-        let lease = Lease::of(&record, &self.config, held);
-        state.leases.insert(owner.clone(), record);
+        let table = rules::table_name(&self.config);
+        state.leases.insert(owner.clone(), record.clone());
         // From here on, whoever comes next knows what there may be.
         locked.state = Some(state);
-        let made = locked.store().and_then(|()| self.make(&locked, owner));
-        if let Err(error) = made {
-            // The error that led here is the one to report.
-            if let Err(error) = self.free(&mut locked, |other| other == owner) {
-                tracing::warn!(%owner, %error, "something of a failed lease stays");
+        let made = locked
+            .store()
+            .and_then(|()| self.make(&locked, owner))
+            .and_then(|()| forwarding::dropped_by(self.host.namespace(), &table));
+        match made {
+            Ok(dropped_by) => Ok(Lease::of(&record, &self.config, dropped_by, held)),
+            Err(error) => {
+                // The error that led here is the one to report.
+                if let Err(error) = self.free(&mut locked, |other| other == owner) {
+                    tracing::warn!(%owner, %error, "something of a failed lease stays");
+                }
+                Err(error)
             }
-            return Err(error);
         }
-        Ok(lease)
     }
 
     /// Takes back what `owner` was given: its namespace, its address and its ports, and with the last

@@ -31,7 +31,7 @@ pub(super) struct State {
 }
 
 /// One lease.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) address: Ipv4Addr,
     pub(super) namespace: MadeNamespace,
