@@ -616,6 +616,44 @@ fn it_is_taken_back_whatever_of_it_has_vanished() {
 }
 
 #[test]
+fn it_is_taken_back_at_whichever_step_it_was_interrupted() {
+    need_root!();
+    let setting = Setting::new();
+    let before = setting.snapshot();
+    let nat = setting.nat();
+    let file = setting.directory.path().join("leases.json");
+    let lease = nat.lease(&id("web"), &[], everybody).unwrap();
+    let text = std::fs::read(&file).unwrap();
+    nat.release(&id("web")).unwrap();
+    let namespace = lease.namespace();
+    let host = &setting.host;
+    let steps: [&dyn Fn(); 7] = [
+        &|| std::fs::write(&file, &text).unwrap(),
+        &|| drop(host.nft("add table ip virtcontainers-virtc0")),
+        &|| drop(host.ip("link add virtc0 type bridge")),
+        &|| setting.set_forwarding("1"),
+        &|| std::fs::create_dir_all(namespace.parent().unwrap()).unwrap(),
+        &|| std::fs::write(namespace, "").unwrap(),
+        &|| drop(host.ip("link add virtc0-2 type veth peer name inner")),
+    ];
+    for last in 0..steps.len() {
+        for step in &steps[..=last] {
+            step();
+        }
+        assert_ne!(setting.snapshot(), before, "step {last}");
+        assert_eq!(nat.collect(|_| false).unwrap(), [id("web")]);
+        assert_same(&setting.snapshot(), &before, &format!("step {last}"));
+    }
+    // One that was interrupted while it was taken back is taken back by the next lease.
+    for step in steps {
+        step();
+    }
+    nat.lease(&id("next"), &[], |_| false).unwrap();
+    nat.release(&id("next")).unwrap();
+    assert_same(&setting.snapshot(), &before, "after the next one");
+}
+
+#[test]
 fn what_a_killed_owner_had_is_taken_back_by_the_next_one() {
     need_root!();
     let setting = Setting::new();
