@@ -12,7 +12,7 @@ use std::num::NonZeroU16;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{TestNamespace, need_root};
+use common::{TestNamespace, assert_same, need_root};
 use tempfile::TempDir;
 use vc_network::{
     Attachment, Endpoint, Error, HostNetwork, InterworkingModel, Lease, Namespace, Nat, NatConfig,
@@ -93,19 +93,6 @@ impl Setting {
         let forwarding = self.forwarding();
         format!("{}{rules}{forwarding} {files}", self.host.snapshot())
     }
-}
-
-/// As `assert_eq`, but says no more than the lines that differ.
-#[track_caller]
-fn assert_same(now: &str, before: &str, when: &str) {
-    let only = |these: &str, those: &str| -> Vec<String> {
-        let lines = these
-            .lines()
-            .filter(|line| !those.lines().any(|other| other == *line));
-        lines.map(str::to_owned).collect()
-    };
-    let (new, gone) = (only(now, before), only(before, now));
-    assert!(now == before, "{when}: new: {new:#?}, gone: {gone:#?}");
 }
 
 impl Drop for Setting {

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::guest::{INSIDE, OUTSIDE, udp};
-use common::{Pod, TestNamespace, need_root, pod};
+use common::{Pod, TestNamespace, assert_same, need_root, pod};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vc_network::{Attachment, BitRate, Direction, Error, InterworkingModel, RateLimits, Undo};
 
@@ -185,7 +185,7 @@ fn each_direction_is_limited_alone_and_freed_again() {
         }
         for _ in 0..2 {
             undo.undo_at(inside.path()).unwrap();
-            assert_eq!(inside.snapshot(), before);
+            assert_same(&inside.snapshot(), &before, "after it");
         }
     }
 }
@@ -265,7 +265,7 @@ fn the_largest_and_the_smallest_rates_are_taken_and_undone() {
         assert_eq!(qdiscs.matches(shown).count(), 2, "{qdiscs}");
         drop(attached.tap);
         attached.undo.undo(&namespace).unwrap();
-        assert_eq!(pod.inside.snapshot(), before);
+        assert_same(&pod.inside.snapshot(), &before, "after it");
     }
 }
 
@@ -291,13 +291,13 @@ fn a_qdisc_of_others_is_refused_and_left_alone() {
         "{error}"
     );
     undo.undo(&namespace).unwrap();
-    assert_eq!(pod.inside.snapshot(), before);
+    assert_same(&pod.inside.snapshot(), &before, "after it");
     // What is received is limited at the tap.
     let late = plan(&pod.inside, InterworkingModel::Tcfilter);
     let late = late.limit(&namespace, limits(Some(RATE), None)).unwrap();
     let attached = late.attach(&namespace).unwrap();
     attached.undo.undo(&namespace).unwrap();
-    assert_eq!(pod.inside.snapshot(), before);
+    assert_same(&pod.inside.snapshot(), &before, "after it");
     // A state of before there were limits.
     let text = serde_json::to_string(&attached.undo).unwrap();
     let old = text.replace(",\"limited\":false", "");

@@ -12,8 +12,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use vc_network::{Attachment, Endpoint, InterworkingModel, Namespace, Scan};
+
+/// How long the kernel may take for what it does a moment later.
+const SETTLED_LIMIT: Duration = Duration::from_secs(10);
 
 /// Ends the calling test where it cannot be done, and says why.
 macro_rules! need_root {
@@ -152,6 +156,28 @@ impl Drop for TestNamespace {
     }
 }
 
+/// Asks until it is so, because nothing tells.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + SETTLED_LIMIT;
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}: not within {SETTLED_LIMIT:?}");
+    }
+}
+
+/// As `assert_eq`, but says no more than the lines that differ.
+#[track_caller]
+pub(crate) fn assert_same(now: &str, before: &str, when: &str) {
+    let only = |these: &str, those: &str| -> Vec<String> {
+        let lines = these
+            .lines()
+            .filter(|line| !those.lines().any(|other| other == *line));
+        lines.map(str::to_owned).collect()
+    };
+    let (new, gone) = (only(now, before), only(before, now));
+    assert!(now == before, "{when}: new: {new:#?}, gone: {gone:#?}");
+}
+
 fn run(tool: &str, words: &[&str]) -> String {
     let output = Command::new(tool).args(words).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -185,5 +211,11 @@ pub(crate) fn pod() -> Pod {
     inside.ip("addr add 10.9.0.2/24 dev eth0");
     inside.ip("-6 addr add fd09::2/64 dev eth0 nodad");
     inside.ip("-6 addr add fe80::5/64 dev eth0 nodad");
+    // The kernel adds the routes to these a moment after the carrier is there.
+    for address in ["fd09::2", "fe80::5"] {
+        wait_until(address, || {
+            inside.ip("-6 route show table local").contains(address)
+        });
+    }
     Pod { inside, outside }
 }
