@@ -43,7 +43,7 @@ impl Host {
         let cwd = dir.path().join("cwd");
         Self {
             virtc: virtc.into(),
-            mounts: leftovers::mounts(),
+            mounts: leftovers::mounts(dir.path()),
             env: Vec::new(),
             cwd,
             dir,

@@ -19,11 +19,17 @@ pub(crate) const DIRECTORY_PREFIX: &str = "virtc-test-";
 /// How often the process table is looked at meanwhile; nothing else says that a grandchild ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// The mounts of this mount namespace.
-pub(crate) fn mounts() -> BTreeSet<String> {
+/// The mounts of this mount namespace. Network namespaces that tests give names to are none of
+/// virtc's: its own lie in the test's directory.
+pub(crate) fn mounts(own: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let is_foreign =
+        |line: &str, at: &str| line.contains(" - nsfs ") && !Path::new(at).starts_with(own);
     text.lines()
-        .filter_map(|line| line.split(' ').nth(4).map(str::to_owned))
+        .filter_map(|line| {
+            let at = line.split(' ').nth(4)?;
+            (!is_foreign(line, at)).then(|| at.to_owned())
+        })
         .collect()
 }
 
@@ -62,7 +68,7 @@ pub(crate) fn find(root: &Path, mounts_before: &BTreeSet<String>) -> Vec<String>
         std::thread::sleep(LOOK_EVERY);
     };
     left.extend(
-        mounts()
+        mounts(root.parent().unwrap_or(root))
             .difference(mounts_before)
             .filter(|mount| !is_of_another_test(Path::new(mount), root))
             .map(|mount| format!("mount {mount}")),

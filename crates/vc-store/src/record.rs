@@ -58,6 +58,8 @@ pub struct SandboxRecord {
     pub containers_made: u64,
     /// The cgroup on the host that its processes are in, as whoever makes it writes it.
     pub cgroup: Option<serde_json::Value>,
+    /// What was added to the network of the host for it, as whoever adds it writes it.
+    pub network: Option<serde_json::Value>,
 }
 
 /// Something that is done with a sandbox and takes more than one change of its state.
@@ -215,6 +217,7 @@ impl SandboxRecord {
             annotations: BTreeMap::new(),
             containers_made: 0,
             cgroup: None,
+            network: None,
         })
     }
 

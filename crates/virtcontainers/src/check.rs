@@ -284,8 +284,6 @@ fn host() -> Vec<CheckItem> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

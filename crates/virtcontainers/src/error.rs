@@ -244,6 +244,23 @@ pub enum Error {
     /// The cgroups of the host.
     #[error(transparent)]
     Cgroup(#[from] vc_cgroups::Error),
+    /// The network namespace of a sandbox.
+    #[error(transparent)]
+    Network(#[from] vc_network::Error),
+    /// A namespace has more links than a machine can have network devices.
+    #[error(
+        "the network namespace {} has {wanted} links with addresses, and a machine can have {max} \
+         network devices",
+        namespace.display()
+    )]
+    Interfaces {
+        /// Where it is.
+        namespace: PathBuf,
+        /// How many it has.
+        wanted: usize,
+        /// How many can be.
+        max: usize,
+    },
     /// The shares and the scratch disk.
     #[error(transparent)]
     Storage(#[from] vc_storage::Error),

@@ -10,6 +10,8 @@ pub enum Walk {
     Caller,
     /// The stand-in of a container with a sandbox of its own: it makes and keeps that.
     Keeper,
+    /// What a keeper passes besides, where its sandbox has a network.
+    Network,
     /// The stand-in of a container that joins the sandbox of another one.
     Member,
     /// `virtc start`.
@@ -26,10 +28,11 @@ pub enum Walk {
 
 impl Walk {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Run,
         Self::Caller,
         Self::Keeper,
+        Self::Network,
         Self::Member,
         Self::Start,
         Self::Exec,
@@ -81,6 +84,12 @@ impl Walk {
                 "stop.vmm-ended",
                 "stop.written",
             ],
+            Self::Network => &[
+                "network.noted",
+                "network.attached",
+                "network.configured",
+                "network.undone",
+            ],
             Self::Member => &[
                 "create-container.reserved",
                 "create-container.shared",
@@ -101,6 +110,7 @@ impl Walk {
             Self::Delete => &[
                 "delete.begun",
                 "delete.processes-ended",
+                "delete.network-undone",
                 "delete.cgroups-removed",
                 "delete.state-removed",
                 "delete.hooks-run",

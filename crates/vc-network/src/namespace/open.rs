@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, io};
 use crate::ioctl::namespace_type;
+use crate::nat::HostNetwork;
 use crate::netlink::Netlink;
 
 /// The namespace of the host's first process is the host's.
@@ -68,6 +69,21 @@ impl Namespace {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let namespace = Self::open_any(path.into())?;
         if namespace.id == host()? {
+            let path = namespace.path;
+            return Err(Error::HostNamespace { path });
+        }
+        Ok(namespace)
+    }
+
+    /// The same for a caller that is not in the host's network any more, and may not look at it
+    /// either: `host` is what it was in before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Namespace::open`].
+    pub fn open_beside(path: impl Into<PathBuf>, host: &HostNetwork) -> Result<Self> {
+        let namespace = Self::open_any(path.into())?;
+        if namespace.id == host.namespace().id {
             let path = namespace.path;
             return Err(Error::HostNamespace { path });
         }

@@ -28,7 +28,7 @@ impl HostNetwork {
         Namespace::open_any(path.into()).map(Self)
     }
 
-    pub(super) fn namespace(&self) -> &Namespace {
+    pub(crate) fn namespace(&self) -> &Namespace {
         &self.0
     }
 }

@@ -4,11 +4,12 @@ use vc_cgroups::CgroupDriver;
 use vc_config::HostFacts;
 use vc_types::{ContainerId, ExitStatus, SandboxId};
 use virtcontainers::{
-    Bundle, ContainerHooks, Error, HookKind, Neighbours, Runtime, RuntimeOptions, Sandbox,
-    SandboxConfig, Scratch, VmConfig, fault,
+    Bundle, ContainerHooks, Error, HookKind, Neighbours, NetworkConfig, Runtime, RuntimeOptions,
+    Sandbox, SandboxConfig, Scratch, VmConfig, fault,
 };
 
 use super::executor::{Waiting, block_on};
+use super::namespaces::Entered;
 use super::report::Reporter;
 use super::view::Viewer;
 use super::{Outcome, Report, Request, take_terminal};
@@ -20,16 +21,20 @@ use crate::join::{Joined, Kept, Signals};
 pub(super) fn keep(
     request: &Request,
     bundle: Bundle,
+    entered: Entered,
     viewer: &Viewer,
     reporter: Reporter,
 ) -> Outcome {
-    block_on(
-        async |waiting| match reporter.while_awaited(make(request, bundle, viewer)).await {
+    block_on(async |waiting| {
+        match reporter
+            .while_awaited(make(request, bundle, entered, viewer))
+            .await
+        {
             Some(Ok(made)) => stay(made, reporter, waiting).await,
             Some(Err(failure)) => reporter.fail(failure),
             None => Outcome::FAILED,
-        },
-    )
+        }
+    })
 }
 
 /// A sandbox whose container waits for its start.
@@ -41,17 +46,24 @@ struct Made {
     terminal: bool,
 }
 
-async fn make(request: &Request, bundle: Bundle, viewer: &Viewer) -> Result<Made, Failure> {
+async fn make(
+    request: &Request,
+    bundle: Bundle,
+    entered: Entered,
+    viewer: &Viewer,
+) -> Result<Made, Failure> {
     let loaded = load(&request.global(), &[])?;
     // Signals count from here on: they are the container's.
     let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
     let container = container(&request.id)?;
     let terminal = take_terminal(request, bundle.spec().process().as_ref())?;
     let driver = request.cgroup_driver();
-    let config = sandbox_config(bundle, &container, &loaded.config, driver)?;
+    let mut config = sandbox_config(bundle, &container, &loaded.config, driver)?;
+    config.network = entered.network;
     let runtime = Runtime::open(RuntimeOptions {
         config: loaded.config,
         program: own_program(),
+        host_network: Some(entered.host_network),
         ..RuntimeOptions::default()
     })?;
     let shown = config.containers.first().cloned();
@@ -113,6 +125,7 @@ fn sandbox_config(
         scratch: Scratch::Memory { size: None },
         annotations: bundle.annotations(),
         cgroup: true,
+        network: NetworkConfig::None,
         containers: vec![bundle.container(
             container.clone(),
             &Neighbours::default(),

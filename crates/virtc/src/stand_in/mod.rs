@@ -131,14 +131,15 @@ fn create(request: &Request, bundle: &Path, reporter: Reporter) -> std::io::Resu
         let role = bundle.pod_role()?;
         refuse_known(request)?;
         bundle.check_namespaces(&neighbours(request, &role)?)?;
-        namespaces::enter(bundle.spec())?;
-        Ok::<_, Failure>((role, bundle))
+        let entered = namespaces::enter(bundle.spec())?;
+        Ok::<_, Failure>((role, bundle, entered))
     };
     match opened() {
-        Ok((PodRole::Sandbox, bundle)) => {
-            view::beside(|viewer| keep::keep(request, bundle, viewer, reporter))
+        Ok((PodRole::Sandbox, bundle, entered)) => {
+            view::beside(|viewer| keep::keep(request, bundle, entered, viewer, reporter))
         }
-        Ok((PodRole::Member(sandbox), bundle)) => {
+        // The network is that of the sandbox.
+        Ok((PodRole::Member(sandbox), bundle, _)) => {
             view::beside(|viewer| member::join(request, bundle, &sandbox, viewer, reporter))
         }
         Err(error) => {

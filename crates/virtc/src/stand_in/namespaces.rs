@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use virtcontainers::{HostNetwork, NetworkConfig};
 
 use crate::error::{FAILED, Failure};
 
@@ -17,13 +19,24 @@ const KINDS: [(LinuxNamespaceType, CloneFlags); 3] = [
     (LinuxNamespaceType::Uts, CloneFlags::CLONE_NEWUTS),
 ];
 
+/// The network that a container gets from the namespaces of its specification.
+#[derive(Debug)]
+pub(super) struct Entered {
+    /// The container's.
+    pub(super) network: NetworkConfig,
+    /// That in which this process was before.
+    pub(super) host_network: Arc<HostNetwork>,
+}
+
 /// Joins or makes the namespaces that the specification asks for. Only while this process has one
 /// thread: those that come later have them too.
 ///
 /// # Errors
 ///
 /// With the namespace that cannot be had.
-pub(super) fn enter(spec: &Spec) -> Result<(), Failure> {
+pub(super) fn enter(spec: &Spec) -> Result<Entered, Failure> {
+    let host_network = HostNetwork::of_caller().map_err(|error| Failure::plain(FAILED, &error))?;
+    let mut network = NetworkConfig::None;
     let linux = spec.linux().as_ref();
     let asked = linux.and_then(|linux| linux.namespaces().as_deref());
     for namespace in asked.unwrap_or_default() {
@@ -42,6 +55,13 @@ pub(super) fn enter(spec: &Spec) -> Result<(), Failure> {
             };
             Failure::plain(FAILED, &error).note(of)
         })?;
+        if kind == LinuxNamespaceType::Network {
+            // Our own is looked at by its name too, as others do who come after our end.
+            let own = || format!("/proc/{}/ns/net", std::process::id()).into();
+            network = NetworkConfig::Namespace {
+                path: namespace.path().clone().unwrap_or_else(own),
+            };
+        }
         if kind == LinuxNamespaceType::Uts
             && namespace.path().is_none()
             && let Some(name) = spec.hostname()
@@ -50,5 +70,8 @@ pub(super) fn enter(spec: &Spec) -> Result<(), Failure> {
             let _ = nix::unistd::sethostname(name);
         }
     }
-    Ok(())
+    Ok(Entered {
+        network,
+        host_network: Arc::new(host_network),
+    })
 }

@@ -79,6 +79,7 @@ pub(super) fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> SandboxCo
         shared_pids: false,
         throw_away: false,
         annotations: BTreeMap::from([("owner".to_owned(), "a test".to_owned())]),
+        network: virtcontainers::NetworkConfig::None,
         cgroup: true,
     }
 }

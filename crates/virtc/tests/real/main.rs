@@ -25,6 +25,7 @@ mod kill_matrix;
 mod kills;
 mod library;
 mod machine;
+mod network;
 mod oci;
 mod podman;
 mod podman_pods;

@@ -33,7 +33,6 @@ fn a_missing_part_is_named_before_anything_boots() {
     for (variable, text) in [
         ("VIRTC_HYPERVISOR_QEMU_PATH", "/nonexistent/part"),
         ("VIRTC_GUEST_ASSETS", "/nonexistent/part"),
-        ("VIRTC_SHARE_VIRTIOFSD", "/nonexistent/part"),
     ] {
         let mut host = host();
         host.env(variable, "/nonexistent/part");

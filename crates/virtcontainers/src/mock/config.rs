@@ -26,6 +26,7 @@ pub fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> Result<SandboxCo
         scratch: Scratch::Memory { size: None },
         containers,
         shared_pids: false,
+        network: crate::NetworkConfig::None,
         throw_away: false,
         annotations: BTreeMap::new(),
         cgroup: false,

@@ -87,6 +87,8 @@ impl Planned for Plan {
             },
             vsock,
             ready,
+            network: None,
+            nics: Vec::new(),
             shares: Vec::new(),
             tags: Vec::new(),
             scratch: None,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use oci_spec::runtime::Process as ProcessSpec;
 use vc_config::Config;
 use vc_hypervisor::AcceleratorChoice;
+use vc_network::HostNetwork;
 use vc_store::{FailureRecords, Listed, Store, StoreLimits};
 use vc_types::{ContainerId, SandboxId};
 
@@ -32,6 +33,9 @@ pub struct RuntimeOptions {
     pub driver: Driver,
     /// Where they come from.
     pub factory: Arc<dyn Factory>,
+    /// The host's network, for a caller that has gone into another network namespace itself: no
+    /// sandbox may have it. Found by the host's first process where it is not given.
+    pub host_network: Option<Arc<HostNetwork>>,
 }
 
 impl Default for RuntimeOptions {
@@ -43,6 +47,7 @@ impl Default for RuntimeOptions {
             program: "/usr/local/bin/virtc".into(),
             driver: Driver::qemu(),
             factory: Arc::new(Direct),
+            host_network: None,
         }
     }
 }
@@ -74,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) factory: Arc<dyn Factory>,
     pub(crate) store: Store,
     pub(crate) failures: FailureRecords,
+    pub(crate) host_network: Option<Arc<HostNetwork>>,
 }
 
 impl Shared {
@@ -99,6 +105,7 @@ impl Runtime {
             program,
             driver,
             factory,
+            host_network,
         } = options;
         let limits = StoreLimits {
             lock: config.limits.lock_ms.duration(),
@@ -115,6 +122,7 @@ impl Runtime {
                 factory,
                 store,
                 failures,
+                host_network,
             }),
         })
     }

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vc_types::{ByteSize, SandboxId};
 
+use super::network::NetworkConfig;
 use crate::container::ContainerConfig;
 
 /// A sandbox as it is asked for.
@@ -26,6 +27,9 @@ pub struct SandboxConfig {
     pub throw_away: bool,
     /// What is noted about it, for those who ask; it is kept with its state.
     pub annotations: BTreeMap<String, String>,
+    /// Its network.
+    #[serde(default)]
+    pub network: NetworkConfig,
     /// Whether its VMM and device processes get a cgroup of their own on the host.
     pub cgroup: bool,
 }

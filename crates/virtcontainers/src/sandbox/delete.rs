@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use vc_store::{ContainerView, OperationGuard, SandboxRecord, Verb, View, WhenBusy};
 use vc_types::{ContainerState, ProcessIdentity, SandboxId};
 
-use super::cgroups;
 use super::machine::kill;
+use super::{cgroups, network};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::runtime::Shared;
@@ -94,7 +94,9 @@ pub(super) fn end(runtime: &Shared, operation: OperationGuard) -> Result<Vec<Str
     let mut left = end_processes(&record);
     fault::point("delete.processes-ended")?;
     if left.is_empty() {
-        left = cgroups::remove_all(&record);
+        left = network::undo(&record);
+        fault::point("delete.network-undone")?;
+        left.extend(cgroups::remove_all(&record));
         fault::point("delete.cgroups-removed")?;
     }
     runtime.driver.surroundings().end(operation.sandbox().id());

@@ -129,6 +129,7 @@ mod tests {
             factory: std::sync::Arc::new(crate::factory::Direct),
             store: Store::open(root.path().join("state"), StoreLimits::default()),
             failures: FailureRecords::new(root.path().join("failures"), 1),
+            host_network: None,
         };
         let mut child = std::process::Command::new("cat")
             .stdin(std::process::Stdio::piped())

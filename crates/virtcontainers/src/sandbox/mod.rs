@@ -44,7 +44,8 @@ pub use gc::{GcReport, Removed};
 pub use handle::SandboxHandle;
 pub(crate) use handle::fetch;
 pub use lease::Lease;
-pub use network::{Address, Interface, Route};
+use network::AttachedNetwork;
+pub use network::{Address, Interface, NetworkConfig, Route};
 pub use process::{GuestProcess, Process, ProcessExit};
 pub use restart::Started;
 pub(crate) use restart::start;
@@ -53,6 +54,7 @@ pub(crate) use surroundings::MKFS;
 
 use crate::error::{Error, FailureReport, Result};
 use crate::fault;
+use crate::runtime::blocking;
 use clock::ClockKeeper;
 use lease::Leases;
 use machine::Machine;
@@ -76,6 +78,8 @@ pub struct Sandbox {
     _leases: Leases,
     handle: SandboxHandle,
     machine: Machine,
+    /// Goes after the machine, which has its taps.
+    network: Mutex<Option<AttachedNetwork>>,
     /// Goes after the machine: until its processes have ended, the place says what there is.
     place: Place,
     writable: bool,
@@ -214,6 +218,7 @@ impl Sandbox {
         let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
         self.times().step("machine ended");
         fault::point("stop.vmm-ended")?;
+        self.undo_network().await?;
         if !self.throw_away {
             self.place.stopped(reason.clone()).await?;
         }
@@ -227,6 +232,7 @@ impl Sandbox {
     /// [`Error::Store`] when the state cannot be removed.
     pub async fn delete(self) -> Result<Timeline> {
         self.machine.stop(StopLimits::AT_ONCE).await?;
+        self.undo_network().await?;
         let mut timeline = self.timeline();
         self.place.remove().await?;
         fault::point("delete.state-removed")?;
@@ -242,6 +248,7 @@ impl Sandbox {
     /// [`Error::Store`] when the state cannot be written; it is removed then.
     pub async fn keep(self, container: &ContainerId, exit: ExitStatus) -> Result<Timeline> {
         let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
+        self.undo_network().await?;
         let mut timeline = self.timeline();
         if self.place.is_own().await? {
             states::ended(self.place.directory(), container, exit, None).await?;
@@ -250,6 +257,18 @@ impl Sandbox {
         fault::point("stop.written")?;
         timeline.mark(ClockPoint::Exit);
         Ok(timeline)
+    }
+
+    /// Takes away what it has added to the network of the host, once.
+    async fn undo_network(&self) -> Result<()> {
+        let network = {
+            let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+            network.take()
+        };
+        match network {
+            Some(network) => blocking(move || network.undo()).await,
+            None => Ok(()),
+        }
     }
 
     /// Keeps what is known of a sandbox in which `error` happened, before it is deleted.

@@ -15,6 +15,7 @@ use super::super::guest::{EndWatch, Guest};
 use super::super::handle::SandboxHandle;
 use super::super::lease::Leases;
 use super::super::machine::Machine;
+use super::super::network::AttachedNetwork;
 use super::super::place::Place;
 use super::Staged;
 use super::launch::Launched;
@@ -30,6 +31,8 @@ const SEED_BYTES: usize = 64;
 pub(super) struct Connected {
     runtime: Arc<Shared>,
     machine: Machine,
+    /// Goes after the machine, which has its taps.
+    network: Option<AttachedNetwork>,
     guest: Guest,
     streams: BTreeMap<ContainerId, Streams>,
     writable: bool,
@@ -49,6 +52,7 @@ pub(super) async fn connect(
         config,
         containers,
         machine,
+        network,
         ready,
         address,
         scratch,
@@ -92,7 +96,14 @@ pub(super) async fn connect(
             }
             Ok(())
         };
-        tokio::try_join!(greeted, sandbox_made, files_written)?;
+        let network_configured = async {
+            if let Some(wanted) = network.as_ref().and_then(AttachedNetwork::for_the_guest) {
+                guest.agent.configure_network(&wanted).await?;
+                fault::point("network.configured")?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(greeted, sandbox_made, files_written, network_configured)?;
         timeline.step("guest prepared");
         fault::point("create.guest-prepared")?;
 
@@ -125,6 +136,7 @@ pub(super) async fn connect(
     Ok(Connected {
         runtime: Arc::clone(runtime),
         machine,
+        network,
         guest,
         streams,
         writable,
@@ -170,6 +182,7 @@ impl Connected {
             handle,
             place,
             machine: self.machine,
+            network: Mutex::new(self.network),
             writable: self.writable,
             throw_away: self.throw_away,
             timeline: Mutex::new(timeline),

@@ -10,6 +10,7 @@ use vc_types::{AgentAddress, ClockPoint, ContainerId, Timeline, guest};
 
 use super::super::config::SandboxConfig;
 use super::super::machine::Machine;
+use super::super::network::AttachedNetwork;
 use super::super::place::Place;
 use super::super::{CONSOLE_LOG, VMM_LOG};
 use super::prepare::Prepared;
@@ -24,6 +25,8 @@ pub(super) struct Launched {
     pub(super) config: SandboxConfig,
     pub(super) containers: Vec<(ContainerId, Placement)>,
     pub(super) machine: Machine,
+    /// Goes after the machine, which has its taps.
+    pub(super) network: Option<AttachedNetwork>,
     pub(super) ready: ReadyListener,
     pub(super) address: AgentAddress,
     pub(super) scratch: Option<ScratchDisk>,
@@ -68,7 +71,7 @@ pub(super) async fn launch(
             .transpose()?
             .into_iter()
             .collect(),
-        nics: Vec::new(),
+        nics: around.nics,
         root_ports: config.vm.root_ports,
         console_log: log_file(directory, CONSOLE_LOG)?,
         vmm_log: log_file(directory, VMM_LOG)?,
@@ -81,6 +84,7 @@ pub(super) async fn launch(
         config,
         containers,
         machine: Machine::watch(around.launcher, obtained.vm, around.devices)?,
+        network: around.network,
         ready: around.ready,
         address,
         scratch: around.scratch,

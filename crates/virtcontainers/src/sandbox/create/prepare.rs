@@ -4,9 +4,9 @@ use std::sync::Arc;
 use vc_store::SandboxRecord;
 use vc_types::{ByteSize, ContainerId};
 
-use super::super::cgroups;
 use super::super::config::SandboxConfig;
 use super::super::surroundings::Planned;
+use super::super::{cgroups, network};
 use crate::container::placement::Placement;
 use crate::error::{Error, Result};
 use crate::runtime::Shared;
@@ -55,13 +55,15 @@ impl Prepared {
     /// The same for a sandbox that had a machine before.
     pub(in super::super) fn describe_again(&self, record: &mut SandboxRecord) -> Result<()> {
         // Planned again while they are there, they would count as somebody else's.
-        let left = cgroups::remove_all(record);
+        let mut left = network::undo(record);
+        left.extend(cgroups::remove_all(record));
         if !left.is_empty() {
             return Err(Error::Left {
                 sandbox: record.id().clone(),
                 left: left.join(", "),
             });
         }
+        record.network = None;
         record.containers.clear();
         record.containers_made = 0;
         self.describe_containers(record)

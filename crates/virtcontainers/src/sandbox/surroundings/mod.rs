@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use vc_agent_client::ReadyListener;
-use vc_hypervisor::{Accelerator, Capabilities, Hypervisor, Share, Vsock};
+use vc_hypervisor::{Accelerator, Capabilities, Hypervisor, Nic, Share, Vsock};
 use vc_launch::Launcher;
 use vc_storage::ScratchDisk;
 use vc_store::SandboxRecord;
@@ -28,6 +28,7 @@ pub(crate) use host::{Host, MKFS, USER_SHARE};
 
 use super::config::SandboxConfig;
 use super::machine::Device;
+use super::network::AttachedNetwork;
 use super::place::Place;
 use crate::container::placement::Placement;
 use crate::error::Result;
@@ -90,6 +91,11 @@ pub(crate) struct Standing {
     pub(crate) vsock: Vsock,
     /// Where the agent will say that it is ready.
     pub(crate) ready: ReadyListener,
+    /// What the guest has of the host's network, and what takes it away again. It goes after the
+    /// machine.
+    pub(crate) network: Option<AttachedNetwork>,
+    /// The devices of that.
+    pub(crate) nics: Vec<Nic>,
     /// File systems of the host.
     pub(crate) shares: Vec<Share>,
     /// The tags of them.

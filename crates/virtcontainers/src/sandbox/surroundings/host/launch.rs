@@ -14,6 +14,7 @@ use super::HostPlan;
 use crate::error::Result;
 use crate::fault;
 use crate::runtime::Shared;
+use crate::runtime::blocking;
 use crate::sandbox::cgroups;
 use crate::sandbox::config::{SandboxConfig, Scratch};
 use crate::sandbox::machine::Device;
@@ -60,7 +61,7 @@ impl Planned for HostPlan {
             fault::point("create.vsock-launched")?;
             started
         };
-        let plans = self.shares;
+        let (plans, network) = (self.shares, self.network);
         let writable = plans.are_writable();
         let share = |plan: Option<SharePlan>, name: &'static str| {
             start_share(
@@ -72,7 +73,16 @@ impl Planned for HostPlan {
                 name,
             )
         };
-        let (vsock, system, user) = tokio::try_join!(
+        let network = async {
+            let Some(plan) = network else {
+                return Ok((None, Vec::new()));
+            };
+            let directory = place.directory().clone();
+            let (network, nics) = blocking(move || plan.attach(&directory)).await?;
+            Ok((Some(network), nics))
+        };
+        let ((network, nics), vsock, system, user) = tokio::try_join!(
+            network,
             vsock,
             share(plans.system, guest::SYSTEM_SHARE_TAG),
             share(plans.user, guest::USER_SHARE_TAG),
@@ -97,6 +107,8 @@ impl Planned for HostPlan {
                 host_socket,
             },
             ready,
+            network,
+            nics,
             shares: Vec::new(),
             tags: Vec::new(),
             scratch,

@@ -21,6 +21,7 @@ use crate::container::placement::Placement;
 use crate::error::{Error, Result};
 use crate::runtime::Shared;
 use crate::sandbox::config::{SandboxConfig, Scratch};
+use crate::sandbox::network::NetworkPlan;
 use shares::SharePlans;
 
 /// Host memory that a VMM and its device processes need besides the guest's.
@@ -42,6 +43,7 @@ struct HostPlan {
     boot: Boot,
     shares: SharePlans,
     mkfs: Option<PathBuf>,
+    network: Option<NetworkPlan>,
 }
 
 impl Surroundings for Host {
@@ -98,11 +100,14 @@ impl Surroundings for Host {
             Scratch::Disk { .. } => Some(find_mkfs()?),
             Scratch::Memory { .. } => None,
         };
+        let network_of_host = runtime.host_network.as_deref();
+        let network = NetworkPlan::of(&config.network, network_of_host, &CAPABILITIES)?;
         Ok(Box::new(HostPlan {
             assets,
             boot,
             shares,
             mkfs,
+            network,
         }))
     }
 

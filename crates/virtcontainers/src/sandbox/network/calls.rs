@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::handle::SandboxHandle;
+use super::super::handle::SandboxHandle;
 use crate::error::{Error, Result};
 
 /// An address with the length of its network.

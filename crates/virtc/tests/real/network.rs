@@ -1,0 +1,212 @@
+//! Networks of namespaces: what is in one reaches the guest, and is left as it was.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use test_vm::Host;
+use virtcontainers::fault::{VARIABLE, Walk};
+
+use super::host;
+use super::oci::bundle;
+
+/// How long the kernel may take to give a link its own address.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two looks at it.
+const SETTLE_RETRY: Duration = Duration::from_millis(50);
+
+/// Runs a program of the host to its end.
+fn sh(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {err}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Two network namespaces of a test: that of a container, with `eth0`, and its only neighbour.
+struct Wire {
+    container: String,
+    peer: String,
+}
+
+impl Wire {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = |end: &str| format!("virtc-test-{}-{number}-{end}", std::process::id());
+        let wire = Self {
+            container: name("c"),
+            peer: name("p"),
+        };
+        let (container, peer) = (wire.container.as_str(), wire.peer.as_str());
+        for namespace in [container, peer] {
+            sh("ip", &["netns", "add", namespace]);
+            sh("ip", &["-n", namespace, "link", "set", "lo", "up"]);
+        }
+        let veth = ["type", "veth", "peer", "name", "out", "netns", peer];
+        let mut add = vec!["-n", container, "link", "add", "eth0", "mtu", "1420"];
+        add.extend(veth);
+        sh("ip", &add);
+        for (namespace, link, v4, v6) in [
+            (container, "eth0", "10.7.0.2/24", "fd07::2/64"),
+            (peer, "out", "10.7.0.1/24", "fd07::1/64"),
+        ] {
+            sh("ip", &["-n", namespace, "link", "set", link, "up"]);
+            for address in [v4, v6] {
+                let add = [
+                    "-n", namespace, "addr", "add", address, "dev", link, "nodad",
+                ];
+                sh("ip", &add);
+            }
+        }
+        let route = [
+            "-n", container, "route", "add", "default", "via", "10.7.0.1",
+        ];
+        sh("ip", &route);
+        // The addresses that links make for themselves are looked for first.
+        let begun = Instant::now();
+        while wire.seen().contains("tentative") {
+            assert!(begun.elapsed() < SETTLE_LIMIT);
+            std::thread::sleep(SETTLE_RETRY);
+        }
+        wire
+    }
+
+    /// Everything that somebody could have changed in the container's namespace.
+    fn seen(&self) -> String {
+        let namespace = self.container.as_str();
+        let ip = |args: &[&str]| sh("ip", &[&["-n", namespace], args].concat());
+        let mut seen = ip(&["-d", "addr"]);
+        seen += &ip(&["route"]);
+        seen += &ip(&["-6", "route"]);
+        seen += &ip(&["neigh", "show", "nud", "permanent"]);
+        seen += &sh("tc", &["-n", namespace, "qdisc"]);
+        let filters = ["-n", namespace, "filter", "show", "dev", "eth0", "ingress"];
+        // Where there is no such qdisc, tc says so by its code.
+        let filters = Command::new("tc").args(filters).output().unwrap().stdout;
+        seen + &String::from_utf8(filters).unwrap()
+    }
+
+    /// Makes the bundle of a container in the namespace.
+    fn bundle(&self, host: &Host, args: &[&str]) -> String {
+        let path = format!("/run/netns/{}", self.container);
+        let directory = bundle(host, args, |config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|one| one["type"] != "network");
+            namespaces.push(json!({"type": "network", "path": path}));
+        });
+        directory.to_str().unwrap().to_owned()
+    }
+
+    /// What the container's neighbour gets at an address.
+    fn fetched(&self, url: &str) -> String {
+        let in_peer = ["netns", "exec", &self.peer];
+        let wget = ["timeout", "20", "busybox", "wget", "-q", "-O", "-", url];
+        sh("ip", &[&in_peer[..], &wget].concat())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        for namespace in [&self.container, &self.peer] {
+            let _ = Command::new("ip")
+                .args(["netns", "del", namespace])
+                .status();
+        }
+    }
+}
+
+/// `virtc create`, whose stand-in lives on.
+fn create(host: &Host, bundle: &str, fault: Option<&str>) -> bool {
+    let mut command = host.command(["create", "--bundle", bundle, "c1"]);
+    if let Some(point) = fault {
+        command.env(VARIABLE, format!("{point}:kill"));
+    }
+    let quiet = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    quiet.status().unwrap().success()
+}
+
+#[test]
+fn what_is_in_the_namespace_is_the_guests_and_stays_as_it_was() {
+    let mut host = host();
+    let wire = Wire::new();
+    let before = wire.seen();
+    let bundle = wire.bundle(&host, &["/bin/sleep", "1000"]);
+    assert!(create(&host, &bundle, None));
+    host.virtc(["start", "c1"]).expect_code(0);
+
+    let script = "echo served > /page; httpd -p 8080 -h /; \
+                  ip link show eth0; ip -4 -o addr show eth0; ip -6 -o addr show eth0; \
+                  ip route; wget -q -O - http://10.7.0.2:8080/page";
+    let seen = host
+        .virtc(["exec", "c1", "sh", "-c", script])
+        .expect_code(0);
+    for text in [
+        "mtu 1420",
+        "10.7.0.2/24",
+        "fd07::2/64",
+        "default via 10.7.0.1 dev eth0",
+        "served\n",
+    ] {
+        assert!(seen.out().contains(text), "{text}: {}", seen.out());
+    }
+    assert!(!seen.out().contains("tentative"), "{}", seen.out());
+    assert_eq!(wire.fetched("http://10.7.0.2:8080/page"), "served\n");
+    assert_eq!(wire.fetched("http://[fd07::2]:8080/page"), "served\n");
+
+    host.virtc(["delete", "--force", "c1"]).expect_code(0);
+    assert_eq!(wire.seen(), before);
+    host.expect_nothing_left();
+}
+
+#[test]
+fn the_namespace_is_as_it_was_whenever_the_keeper_is_killed() {
+    let wire = Wire::new();
+    let before = wire.seen();
+    for point in Walk::Network.points() {
+        let mut host = host();
+        let bundle = wire.bundle(&host, &["/bin/true"]);
+        if create(&host, &bundle, Some(point)) {
+            // It is killed at its end.
+            host.virtc(["start", "c1"]).expect_code(0);
+        }
+        host.virtc(["delete", "--force", "c1"]).expect_code(0);
+        assert_eq!(wire.seen(), before, "{point}");
+        host.expect_nothing_left();
+    }
+}
+
+#[test]
+fn the_hosts_own_network_is_refused() {
+    let host = host();
+    let directory = bundle(&host, &["/bin/true"], |config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|one| one["type"] != "network");
+        namespaces.push(json!({"type": "network", "path": "/proc/self/ns/net"}));
+    });
+    let bundle = directory.to_str().unwrap();
+    host.virtc(["create", "--bundle", bundle, "c1"])
+        .expect_code(1)
+        .expect_err(&["network", "host"]);
+}
+
+#[test]
+fn many_machines_leave_no_trace_in_a_namespace() {
+    let count = std::env::var("VIRTC_TEST_NETWORK_CYCLES").ok();
+    let count: usize = count.and_then(|count| count.parse().ok()).unwrap_or(3);
+    let wire = Wire::new();
+    let before = wire.seen();
+    let mut host = host();
+    for _ in 0..count {
+        let bundle = wire.bundle(&host, &["/bin/true"]);
+        assert!(create(&host, &bundle, None));
+        host.virtc(["delete", "--force", "c1"]).expect_code(0);
+        assert_eq!(wire.seen(), before);
+    }
+    host.expect_nothing_left();
+}
