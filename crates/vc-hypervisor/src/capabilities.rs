@@ -1,5 +1,7 @@
 use serde::Serialize;
 
+use crate::HotDeviceKind;
+
 /// How a guest's agent can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -39,6 +41,8 @@ pub struct Capabilities {
     pub nic_descriptors_max: usize,
     /// Whether the VMM has a network stack of its own.
     pub user_network: bool,
+    /// What can be plugged in while a VM runs, where it has a free root port.
+    pub hot_plug: &'static [HotDeviceKind],
     /// The most root ports, each of which takes one device later.
     pub root_ports_max: u8,
     /// Whether the VMM serves hybrid vsock itself. Where it does not, a device process does.

@@ -91,6 +91,36 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// Every root port has a device.
+    #[error("there is no place for {id:?}: all {ports} root ports of the VM are taken")]
+    NoFreePort {
+        /// The device.
+        id: String,
+        /// How many there are.
+        ports: u8,
+    },
+    /// Another device of the VM has a name of this one.
+    #[error("the VM cannot have {id:?}: it has a device with {name:?}")]
+    DeviceKnown {
+        /// The device.
+        id: String,
+        /// Its id, serial number or MAC.
+        name: String,
+    },
+    /// No such device was plugged in.
+    #[error("no device {id:?} was plugged into the VM")]
+    NoDevice {
+        /// The id.
+        id: String,
+    },
+    /// The guest did not let go of a device. It is known as leaving, and keeps its place.
+    #[error("the guest did not let go of {id:?} within {limit:?}")]
+    GuestKeeps {
+        /// The device.
+        id: String,
+        /// The limit that passed.
+        limit: Duration,
+    },
     /// The VMM's answer was not QMP, or larger than any answer is.
     #[error("the VMM broke its protocol at {command:?}: {reason}")]
     Protocol {
@@ -158,6 +188,13 @@ impl Hint for Error {
             }
             Self::NoAnswer { .. } => Some(
                 "the host may be overloaded: try again, or raise the limit in the configuration"
+                    .into(),
+            ),
+            Self::NoFreePort { .. } => {
+                Some("unplug a device, or give the VM more root ports when it is made".into())
+            }
+            Self::GuestKeeps { .. } => Some(
+                "unplug it again once the guest does not use it; stopping the VM needs no guest"
                     .into(),
             ),
             Self::Launch { source, .. } => source.hint(),

@@ -3,7 +3,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use vc_types::{AgentAddress, ProcessIdentity};
 
-use crate::{Capabilities, DriverState, Result, VmEnd, VmSpec};
+use crate::{Capabilities, DriverState, HotDevice, Plugged, Result, VmEnd, VmSpec};
 
 /// A driver: makes VMs of one kind of VMM.
 ///
@@ -70,6 +70,41 @@ pub trait Vm: Send + Sync {
     ///
     /// When the VMM does not answer in time, refuses, or has ended.
     async fn resume(&self) -> Result<()>;
+
+    /// Takes a place for a device that [`Vm::plug`] is to plug in, and changes nothing else. Whoever
+    /// stores [`Vm::state`] in between can find the device when plugging it in is interrupted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Spec`](crate::Error::Spec) for what [`Hypervisor::capabilities`] do not have,
+    /// [`Error::DeviceKnown`](crate::Error::DeviceKnown) and
+    /// [`Error::NoFreePort`](crate::Error::NoFreePort).
+    fn reserve(&self, device: &HotDevice) -> Result<Plugged>;
+
+    /// Plugs a device in, at the place that [`Vm::reserve`] took for it or at one that is free. The
+    /// guest may take a moment to find it.
+    ///
+    /// Which places are free is known from [`Vm::state`]. Where several processes hold a VM, each
+    /// attaches to what the last one stored. A failure, or dropping the future, takes out what
+    /// came so far; what the guest does not let go of is [`PlugPhase::Leaving`](crate::PlugPhase).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Vm::reserve`] before anything is changed, and what the VMM says.
+    async fn plug(&self, device: HotDevice) -> Result<Plugged>;
+
+    /// Takes a device out that was plugged in, or was about to be: asks the guest to let go of it,
+    /// then removes what is behind it. May be done again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoDevice`](crate::Error::NoDevice);
+    /// [`Error::GuestKeeps`](crate::Error::GuestKeeps) when the guest does not let go of it, and
+    /// what the VMM says: the device is [`PlugPhase::Leaving`](crate::PlugPhase) then.
+    async fn unplug(&self, id: &str) -> Result<()>;
+
+    /// The devices that were plugged in, by the account of the host.
+    fn plugged(&self) -> Vec<Plugged>;
 
     /// Ends the VM without the guest's help and waits until its processes are gone: first asks
     /// the VMM, then kills it. A VM that has ended stays as it is.

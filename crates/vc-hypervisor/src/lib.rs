@@ -2,7 +2,7 @@
 //!
 //! A [`Hypervisor`] is a driver: it says what it can do ([`Capabilities`], before any VM exists)
 //! and makes a [`Vm`] of a [`VmSpec`]. A [`Vm`] is a running machine: its processes, where its
-//! agent answers, pause and resume, its end, and what is stored of it ([`DriverState`]) so that
+//! agent answers, pause and resume, devices that come and go, its end, and what is stored of it ([`DriverState`]) so that
 //! another process can take hold of it again.
 //!
 //! Everything that a VMM opens is handed to it as an open descriptor: the kernel, the disks, the
@@ -31,6 +31,7 @@ pub mod qemu;
 mod capabilities;
 mod end;
 mod error;
+mod hotplug;
 mod hypervisor;
 mod nic;
 mod spec;
@@ -41,6 +42,7 @@ pub use accelerator::{Accelerator, AcceleratorChoice, HostDevices};
 pub use capabilities::{Capabilities, Transport};
 pub use end::VmEnd;
 pub use error::{Error, Result};
+pub use hotplug::{HotDevice, HotDeviceKind, HotPlugRecord, PlugPhase, Plugged};
 pub use hypervisor::{Hypervisor, StopLimits, Vm};
 pub use nic::{ForwardProtocol, Nic, NicBackend, PortForward};
 pub use spec::{Disk, Share, VmSpec, Vsock};

@@ -70,6 +70,11 @@ impl ForwardProtocol {
     }
 }
 
+/// A MAC as people and command lines have it.
+pub(crate) fn mac_text([a, b, c, d, e, f]: [u8; 6]) -> String {
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
 impl NicBackend {
     fn descriptors(&self) -> usize {
         match self {

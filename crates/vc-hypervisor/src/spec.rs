@@ -11,7 +11,7 @@ use crate::{Accelerator, AgentAddress, Capabilities, Error, Result};
 const TAG_BYTES_MAX: usize = 36;
 
 /// Bytes of a disk's serial number: the virtio block device has room for so many.
-const SERIAL_BYTES_MAX: usize = 20;
+pub(crate) const SERIAL_BYTES_MAX: usize = 20;
 
 /// One VM to launch: sizes, and an open descriptor for everything that it uses.
 ///
@@ -189,7 +189,7 @@ impl VmSpec {
 }
 
 /// Names that reach the guest and the VMM's command line: plain, short, each once.
-fn names<'a>(
+pub(crate) fn names<'a>(
     what: &'static str,
     names: impl Iterator<Item = &'a str>,
     bytes_max: usize,

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use vc_types::{ByteSize, SandboxId};
 
 use crate::{
-    Accelerator, AgentAddress, Capabilities, DriverState, Error, Hypervisor, Result, Vm, VmSpec,
-    Vsock,
+    Accelerator, AgentAddress, Capabilities, DriverState, Error, HotPlugRecord, Hypervisor, Result,
+    Vm, VmSpec, Vsock,
 };
 use vm::MockVm;
 
@@ -56,6 +56,9 @@ pub struct MockHypervisor {
 pub struct MockState {
     /// Where a test plays the agent.
     pub agent: AgentAddress,
+    /// Its root ports and what is behind them.
+    #[serde(default)]
+    pub hot_plug: HotPlugRecord,
 }
 
 impl MockHypervisor {
@@ -79,7 +82,13 @@ impl Hypervisor for MockHypervisor {
         spec.check(&CAPABILITIES)?;
         self.script.follow(Step::Launch).await?;
         let machine = self.script.begin(spec.vsock.agent_address());
-        Ok(Box::new(MockVm::new(machine, self.script.clone(), true)))
+        let hot_plug = HotPlugRecord::of(&spec);
+        Ok(Box::new(MockVm::new(
+            machine,
+            self.script.clone(),
+            hot_plug,
+            true,
+        )))
     }
 
     async fn attach(&self, state: &DriverState) -> Result<Box<dyn Vm>> {
@@ -87,6 +96,7 @@ impl Hypervisor for MockHypervisor {
             DriverState::Mock(state) => Ok(Box::new(MockVm::new(
                 self.script.machine_at(&state.agent),
                 self.script.clone(),
+                state.hot_plug.clone(),
                 false,
             ))),
             other => Err(Error::OtherDriver {
@@ -144,7 +154,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{StopLimits, VmEnd};
+    use crate::{Disk, HotDevice, PlugPhase, StopLimits, VmEnd};
 
     #[tokio::test]
     async fn a_script_fails_each_step_once() {
@@ -211,5 +221,39 @@ mod tests {
         let other = hypervisor.attach(&vm.state()).await.unwrap();
         drop(vm);
         assert_eq!(other.wait().await, VmEnd::Stopped { killed: true });
+    }
+
+    #[tokio::test]
+    async fn devices_come_and_go_by_the_account_of_the_host() {
+        let disk = |serial: &str| {
+            HotDevice::Disk(Disk {
+                image: tempfile::tempfile().unwrap().into(),
+                serial: serial.into(),
+                read_only: false,
+                scratch: false,
+            })
+        };
+        let (hypervisor, script) = MockHypervisor::new();
+        let mut asked = spec("a").unwrap();
+        asked.root_ports = 1;
+        let vm = hypervisor.launch(asked).await.unwrap();
+        let stale = vm.state();
+        script.fail(Step::Plug, "no");
+        assert!(vm.plug(disk("data")).await.is_err());
+        assert!(vm.plugged().is_empty());
+        let plugged = vm.plug(disk("data")).await.unwrap();
+        assert_eq!(vm.plugged(), [plugged]);
+        let error = vm.plug(disk("more")).await.unwrap_err();
+        assert!(matches!(error, Error::NoFreePort { ports: 1, .. }));
+
+        // The machine refuses what an old account takes for free.
+        let other = hypervisor.attach(&stale).await.unwrap();
+        assert!(other.plug(disk("more")).await.is_err());
+        let other = hypervisor.attach(&vm.state()).await.unwrap();
+        script.fail(Step::Unplug, "the guest keeps it");
+        assert!(other.unplug("data").await.is_err());
+        assert_eq!(other.plugged()[0].phase, PlugPhase::Leaving);
+        other.unplug("data").await.unwrap();
+        assert!(other.plug(disk("more")).await.is_ok());
     }
 }

@@ -15,6 +15,10 @@ pub enum Step {
     Pause,
     /// [`Vm::resume`](crate::Vm::resume).
     Resume,
+    /// [`Vm::plug`](crate::Vm::plug).
+    Plug,
+    /// [`Vm::unplug`](crate::Vm::unplug).
+    Unplug,
     /// [`Vm::stop`](crate::Vm::stop).
     Stop,
     /// [`Vm::wait`](crate::Vm::wait), which can only hang.
@@ -102,6 +106,6 @@ impl Script {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,16 +1,23 @@
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use vc_types::ProcessIdentity;
 
-use super::{MockState, Script, Step};
-use crate::{AgentAddress, DriverState, Error, Result, StopLimits, Vm, VmEnd};
+use super::script::lock;
+use super::{CAPABILITIES, MockState, Script, Step};
+use crate::{
+    AgentAddress, DriverState, Error, HotDevice, HotPlugRecord, PlugPhase, Plugged, Result,
+    StopLimits, Vm, VmEnd,
+};
 
 /// A machine that is only its end.
 #[derive(Debug)]
 pub(super) struct Machine {
     agent: AgentAddress,
+    /// The ports that have a device, whatever the account of a host says.
+    ports: Mutex<BTreeSet<u8>>,
     end: watch::Sender<Option<VmEnd>>,
 }
 
@@ -18,6 +25,7 @@ impl Machine {
     pub(super) fn new(agent: AgentAddress) -> Self {
         Self {
             agent,
+            ports: Mutex::default(),
             end: watch::Sender::new(None),
         }
     }
@@ -45,15 +53,22 @@ impl Machine {
 pub(super) struct MockVm {
     machine: Arc<Machine>,
     script: Script,
+    hot_plug: Mutex<HotPlugRecord>,
     /// The VM ends with this value.
     is_keeper: bool,
 }
 
 impl MockVm {
-    pub(super) fn new(machine: Arc<Machine>, script: Script, is_keeper: bool) -> Self {
+    pub(super) fn new(
+        machine: Arc<Machine>,
+        script: Script,
+        hot_plug: HotPlugRecord,
+        is_keeper: bool,
+    ) -> Self {
         Self {
             machine,
             script,
+            hot_plug: Mutex::new(hot_plug),
             is_keeper,
         }
     }
@@ -82,6 +97,7 @@ impl Vm for MockVm {
     fn state(&self) -> DriverState {
         DriverState::Mock(MockState {
             agent: self.machine.agent().clone(),
+            hot_plug: lock(&self.hot_plug).clone(),
         })
     }
 
@@ -91,6 +107,41 @@ impl Vm for MockVm {
 
     async fn resume(&self) -> Result<()> {
         self.command(Step::Resume).await
+    }
+
+    fn reserve(&self, device: &HotDevice) -> Result<Plugged> {
+        device.check(&CAPABILITIES)?;
+        lock(&self.hot_plug).reserve(device)
+    }
+
+    async fn plug(&self, device: HotDevice) -> Result<Plugged> {
+        device.check(&CAPABILITIES)?;
+        let place = lock(&self.hot_plug).begin(&device)?;
+        let plugged = self.command(Step::Plug).await.and_then(|()| {
+            match lock(&self.machine.ports).insert(place.port) {
+                true => lock(&self.hot_plug).set_phase(device.id(), PlugPhase::Present),
+                false => Err(Error::Scripted {
+                    reason: format!("port {} has a device", place.port),
+                }),
+            }
+        });
+        if plugged.is_err() {
+            lock(&self.hot_plug).free(device.id());
+        }
+        plugged
+    }
+
+    async fn unplug(&self, id: &str) -> Result<()> {
+        let place = lock(&self.hot_plug).place(id)?;
+        lock(&self.hot_plug).set_phase(id, PlugPhase::Leaving)?;
+        self.command(Step::Unplug).await?;
+        lock(&self.machine.ports).remove(&place.port);
+        lock(&self.hot_plug).free(id);
+        Ok(())
+    }
+
+    fn plugged(&self) -> Vec<Plugged> {
+        lock(&self.hot_plug).plugged()
     }
 
     async fn stop(&self, limits: StopLimits) -> Result<VmEnd> {

@@ -213,10 +213,10 @@ impl CommandLine {
 
     fn root_port(&mut self, port: usize) {
         let (slot, function) = place(slot::FIRST_ROOT_PORT, port);
-        let chassis = port + 1;
+        let (id, chassis) = (port_id(port), port + 1);
         // Without an I/O window there is no limit of a handful of ports.
         self.device(format!(
-            "pcie-root-port,id=port{port},chassis={chassis},multifunction=on,io-reserve=0,\
+            "pcie-root-port,id={id},chassis={chassis},multifunction=on,io-reserve=0,\
              bus=pcie.0,addr={slot:#04x}.{function}"
         ));
     }
@@ -249,6 +249,23 @@ impl CommandLine {
 pub(super) fn place(first_slot: usize, index: usize) -> (usize, usize) {
     let slot = first_slot + index / FUNCTIONS_PER_SLOT;
     (slot, index % FUNCTIONS_PER_SLOT)
+}
+
+/// What QEMU calls a root port.
+pub(super) fn port_id(port: usize) -> String {
+    format!("port{port}")
+}
+
+/// Where the guest finds the device behind a root port: slot and function of the port on the root
+/// bus, then the slot behind it, as the agent's calls have it.
+///
+/// ```
+/// assert_eq!(vc_hypervisor::qemu::port_pci_path(0), "18.0/00");
+/// assert_eq!(vc_hypervisor::qemu::port_pci_path(11), "19.3/00");
+/// ```
+pub fn port_pci_path(port: usize) -> String {
+    let (slot, function) = place(slot::FIRST_ROOT_PORT, port);
+    format!("{slot:02x}.{function}/00")
 }
 
 fn address(slot: usize) -> String {

@@ -73,6 +73,8 @@ pub struct QemuLimits {
     pub start: Duration,
     /// One QMP command, connecting included.
     pub command: Duration,
+    /// For a guest to let go of a device.
+    pub unplug: Duration,
 }
 
 impl Default for QemuLimits {
@@ -80,6 +82,7 @@ impl Default for QemuLimits {
         Self {
             start: Duration::from_secs(20),
             command: Duration::from_secs(5),
+            unplug: Duration::from_secs(10),
         }
     }
 }

@@ -12,10 +12,11 @@ use tracing::{debug, info, warn};
 use vc_launch::{LaunchedProcess, ProcessEnd};
 use vc_types::{SandboxId, Signal};
 
+use super::config::QemuLimits;
 use super::qmp::{Qmp, QmpEvent};
 use super::socket::SocketFile;
 use super::state::QemuState;
-use super::vm::KeptVm;
+use super::vm::{KeptVm, Running};
 use crate::log::last_lines;
 use crate::pidfd::WatchedPidfd;
 use crate::{Error, Result, VmEnd};
@@ -56,7 +57,7 @@ pub(super) enum Announced {
 
 impl Keeper {
     /// Begins to watch, and gives out the handle.
-    pub(super) fn keep(self, state: QemuState, command_limit: Duration) -> Result<KeptVm> {
+    pub(super) fn keep(self, state: QemuState, limits: QemuLimits) -> Result<KeptVm> {
         let failed = |source| Error::Launch {
             sandbox: self.sandbox.clone(),
             source,
@@ -65,7 +66,8 @@ impl Keeper {
         let (sender, end) = watch::channel(None);
         let stopping = Arc::new(AtomicBool::new(false));
         tokio::spawn(self.run(Arc::clone(&stopping), sender));
-        Ok(KeptVm::new(state, command_limit, pidfd, stopping, end))
+        let running = Running::new(state, limits);
+        Ok(KeptVm::new(running, pidfd, stopping, end))
     }
 
     async fn run(mut self, stopping: Arc<AtomicBool>, sender: watch::Sender<Option<VmEnd>>) {
@@ -138,6 +140,7 @@ fn note(sandbox: &SandboxId, event: QmpEvent, announced: &mut Option<Announced>)
         }
         QmpEvent::Stopped => debug!(%sandbox, "the processors stand still"),
         QmpEvent::Resumed => debug!(%sandbox, "the processors go on"),
+        QmpEvent::DeviceDeleted(device) => debug!(%sandbox, device, "the guest let go of it"),
         QmpEvent::Other => {}
     }
 }

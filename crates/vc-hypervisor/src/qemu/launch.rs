@@ -23,7 +23,9 @@ use super::state::QemuState;
 use super::vm::KeptVm;
 use super::{CAPABILITIES, accel};
 use crate::log::{BoundedLog, drain};
-use crate::{Accelerator, Error, HostDevices, Nic, NicBackend, Result, VmSpec, tick_rate};
+use crate::{
+    Accelerator, Error, HostDevices, HotPlugRecord, Nic, NicBackend, Result, VmSpec, tick_rate,
+};
 
 /// How long a QEMU that closed its event connection may take to end.
 const END_LIMIT: Duration = Duration::from_secs(1);
@@ -51,6 +53,7 @@ pub(super) async fn launch(
     let own_stack = |nic: &Nic| matches!(nic.backend, NicBackend::User { .. });
     let net = !spec.nics.iter().any(own_stack);
     let agent = spec.vsock.agent_address();
+    let hot_plug = HotPlugRecord::of(&spec);
     let host = |attempt: &'static str| {
         let sandbox = sandbox.clone();
         move |source: io::Error| Error::Host {
@@ -132,6 +135,7 @@ pub(super) async fn launch(
         commands_socket: socket.path().to_owned(),
         agent,
         accelerator,
+        hot_plug,
     };
     let keeper = Keeper {
         sandbox,
@@ -140,7 +144,7 @@ pub(super) async fn launch(
         drains,
         socket,
     };
-    keeper.keep(state, config.limits.command)
+    keeper.keep(state, config.limits)
 }
 
 /// The logs of a VM that is not there yet.

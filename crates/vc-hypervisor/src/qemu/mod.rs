@@ -11,6 +11,11 @@
 //! serves one client at a time and is connected only while a command runs, so that any process
 //! can operate on the VM.
 //!
+//! Devices come and go behind root ports (ACPI's hot-plug). The account of the ports is the host's, in
+//! [`QemuState`]; what a guest does changes nothing of it. A guest can keep a device that it was asked
+//! to let go of, and with it QEMU's part of it: the device is known as leaving then. Such a guest can
+//! still be stopped.
+//!
 //! QEMU runs as an own user without capabilities, in its own network, IPC and UTS namespaces,
 //! with its seccomp filter on. Only for a network device of [`NicBackend::User`](crate::NicBackend)
 //! it stays in the caller's network namespace. It opens nothing but its firmware and, by
@@ -19,6 +24,7 @@
 mod accel;
 mod args;
 mod config;
+mod hotplug;
 mod keeper;
 mod launch;
 mod nic;
@@ -29,6 +35,7 @@ mod version;
 mod vm;
 
 pub use accel::kernel_params;
+pub use args::port_pci_path;
 pub use config::{QemuConfig, QemuLimits, TcgThreads, VmmUser};
 pub use nic::nic_pci_path;
 pub use state::QemuState;
@@ -40,7 +47,8 @@ use async_trait::async_trait;
 use vc_launch::Launcher;
 
 use crate::{
-    Capabilities, DriverState, Error, HostDevices, Hypervisor, Result, Transport, Vm, VmSpec,
+    Capabilities, DriverState, Error, HostDevices, HotDeviceKind, Hypervisor, Result, Transport,
+    Vm, VmSpec,
 };
 
 /// What the driver can do with the oldest QEMU that it is made for.
@@ -54,6 +62,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     // Of the 200 that the launcher passes to one process.
     nic_descriptors_max: 128,
     user_network: true,
+    hot_plug: &[HotDeviceKind::Nic, HotDeviceKind::Disk],
     root_ports_max: 32,
     own_vsock: false,
     transports: &[Transport::VhostVsock, Transport::HybridVsock],
@@ -106,15 +115,22 @@ impl Hypervisor for QemuHypervisor {
     }
 
     async fn attach(&self, state: &DriverState) -> Result<Box<dyn Vm>> {
-        match state {
-            DriverState::Qemu(state) => Ok(Box::new(vm::AttachedVm::new(
-                state.clone(),
-                self.config.limits.command,
-            ))),
-            other => Err(Error::OtherDriver {
-                wanted: "qemu",
-                found: other.driver(),
-            }),
-        }
+        attach(state, self.config.limits)
+    }
+}
+
+/// Takes hold of a VM that another process keeps, as [`Hypervisor::attach`] does, for those who
+/// launch none. Nothing is asked of QEMU yet.
+///
+/// # Errors
+///
+/// [`Error::OtherDriver`] when `state` is of another driver.
+pub fn attach(state: &DriverState, limits: QemuLimits) -> Result<Box<dyn Vm>> {
+    match state {
+        DriverState::Qemu(state) => Ok(Box::new(vm::AttachedVm::new(state.clone(), limits))),
+        other => Err(Error::OtherDriver {
+            wanted: "qemu",
+            found: other.driver(),
+        }),
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use super::args::{CommandLine, on_off, place, slot};
+use crate::nic::mac_text;
 use crate::{Nic, NicBackend};
 
 /// Where the guest finds the network device that is so many places behind the first one: its slot
@@ -45,8 +46,7 @@ impl CommandLine {
             }
         };
         self.option("-netdev", netdev);
-        let [a, b, c, d, e, f] = mac;
-        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        let mac = mac_text(mac);
         // A vector for each queue of a pair, one for changes and one for commands.
         let mq = match queues {
             1 => String::new(),

@@ -2,7 +2,8 @@
 //! is ours, because what a VMM sends must have a largest size, and a newer QEMU's unknown events
 //! must not end a connection.
 
-use std::os::fd::OwnedFd;
+use std::collections::VecDeque;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -10,11 +11,13 @@ use std::time::Duration;
 use qapi::qmp::{self, QmpCommand};
 use qapi::{Any, Command, Execute};
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::{Error, Result};
+
+mod descriptors;
 
 /// Bytes of one message. The longest answer to a command of ours has some hundred; a greeting has
 /// two hundred.
@@ -33,7 +36,7 @@ const EVENTS: &str = "events";
 const HANDSHAKE: &str = "qmp_capabilities";
 
 /// An event that the driver cares about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum QmpEvent {
     /// The VM ends, and this is why.
     Shutdown(qmp::ShutdownCause),
@@ -43,6 +46,8 @@ pub(super) enum QmpEvent {
     Stopped,
     /// The processors go on.
     Resumed,
+    /// The guest has let go of a device, or QEMU has failed to make it.
+    DeviceDeleted(String),
     /// Something else.
     Other,
 }
@@ -53,6 +58,8 @@ pub(super) struct Qmp {
     /// What was read and does not make a message yet.
     buffer: Vec<u8>,
     next_id: u64,
+    /// Devices whose end came before the answer to a command.
+    deleted: VecDeque<String>,
 }
 
 /// Any message of QEMU's, before it is known what it is.
@@ -69,9 +76,25 @@ struct Message {
     id: Option<u64>,
 }
 
-#[derive(Deserialize)]
-struct Refusal {
+/// Why QEMU does not do what it was asked.
+#[derive(Debug, Deserialize)]
+pub(super) struct Refusal {
+    class: String,
     desc: String,
+}
+
+impl Refusal {
+    /// The object is not there. Only some commands say so in a word of its own.
+    pub(super) fn is_absent(&self) -> bool {
+        self.class == "DeviceNotFound"
+    }
+
+    pub(super) fn of(self, command: &'static str) -> Error {
+        Error::Refused {
+            command,
+            reason: crate::log::escape(&self.desc),
+        }
+    }
 }
 
 impl Qmp {
@@ -109,6 +132,7 @@ impl Qmp {
             stream,
             buffer: Vec::new(),
             next_id: 0,
+            deleted: VecDeque::new(),
         }
     }
 
@@ -118,7 +142,9 @@ impl Qmp {
         if greeting.and_then(|message| message.greeting).is_none() {
             return Err(protocol(HANDSHAKE, "it did not greet"));
         }
-        self.command(qmp::qmp_capabilities { enable: None }).await?;
+        let chosen = qmp::qmp_capabilities { enable: None };
+        let answer = self.command(chosen, &[]).await?;
+        answer.map_err(|refusal| refusal.of(HANDSHAKE))?;
         Ok(self)
     }
 
@@ -128,7 +154,44 @@ impl Qmp {
         command: C,
         limit: Duration,
     ) -> Result<C::Ok> {
-        within(C::NAME, limit, self.command(command)).await
+        self.try_execute(command, &[], limit)
+            .await?
+            .map_err(|refusal| refusal.of(C::NAME))
+    }
+
+    /// As [`Qmp::execute`], with a refusal as a value, and with descriptors that QEMU is to get
+    /// with the command.
+    pub(super) async fn try_execute<C: QmpCommand>(
+        &mut self,
+        command: C,
+        fds: &[BorrowedFd<'_>],
+        limit: Duration,
+    ) -> Result<Result<C::Ok, Refusal>> {
+        within(C::NAME, limit, self.command(command, fds)).await
+    }
+
+    /// Waits until a device is gone, and says whether that was so within `limit`.
+    pub(super) async fn deleted(&mut self, device: &str, limit: Duration) -> Result<bool> {
+        let gone = async {
+            loop {
+                while let Some(deleted) = self.deleted.pop_front() {
+                    if deleted == device {
+                        return Ok(());
+                    }
+                }
+                match self.next_event().await? {
+                    Some(QmpEvent::DeviceDeleted(deleted)) => self.deleted.push_back(deleted),
+                    Some(_) => {}
+                    None => {
+                        return Err(connection(EVENTS, std::io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
+            }
+        };
+        match timeout(limit, gone).await {
+            Ok(gone) => gone.map(|()| true),
+            Err(_) => Ok(false),
+        }
     }
 
     /// The next event, or nothing when QEMU has closed the connection. May be dropped at any
@@ -147,14 +210,17 @@ impl Qmp {
         }
     }
 
-    async fn command<C: QmpCommand>(&mut self, command: C) -> Result<C::Ok> {
+    async fn command<C: QmpCommand>(
+        &mut self,
+        command: C,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Result<C::Ok, Refusal>> {
         let id = self.next_id;
         self.next_id += 1;
         let mut line = serde_json::to_vec(&Execute::with_id(command, id))
             .map_err(|error| protocol(C::NAME, error))?;
         line.push(b'\n');
-        self.stream
-            .write_all(&line)
+        descriptors::send(&mut self.stream, &line, fds)
             .await
             .map_err(|source| connection(C::NAME, source))?;
         for _ in 0..EVENTS_BEFORE_ANSWER_MAX {
@@ -164,7 +230,10 @@ impl Qmp {
                     std::io::ErrorKind::UnexpectedEof.into(),
                 ));
             };
-            if message.event.is_some() {
+            if let Some(name) = &message.event {
+                if let QmpEvent::DeviceDeleted(device) = event(name, message.data) {
+                    self.deleted.push_back(device);
+                }
                 continue;
             }
             return answer::<C>(id, message);
@@ -196,18 +265,15 @@ impl Qmp {
     }
 }
 
-fn answer<C: Command>(id: u64, message: Message) -> Result<C::Ok> {
+fn answer<C: Command>(id: u64, message: Message) -> Result<Result<C::Ok, Refusal>> {
     if message.id != Some(id) {
         return Err(protocol(C::NAME, "it answers another command"));
     }
     match (message.ok, message.error) {
-        (Some(value), None) => {
-            serde_json::from_value(value).map_err(|error| protocol(C::NAME, error))
-        }
-        (None, Some(refusal)) => Err(Error::Refused {
-            command: C::NAME,
-            reason: crate::log::escape(&refusal.desc),
-        }),
+        (Some(value), None) => serde_json::from_value(value)
+            .map(Ok)
+            .map_err(|error| protocol(C::NAME, error)),
+        (None, Some(refusal)) => Ok(Err(refusal)),
         _ => Err(protocol(C::NAME, "its answer is neither good nor bad")),
     }
 }
@@ -222,6 +288,14 @@ fn event(name: &str, data: Any) -> QmpEvent {
         <qmp::GUEST_PANICKED as qapi::Event>::NAME => QmpEvent::GuestPanicked,
         <qmp::STOP as qapi::Event>::NAME => QmpEvent::Stopped,
         <qmp::RESUME as qapi::Event>::NAME => QmpEvent::Resumed,
+        // A device without a name is none of ours.
+        <qmp::DEVICE_DELETED as qapi::Event>::NAME => {
+            let deleted = serde_json::from_value::<qmp::DEVICE_DELETED>(data).ok();
+            match deleted.and_then(|deleted| deleted.device) {
+                Some(device) => QmpEvent::DeviceDeleted(device),
+                None => QmpEvent::Other,
+            }
+        }
         _ => QmpEvent::Other,
     }
 }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use vc_types::ProcessIdentity;
 
-use crate::{Accelerator, AgentAddress};
+use crate::{Accelerator, AgentAddress, HotPlugRecord};
 
 /// What is stored of a VM of QEMU's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,4 +16,7 @@ pub struct QemuState {
     pub agent: AgentAddress,
     /// What executes the guest's code.
     pub accelerator: Accelerator,
+    /// Its root ports and what is behind them.
+    #[serde(default)]
+    pub hot_plug: HotPlugRecord,
 }

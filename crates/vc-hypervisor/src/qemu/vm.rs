@@ -1,9 +1,8 @@
 use std::future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use qapi::qmp;
@@ -13,24 +12,62 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 use vc_types::ProcessIdentity;
 
+use super::config::QemuLimits;
 use super::qmp::Qmp;
 use super::state::QemuState;
 use crate::pidfd::WatchedPidfd;
-use crate::{AgentAddress, DriverState, Error, Result, StopLimits, Vm, VmEnd};
+use crate::{
+    AgentAddress, DriverState, Error, HotDevice, HotPlugRecord, Plugged, Result, StopLimits, Vm,
+    VmEnd,
+};
 
 /// What its keeper and everybody else can do alike.
 #[derive(Debug)]
-struct Running {
+pub(super) struct Running {
     state: QemuState,
-    command_limit: Duration,
+    limits: QemuLimits,
+    /// The newest account of what is behind the root ports; that of `state` is the first one.
+    hot_plug: Mutex<HotPlugRecord>,
+    /// One device comes or goes at a time.
+    pub(super) plugging: tokio::sync::Mutex<()>,
 }
 
 impl Running {
+    pub(super) fn new(state: QemuState, limits: QemuLimits) -> Arc<Self> {
+        Arc::new(Self {
+            hot_plug: Mutex::new(state.hot_plug.clone()),
+            plugging: tokio::sync::Mutex::new(()),
+            state,
+            limits,
+        })
+    }
+
+    pub(super) const fn limits(&self) -> &QemuLimits {
+        &self.limits
+    }
+
+    pub(super) async fn connect(&self) -> Result<Qmp> {
+        Qmp::connect(&self.state.commands_socket, self.limits.command).await
+    }
+
+    /// The account of the root ports, for no longer than a look or a change.
+    pub(super) fn hot_plug(&self) -> MutexGuard<'_, HotPlugRecord> {
+        self.hot_plug.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn state(&self) -> DriverState {
+        DriverState::Qemu(QemuState {
+            hot_plug: self.hot_plug().clone(),
+            ..self.state.clone()
+        })
+    }
+
     /// Runs one command over a connection of its own, so that others get their turn.
     async fn command<C: qmp::QmpCommand>(&self, command: C) -> Result<C::Ok> {
-        let limit = self.command_limit;
-        let mut qmp = Qmp::connect(&self.state.commands_socket, limit).await?;
-        qmp.execute(command, limit).await
+        self.connect()
+            .await?
+            .execute(command, self.limits.command)
+            .await
     }
 
     async fn pause(&self) -> Result<()> {
@@ -84,7 +121,7 @@ type BoxedEnd = std::pin::Pin<Box<dyn Future<Output = VmEnd> + Send>>;
 /// A VM that this process keeps. QEMU is killed when it is dropped.
 #[derive(Debug)]
 pub(super) struct KeptVm {
-    running: Running,
+    running: Arc<Running>,
     pidfd: OwnedFd,
     /// Tells the keeper's task that a kill is ours.
     stopping: Arc<AtomicBool>,
@@ -93,17 +130,13 @@ pub(super) struct KeptVm {
 
 impl KeptVm {
     pub(super) fn new(
-        state: QemuState,
-        command_limit: Duration,
+        running: Arc<Running>,
         pidfd: OwnedFd,
         stopping: Arc<AtomicBool>,
         end: watch::Receiver<Option<VmEnd>>,
     ) -> Self {
         Self {
-            running: Running {
-                state,
-                command_limit,
-            },
+            running,
             pidfd,
             stopping,
             end,
@@ -138,7 +171,7 @@ impl Vm for KeptVm {
     }
 
     fn state(&self) -> DriverState {
-        DriverState::Qemu(self.running.state.clone())
+        self.running.state()
     }
 
     async fn pause(&self) -> Result<()> {
@@ -147,6 +180,22 @@ impl Vm for KeptVm {
 
     async fn resume(&self) -> Result<()> {
         self.running.resume().await
+    }
+
+    fn reserve(&self, device: &HotDevice) -> Result<Plugged> {
+        self.running.reserve(device)
+    }
+
+    async fn plug(&self, device: HotDevice) -> Result<Plugged> {
+        Arc::clone(&self.running).plug(device).await
+    }
+
+    async fn unplug(&self, id: &str) -> Result<()> {
+        Arc::clone(&self.running).unplug(id).await
+    }
+
+    fn plugged(&self) -> Vec<Plugged> {
+        self.running.hot_plug().plugged()
     }
 
     async fn stop(&self, limits: StopLimits) -> Result<VmEnd> {
@@ -176,16 +225,13 @@ impl Drop for KeptVm {
 /// A VM that another process keeps.
 #[derive(Debug)]
 pub(super) struct AttachedVm {
-    running: Running,
+    running: Arc<Running>,
 }
 
 impl AttachedVm {
-    pub(super) fn new(state: QemuState, command_limit: Duration) -> Self {
+    pub(super) fn new(state: QemuState, limits: QemuLimits) -> Self {
         Self {
-            running: Running {
-                state,
-                command_limit,
-            },
+            running: Running::new(state, limits),
         }
     }
 
@@ -217,7 +263,7 @@ impl Vm for AttachedVm {
     }
 
     fn state(&self) -> DriverState {
-        DriverState::Qemu(self.running.state.clone())
+        self.running.state()
     }
 
     async fn pause(&self) -> Result<()> {
@@ -226,6 +272,22 @@ impl Vm for AttachedVm {
 
     async fn resume(&self) -> Result<()> {
         self.running.resume().await
+    }
+
+    fn reserve(&self, device: &HotDevice) -> Result<Plugged> {
+        self.running.reserve(device)
+    }
+
+    async fn plug(&self, device: HotDevice) -> Result<Plugged> {
+        Arc::clone(&self.running).plug(device).await
+    }
+
+    async fn unplug(&self, id: &str) -> Result<()> {
+        Arc::clone(&self.running).unplug(id).await
+    }
+
+    fn plugged(&self) -> Vec<Plugged> {
+        self.running.hot_plug().plugged()
     }
 
     async fn stop(&self, limits: StopLimits) -> Result<VmEnd> {

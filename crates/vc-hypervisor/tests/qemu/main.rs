@@ -11,6 +11,7 @@
 )]
 
 mod ends;
+mod hot_plug;
 mod machine;
 mod operations;
 mod start;
@@ -50,6 +51,27 @@ const TESTS: &[Test] = &[
     (
         "one_client_at_a_time_and_the_other_passes_its_limit",
         operations::one_client,
+    ),
+    (
+        "a_disk_comes_and_goes_and_leaves_nothing",
+        hot_plug::disk_comes_and_goes,
+    ),
+    (
+        "a_network_device_comes_and_goes_and_leaves_nothing",
+        hot_plug::nic_comes_and_goes,
+    ),
+    ("a_device_that_is_refused_leaves_nothing", hot_plug::refused),
+    (
+        "a_vm_without_a_free_port_refuses_before_anything_changes",
+        hot_plug::all_ports_taken,
+    ),
+    (
+        "a_device_that_the_guest_keeps_is_known_as_leaving_by_other_processes_too",
+        hot_plug::kept_by_the_guest,
+    ),
+    (
+        "what_an_interrupted_plug_left_is_taken_out",
+        hot_plug::interrupted,
     ),
     ("a_stop_asks_first", ends::asked),
     ("a_stop_kills_a_vmm_that_does_not_listen", ends::deaf),

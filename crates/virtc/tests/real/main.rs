@@ -21,6 +21,7 @@ mod faults;
 mod files;
 mod host_side;
 mod host_system;
+mod hot_plug;
 mod kill_matrix;
 mod kills;
 mod library;

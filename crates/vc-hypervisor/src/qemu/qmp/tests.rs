@@ -1,5 +1,6 @@
 //! A scripted peer at the other end of a real socket: it hangs, lies, stutters and floods.
 
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::*;

@@ -183,6 +183,7 @@ fn qemu_config(config: &vc_config::Config, users: SandboxUsers) -> QemuConfig {
         limits: QemuLimits {
             start: config.limits.launch_ms.duration(),
             command: config.limits.qmp_command_ms.duration(),
+            unplug: config.limits.unplug_ms.duration(),
         },
         user: VmmUser::Own {
             uid: users.vmm(),

@@ -1,0 +1,163 @@
+//! The QMP commands of devices behind root ports: pure data.
+
+use qapi::qmp::{self, BlockdevOptions, BlockdevOptionsBase, BlockdevOptionsFile, Netdev};
+use serde_json::{Value, json};
+
+use crate::Disk;
+use crate::hotplug::DiskFile;
+use crate::nic::mac_text;
+use crate::qemu::args::port_id;
+
+/// The numbers of descriptor sets begin here: those of the command line are lower.
+const FIRST_FD_SET: i64 = 1_000;
+
+/// What QEMU calls the device behind a port, its block node and its network back end.
+pub(super) fn name(port: u8) -> String {
+    format!("hot{port}")
+}
+
+fn fd_set(port: u8) -> i64 {
+    FIRST_FD_SET + i64::from(port)
+}
+
+fn fd_name(port: u8, index: usize) -> String {
+    format!("hot{port}-{index}")
+}
+
+pub(super) fn add_fd(port: u8) -> qmp::add_fd {
+    qmp::add_fd {
+        fdset_id: Some(fd_set(port)),
+        opaque: None,
+    }
+}
+
+pub(super) fn remove_fd(port: u8) -> qmp::remove_fd {
+    qmp::remove_fd {
+        fd: None,
+        fdset_id: fd_set(port),
+    }
+}
+
+pub(super) fn getfd(port: u8, index: usize) -> qmp::getfd {
+    qmp::getfd {
+        fdname: fd_name(port, index),
+    }
+}
+
+pub(super) fn closefd(port: u8, index: usize) -> qmp::closefd {
+    qmp::closefd {
+        fdname: fd_name(port, index),
+    }
+}
+
+pub(super) fn blockdev_add(port: u8, disk: &Disk, file: DiskFile) -> qmp::blockdev_add {
+    let base = BlockdevOptionsBase {
+        auto_read_only: None,
+        cache: Some(qmp::BlockdevCacheOptions {
+            direct: Some(false),
+            no_flush: Some(disk.scratch),
+        }),
+        detect_zeroes: None,
+        discard: Some(qmp::BlockdevDiscardOptions::unmap),
+        force_share: None,
+        node_name: Some(name(port)),
+        read_only: Some(disk.read_only),
+    };
+    // The disk is this VM's own, so no lock says so.
+    let options = BlockdevOptionsFile {
+        aio: None,
+        aio_max_batch: None,
+        drop_cache: None,
+        locking: Some(qmp::OnOffAuto::off),
+        pr_manager: None,
+        x_check_cache_dropped: None,
+        filename: format!("/dev/fdset/{}", fd_set(port)),
+    };
+    qmp::blockdev_add(match file {
+        DiskFile::Regular => BlockdevOptions::file {
+            base,
+            file: options,
+        },
+        DiskFile::BlockDevice => BlockdevOptions::host_device {
+            base,
+            host_device: options,
+        },
+    })
+}
+
+pub(super) fn blockdev_del(port: u8) -> qmp::blockdev_del {
+    qmp::blockdev_del {
+        node_name: name(port),
+    }
+}
+
+pub(super) fn netdev_add(port: u8, queues: usize, vhost: usize) -> qmp::netdev_add {
+    let names = |from: usize, count: usize| {
+        let names: Vec<_> = (from..from + count)
+            .map(|index| fd_name(port, index))
+            .collect();
+        names.join(":")
+    };
+    let has_vhost = vhost > 0;
+    let (tap_names, vhost_names) = (names(0, queues), names(queues, vhost));
+    let mut tap = qmp::NetdevTapOptions {
+        vhost: Some(has_vhost),
+        ..qmp::NetdevTapOptions::default()
+    };
+    // In the form for one, QEMU closes what it refuses. In that for many it does not.
+    if queues == 1 {
+        tap.fd = Some(tap_names);
+        tap.vhostfd = has_vhost.then_some(vhost_names);
+    } else {
+        tap.fds = Some(tap_names);
+        tap.vhostfds = has_vhost.then_some(vhost_names);
+    }
+    qmp::netdev_add(Netdev::tap {
+        id: name(port),
+        tap,
+    })
+}
+
+pub(super) fn netdev_del(port: u8) -> qmp::netdev_del {
+    qmp::netdev_del { id: name(port) }
+}
+
+/// A disk as the command line has it.
+pub(super) fn disk(port: u8, serial: &str) -> qmp::device_add {
+    let arguments = json!({
+        "drive": name(port),
+        "serial": serial,
+        "werror": "report",
+        "rerror": "report",
+    });
+    device_add("virtio-blk-pci", port, arguments)
+}
+
+/// A network device as the command line has it.
+pub(super) fn nic(port: u8, mac: [u8; 6], queues: u16) -> qmp::device_add {
+    let mut arguments = json!({
+        "netdev": name(port),
+        "mac": mac_text(mac),
+        "romfile": "",
+    });
+    if queues > 1 {
+        arguments["mq"] = true.into();
+        arguments["vectors"] = (2 * u32::from(queues) + 2).into();
+    }
+    device_add("virtio-net-pci", port, arguments)
+}
+
+fn device_add(driver: &str, port: u8, mut arguments: Value) -> qmp::device_add {
+    arguments["disable-legacy"] = "on".into();
+    arguments["addr"] = "0x0".into();
+    let arguments = match arguments {
+        Value::Object(arguments) => arguments.into_iter().collect(),
+        _ => qapi::Dictionary::default(),
+    };
+    let bus = port_id(port.into());
+    qmp::device_add::new(driver, name(port), bus, arguments)
+}
+
+pub(super) fn device_del(port: u8) -> qmp::device_del {
+    qmp::device_del { id: name(port) }
+}
