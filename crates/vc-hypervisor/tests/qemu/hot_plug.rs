@@ -1,14 +1,16 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
 use std::time::Duration;
 
+use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use vc_hypervisor::qemu::{QemuConfig, QemuLimits};
 use vc_hypervisor::{
     Disk, Error, HotDevice, Hypervisor, Nic, NicBackend, PlugPhase, StopLimits, Vm,
 };
-use vc_network::{MadeNamespace, Tap};
+use vc_network::{Namespace, Tap};
 
 use crate::machine::{Guest, Host, test};
 
@@ -114,32 +116,26 @@ fn nic(id: &str, last: u8, fds: Vec<std::os::fd::OwnedFd>) -> HotDevice {
     })
 }
 
-/// A namespace with nothing but what the test makes in it, gone with this.
-struct OwnNamespace {
-    made: MadeNamespace,
-    _directory: tempfile::TempDir,
+/// A namespace with nothing but what the test makes in it. It ends with its descriptor: no mount
+/// keeps it that another test could take for its own.
+fn own_namespace() -> Namespace {
+    let (tell, told) = mpsc::channel();
+    let (release, wait) = mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        tell.send(rustix::thread::gettid()).unwrap();
+        // It ends when the namespace is open.
+        let _ = wait.recv();
+    });
+    let tid = told.recv().unwrap();
+    let path = format!("/proc/self/task/{tid}/ns/net");
+    let namespace = Namespace::open(path).unwrap();
+    drop(release);
+    thread.join().unwrap();
+    namespace
 }
 
-impl OwnNamespace {
-    fn make() -> (Self, vc_network::Namespace) {
-        let directory = tempfile::tempdir().unwrap();
-        let made = MadeNamespace::plan(directory.path(), "net").unwrap();
-        let own = Self {
-            made,
-            _directory: directory,
-        };
-        let namespace = own.made.make().unwrap();
-        (own, namespace)
-    }
-}
-
-impl Drop for OwnNamespace {
-    fn drop(&mut self) {
-        self.made.delete().unwrap();
-    }
-}
-
-fn has_tap(namespace: &vc_network::Namespace) -> bool {
+fn has_tap(namespace: &Namespace) -> bool {
     let devices = namespace
         .run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))
         .unwrap();
@@ -177,7 +173,7 @@ pub(crate) fn disk_comes_and_goes() {
 
 pub(crate) fn nic_comes_and_goes() {
     test(async |host| {
-        let (_keeps, namespace) = OwnNamespace::make();
+        let namespace = own_namespace();
         let vm = host.launch(Guest::LetsGo).await.unwrap();
         let before = Seen::of(host, &*vm);
         for queues in [1, 2] {
