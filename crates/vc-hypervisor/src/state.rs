@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 use vc_types::ProcessIdentity;
 
+use crate::Plugged;
 use crate::mock::MockState;
 use crate::qemu::QemuState;
 
@@ -21,6 +22,14 @@ impl DriverState {
         match self {
             Self::Qemu(_) => "qemu",
             Self::Mock(_) => "mock",
+        }
+    }
+
+    /// The devices that were plugged in, by the account of the host when this was stored.
+    pub fn plugged(&self) -> Vec<Plugged> {
+        match self {
+            Self::Qemu(state) => state.hot_plug.plugged(),
+            Self::Mock(state) => state.hot_plug.plugged(),
         }
     }
 

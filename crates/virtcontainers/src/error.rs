@@ -209,6 +209,14 @@ pub enum Error {
         /// What it is.
         what: String,
     },
+    /// A device of the host that a sandbox cannot have.
+    #[error("the device {device} cannot be given to a sandbox: {reason}")]
+    Device {
+        /// Its path.
+        device: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// Something of the system that should always work did not.
     #[error("cannot {attempt}")]
     System {

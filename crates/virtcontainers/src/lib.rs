@@ -52,14 +52,15 @@ pub use hook::{ContainerHooks, HookFailure, HookKind, run_hooks};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
 pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{
-    Address, CONSOLE_LOG, CopyOptions, DeviceConfig, GcReport, GuestProcess, Interface, Lease,
-    NetworkConfig, PROCESS_LOGS, Process, ProcessExit, Removed, Route, Sandbox, SandboxConfig,
-    SandboxHandle, Scratch, Started, VMM_LOG, VmConfig,
+    Address, CONSOLE_LOG, CopyOptions, Device, DeviceConfig, GcReport, GuestProcess, Interface,
+    Lease, NetworkConfig, PROCESS_LOGS, Process, ProcessExit, Removed, Route, Sandbox,
+    SandboxConfig, SandboxHandle, Scratch, Started, VMM_LOG, VmConfig,
 };
 pub use stats::{
     BlkioEntry, BlkioStats, ContainerStats, CpuStats, HugetlbStats, MemoryStats, MemoryUsage,
     NetworkStats, PidsStats, ThrottlingStats,
 };
+pub use vc_hypervisor::PlugPhase;
 pub use vc_network::HostNetwork;
 /// The directories of the host that a root made of the host's own system shows.
 pub use vc_storage::host_system::DIRECTORIES as HOST_SYSTEM;

@@ -10,7 +10,7 @@ use vc_agent_client::{AgentClient, CallLimits, Transport};
 use vc_hypervisor::qemu::{self, QemuLimits};
 use vc_hypervisor::{Disk, DriverState, HotDevice, Nic, NicBackend, Vm};
 use vc_network::{MadeNamespace, Tap};
-use virtcontainers::{Runtime, Sandbox};
+use virtcontainers::{DeviceConfig, Error, Runtime, Sandbox};
 
 use super::library::{container, exec, id, on_executor, output, runtime, sandbox};
 use super::{busybox_root, host};
@@ -89,11 +89,45 @@ fn a_running_guest_gets_disks_and_lets_go_of_them() {
 }
 
 #[test]
+fn a_running_sandbox_gets_an_image_from_one_process_and_another_takes_it_out() {
+    let host = host();
+    let root = busybox_root(&host);
+    let images = tempfile::tempdir().unwrap();
+    on_executor(async {
+        let keeper = runtime(&host);
+        let config = sandbox("hot", vec![container("c", &root, &["sleep", "1000"])]);
+        let sandbox = keeper.run_sandbox(config).await.unwrap();
+        let path = images.path().join("data");
+        drop(image(&path, 1 << 20));
+        let data = DeviceConfig::Block {
+            path,
+            read_only: false,
+        };
+        let device = runtime(&host).add_device(sandbox.id(), &data).await;
+        let device = device.unwrap();
+        assert_eq!(device.pci_path, "18.0/00");
+        assert_eq!(shell(&sandbox, &seen_disk(&device.id)).await, "2048\n0\n");
+        let taken = runtime(&host).add_device(sandbox.id(), &data).await;
+        let taken = taken.unwrap_err();
+        assert!(matches!(taken, Error::Device { .. }), "{taken}");
+
+        let fetched = runtime(&host).fetch_sandbox(sandbox.id()).await.unwrap();
+        assert_eq!(fetched.devices().unwrap(), std::slice::from_ref(&device));
+        fetched.remove_device(&device.id).await.unwrap();
+        let left = "cat /sys/block/vd*/serial 2>/dev/null; echo none";
+        assert_eq!(shell(&sandbox, left).await, "none\n");
+        let again = sandbox.add_device(&data).await.unwrap();
+        assert_eq!(shell(&sandbox, &seen_disk(&again.id)).await, "2048\n0\n");
+        sandbox.delete().await.unwrap();
+    });
+}
+
+#[test]
 fn a_running_guest_gets_a_network_device_and_lets_go_of_it() {
     let host = host();
     let root = busybox_root(&host);
-    let directory = tempfile::tempdir().unwrap();
-    let made = MadeNamespace::plan(directory.path(), "net").unwrap();
+    // In the test's own directory, where tests beside this one do not miss it.
+    let made = MadeNamespace::plan(host.dir("netns"), "net").unwrap();
     let namespace = made.make().unwrap();
     on_executor(async {
         let runtime = runtime(&host);

@@ -12,7 +12,7 @@ use vc_types::ContainerId;
 
 use super::config::ContainerConfig;
 use crate::error::{Error, Result};
-use crate::sandbox::SandboxConfig;
+use crate::sandbox::{DeviceConfig, SandboxConfig};
 
 /// Bytes of a description: what the kernel takes as arguments and environment, in JSON.
 const DESCRIPTION_BYTES_MAX: u64 = 16 << 20;
@@ -41,14 +41,44 @@ pub(crate) fn load(sandbox: &Path, container: &ContainerId) -> Result<ContainerC
 ///
 /// [`Error::System`].
 pub(crate) fn remove(sandbox: &Path, container: &ContainerId) -> Result<()> {
-    let path = container_path(sandbox, container);
-    match std::fs::remove_file(&path) {
+    remove_file(&container_path(sandbox, container))
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::System {
             attempt: format!("remove {}", path.display()),
             source: error,
         }),
         _ => Ok(()),
     }
+}
+
+/// Writes what a device of a sandbox is on the host, once.
+///
+/// # Errors
+///
+/// [`Error::System`].
+pub(crate) fn save_device(sandbox: &Path, id: &str, device: &DeviceConfig) -> Result<()> {
+    write(&device_path(sandbox, id), device)
+}
+
+/// Reads what a device of a sandbox is on the host.
+///
+/// # Errors
+///
+/// [`Error::System`].
+pub(crate) fn load_device(sandbox: &Path, id: &str) -> Result<DeviceConfig> {
+    read(&device_path(sandbox, id))
+}
+
+/// Removes what was kept of a device; nothing is no error.
+///
+/// # Errors
+///
+/// [`Error::System`].
+pub(crate) fn remove_device(sandbox: &Path, id: &str) -> Result<()> {
+    remove_file(&device_path(sandbox, id))
 }
 
 /// Writes what a sandbox is to be into its directory, once; its containers are written each by
@@ -110,6 +140,11 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// No id has a colon, so no container can have the sandbox's name.
 fn sandbox_path(directory: &Path) -> PathBuf {
     directory.join("sandbox:.json")
+}
+
+/// The ids of devices are ours: the driver takes plain names only.
+fn device_path(sandbox: &Path, id: &str) -> PathBuf {
+    sandbox.join(format!("device:{id}.json"))
 }
 
 fn container_path(sandbox: &Path, container: &ContainerId) -> PathBuf {

@@ -27,6 +27,7 @@ use crate::sandbox::vsock;
 /// The surroundings of a played guest.
 pub(super) struct Played(pub(super) Script);
 
+#[async_trait]
 impl Surroundings for Played {
     fn name(&self) -> &'static str {
         "mock"
@@ -51,6 +52,15 @@ impl Surroundings for Played {
         _containers: &[(ContainerId, Placement)],
     ) -> Result<Box<dyn Planned>> {
         Ok(Box::new(Plan(self.0.guest(&config.id))))
+    }
+
+    async fn attach(
+        &self,
+        _config: &vc_config::Config,
+        sandbox: &SandboxId,
+        state: &DriverState,
+    ) -> Result<Box<dyn Vm>> {
+        Ok(self.0.guest(sandbox).hypervisor().attach(state).await?)
     }
 
     fn end(&self, sandbox: &SandboxId) {

@@ -6,7 +6,7 @@ use vc_types::SandboxId;
 use super::Runtime;
 use crate::error::Result;
 use crate::sandbox::{
-    self, DeviceConfig, Interface, Route, Sandbox, SandboxConfig, SandboxHandle, Started,
+    self, Device, DeviceConfig, Interface, Route, Sandbox, SandboxConfig, SandboxHandle, Started,
 };
 
 impl Runtime {
@@ -108,8 +108,17 @@ impl Runtime {
     /// # Errors
     ///
     /// Those of [`Runtime::fetch_sandbox`] and [`SandboxHandle::add_device`].
-    pub async fn add_device(&self, id: &SandboxId, device: &DeviceConfig) -> Result<()> {
+    pub async fn add_device(&self, id: &SandboxId, device: &DeviceConfig) -> Result<Device> {
         self.fetch_sandbox(id).await?.add_device(device).await
+    }
+
+    /// Removes a device of a running sandbox, see [`SandboxHandle::remove_device`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`] and [`SandboxHandle::remove_device`].
+    pub async fn remove_device(&self, id: &SandboxId, device: &str) -> Result<()> {
+        self.fetch_sandbox(id).await?.remove_device(device).await
     }
 
     /// Adds an interface to a running sandbox, see [`SandboxHandle::add_interface`].

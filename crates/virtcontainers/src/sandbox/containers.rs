@@ -190,6 +190,9 @@ impl SandboxHandle {
                 record.containers.remove(container);
             })?;
         }
+        if let Err(error) = self.take_out_devices(&operation).await {
+            tracing::warn!(%error, "what is left of an interrupted device stays");
+        }
         Ok(operation)
     }
 

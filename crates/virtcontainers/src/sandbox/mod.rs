@@ -38,7 +38,7 @@ pub use config::{SandboxConfig, Scratch, VmConfig};
 pub(crate) use containers::{forget, forget_ended};
 pub(crate) use create::create;
 pub(crate) use delete::delete;
-pub use devices::DeviceConfig;
+pub use devices::{Device, DeviceConfig};
 pub(crate) use gc::gc;
 pub use gc::{GcReport, Removed};
 pub use handle::SandboxHandle;

@@ -253,9 +253,8 @@ fn what_is_not_there_yet_says_so_and_changes_nothing() {
         let config = sandbox("web", Vec::new());
         let web = host.runtime.create_sandbox(config).await.unwrap();
         let before = host.runtime.status_sandbox(web.id()).unwrap();
-        let disk = DeviceConfig::Block {
-            path: "/dev/loop0".into(),
-            read_only: true,
+        let card = DeviceConfig::Vfio {
+            address: "0000:01:00.0".into(),
         };
         let interface = Interface {
             name: "eth0".into(),
@@ -264,7 +263,7 @@ fn what_is_not_there_yet_says_so_and_changes_nothing() {
             addresses: Vec::new(),
         };
         let errors = [
-            host.runtime.add_device(web.id(), &disk).await.err(),
+            host.runtime.add_device(web.id(), &card).await.err(),
             host.runtime.add_interface(web.id(), &interface).await.err(),
             host.runtime
                 .remove_interface(web.id(), &interface)

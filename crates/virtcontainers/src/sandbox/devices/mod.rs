@@ -1,11 +1,24 @@
-//! Devices that are added to a running sandbox: the call and its types. None can be added yet.
+//! Devices that come to a running sandbox and go again.
+//!
+//! Plugging is one operation on the sandbox. The device has its place in the sandbox's state before
+//! anything of it is in the machine, marked as coming: whoever begins the next operation takes out
+//! what an interrupted one has left. A device ends with the machine, also when that is booted again.
+
+mod image;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use vc_hypervisor::{Disk, DriverState, HotDevice, PlugPhase, Plugged, Vm};
+use vc_store::{OperationGuard, SandboxRecord, Verb, View};
+use vc_types::SandboxState;
 
 use super::handle::SandboxHandle;
+use crate::container::saved;
 use crate::error::{Error, Result};
+use crate::runtime::blocking;
 
 /// A device of the host that a running sandbox is to get.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,27 +39,228 @@ pub enum DeviceConfig {
     },
 }
 
+/// A device that a running sandbox was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Device {
+    /// Its name among those of the sandbox, never used twice. A disk has it as its serial number:
+    /// the guest has it in `/sys/block/DISK/serial`, and the agent mounts `serial=ID`.
+    pub id: String,
+    /// What it is on the host; none where that cannot be read any more.
+    pub config: Option<DeviceConfig>,
+    /// Where the guest has it: slot and function of the bridge, and of the device behind it.
+    pub pci_path: String,
+    /// How far it is. One that the guest did not let go of is leaving, and can be removed again.
+    pub phase: PlugPhase,
+}
+
 impl SandboxHandle {
-    /// Adds a device while the sandbox runs. Its place: one operation on the sandbox, the device
-    /// in its state before it is plugged, and removed with the sandbox.
+    /// Adds a device while the sandbox runs. The guest may take a moment to find it.
+    ///
+    /// An image, and a block device that can be written, are this sandbox's alone from here on: what
+    /// another one has is refused. When this is dropped before it is done, the device is removed
+    /// again.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] for every kind: none can be plugged yet. [`Error::Store`] when the
-    /// sandbox was removed.
-    pub async fn add_device(&self, device: &DeviceConfig) -> Result<()> {
+    /// [`Error::Unsupported`] for kinds that cannot be plugged, [`Error::Device`] for a path that is
+    /// no disk or is in use, [`Error::NotRunning`], [`Error::Hypervisor`] when the machine has no
+    /// place left or does not take it, and [`Error::Store`]. Nothing of it is in the sandbox then.
+    ///
+    /// ```no_run
+    /// # async fn example(sandbox: virtcontainers::SandboxHandle) -> virtcontainers::Result<()> {
+    /// use virtcontainers::DeviceConfig;
+    ///
+    /// let disk = DeviceConfig::Block { path: "/dev/vg/data".into(), read_only: false };
+    /// let device = sandbox.add_device(&disk).await?;
+    /// println!("the guest has it at {}, with serial number {}", device.pci_path, device.id);
+    /// sandbox.remove_device(&device.id).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn add_device(&self, device: &DeviceConfig) -> Result<Device> {
         self.status()?;
-        let what = match device {
-            DeviceConfig::Block { path, .. } => {
-                format!(
-                    "adding the block device {} to a running sandbox",
-                    path.display()
-                )
+        if let DeviceConfig::Vfio { address } = device {
+            return Err(Error::Unsupported {
+                what: format!("adding the PCI device {address} to a running sandbox"),
+            });
+        }
+        let (tell, told) = oneshot::channel();
+        let (sandbox, config) = (self.clone(), device.clone());
+        tokio::spawn(async move {
+            let added = sandbox.add(config).await;
+            // Whoever asked has given it up.
+            if let Err(Ok(device)) = tell.send(added)
+                && let Err(error) = sandbox.remove_device(&device.id).await
+            {
+                tracing::warn!(device = device.id, %error, "given up, and not removed");
             }
-            DeviceConfig::Vfio { address } => {
-                format!("adding the PCI device {address} to a running sandbox")
-            }
-        };
-        Err(Error::Unsupported { what })
+        });
+        told.await.map_err(|error| Error::System {
+            attempt: "add a device".into(),
+            source: std::io::Error::other(error),
+        })?
     }
+
+    /// Removes a device that was added: the guest is asked to let go of it, within
+    /// `limits.unplug_ms`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Hypervisor`] when there is no such device, or the guest keeps it: it is leaving
+    /// then, and this can be called again. [`Error::NotRunning`], [`Error::Store`].
+    pub async fn remove_device(&self, id: &str) -> Result<()> {
+        let operation = self.begin(Verb::Update).await?;
+        let record = self.0.directory.read()?;
+        let vm = self.vm(&record).await?;
+        let removed = vm.unplug(id).await;
+        commit(operation, vm.state()).await?;
+        removed?;
+        saved::remove_device(self.0.directory.path(), id)
+    }
+
+    /// The devices that were added, in the order in which they came, by the account of the host.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub fn devices(&self) -> Result<Vec<Device>> {
+        let record = self.0.directory.read()?;
+        // What a stopped machine had went with it.
+        if View::of(&record).state == SandboxState::Stopped {
+            return Ok(Vec::new());
+        }
+        let plugged = driver_state(&record)?.map(|state| state.plugged());
+        let plugged = plugged.unwrap_or_default().into_iter();
+        Ok(plugged.map(|device| self.device(device)).collect())
+    }
+
+    fn device(&self, plugged: Plugged) -> Device {
+        let config = saved::load_device(self.0.directory.path(), &plugged.id);
+        Device {
+            config: config.ok(),
+            id: plugged.id,
+            pci_path: plugged.pci_path,
+            phase: plugged.phase,
+        }
+    }
+
+    async fn add(&self, config: DeviceConfig) -> Result<Device> {
+        let DeviceConfig::Block { path, read_only } = config.clone() else {
+            return Err(Error::Unsupported {
+                what: format!("adding {config:?} to a running sandbox"),
+            });
+        };
+        let image = blocking(move || image::open(&path, read_only)).await?;
+        let operation = self.begin(Verb::Update).await?;
+        let record = self.0.directory.read()?;
+        let vm = self.vm(&record).await?;
+        // Every operation has a number of its own.
+        let id = format!("dev-{}", record.generation());
+        let device = HotDevice::Disk(Disk {
+            image,
+            serial: id.clone(),
+            read_only,
+            scratch: false,
+        });
+        vm.reserve(&device)?;
+        saved::save_device(self.0.directory.path(), &id, &config)?;
+        let state = vm.state();
+        let stored = operation.step_with(format!("device {id}"), |record| {
+            record.set_driver_state(Some(&state))
+        });
+        let plugged = match stored.map_err(Error::from).and_then(written) {
+            Ok(()) => vm.plug(device).await.map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        match plugged {
+            Ok(plugged) => {
+                if let Err(error) = commit(operation, vm.state()).await {
+                    self.undo(&*vm, &id).await;
+                    return Err(error);
+                }
+                Ok(self.device(plugged))
+            }
+            Err(error) => {
+                if let Err(error) = commit(operation, vm.state()).await {
+                    tracing::warn!(device = id, %error, "what is left of it is not written down");
+                }
+                if !vm.plugged().iter().any(|device| device.id == id) {
+                    saved::remove_device(self.0.directory.path(), &id)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes out a device of which the state does not say that it is there.
+    async fn undo(&self, vm: &dyn Vm, id: &str) {
+        let undone = async {
+            vm.unplug(id).await?;
+            saved::remove_device(self.0.directory.path(), id)
+        };
+        if let Err(error) = undone.await {
+            tracing::warn!(device = id, %error, "it was not written down, and stays");
+        }
+    }
+
+    /// Takes out the devices whose plugging was interrupted. One that cannot be taken out keeps
+    /// nobody from anything else.
+    pub(super) async fn take_out_devices(&self, operation: &OperationGuard) -> Result<()> {
+        let record = self.0.directory.read()?;
+        let state = driver_state(&record)?;
+        let plugged = state.map(|state| state.plugged()).unwrap_or_default();
+        let mut coming = plugged
+            .into_iter()
+            .filter(|device| device.phase == PlugPhase::Coming)
+            .peekable();
+        if coming.peek().is_none() || View::of(&record).state == SandboxState::Stopped {
+            return Ok(());
+        }
+        let vm = self.vm(&record).await?;
+        for device in coming {
+            match vm.unplug(&device.id).await {
+                Ok(()) => saved::remove_device(self.0.directory.path(), &device.id)?,
+                Err(error) => {
+                    tracing::warn!(device = device.id, %error, "what is left of it stays");
+                }
+            }
+        }
+        let state = vm.state();
+        written(operation.update(|record| record.set_driver_state(Some(&state)))?)
+    }
+
+    /// The machine by what its state says of it, which is newer than what its keeper remembers.
+    async fn vm(&self, record: &SandboxRecord) -> Result<Arc<dyn Vm>> {
+        let not_running = || Error::NotRunning {
+            sandbox: self.id().clone(),
+        };
+        if View::of(record).state == SandboxState::Stopped {
+            return Err(not_running());
+        }
+        let state = driver_state(record)?.ok_or_else(not_running)?;
+        let runtime = &self.0.runtime;
+        let surroundings = runtime.driver.surroundings();
+        let vm = surroundings.attach(&runtime.config, self.id(), &state);
+        Ok(Arc::from(vm.await?))
+    }
+}
+
+/// Ends an operation with what is behind the machine's ports now.
+async fn commit(operation: OperationGuard, state: DriverState) -> Result<()> {
+    blocking(move || written(operation.commit(|record| record.set_driver_state(Some(&state)))?))
+        .await
+}
+
+fn driver_state(record: &SandboxRecord) -> Result<Option<DriverState>> {
+    record.driver_state().map_err(|source| Error::System {
+        attempt: format!("read what is stored of the machine of {}", record.id()),
+        source: source.into(),
+    })
+}
+
+fn written(written: Result<(), serde_json::Error>) -> Result<()> {
+    written.map_err(|source| Error::System {
+        attempt: "write down the devices of a machine".into(),
+        source: source.into(),
+    })
 }

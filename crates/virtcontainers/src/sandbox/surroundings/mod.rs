@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use vc_agent_client::ReadyListener;
-use vc_hypervisor::{Accelerator, Capabilities, Hypervisor, Nic, Share, Vsock};
+use vc_hypervisor::{Accelerator, Capabilities, DriverState, Hypervisor, Nic, Share, Vm, Vsock};
 use vc_launch::Launcher;
 use vc_storage::ScratchDisk;
 use vc_store::SandboxRecord;
@@ -35,6 +35,7 @@ use crate::error::Result;
 use crate::runtime::Shared;
 
 /// What stands around each VM of a runtime.
+#[async_trait]
 pub(crate) trait Surroundings: Send + Sync {
     /// The driver's name, as configurations have it.
     fn name(&self) -> &'static str;
@@ -56,6 +57,14 @@ pub(crate) trait Surroundings: Send + Sync {
         config: &SandboxConfig,
         containers: &[(ContainerId, Placement)],
     ) -> Result<Box<dyn Planned>>;
+
+    /// Takes hold of a VM that somebody keeps.
+    async fn attach(
+        &self,
+        config: &vc_config::Config,
+        sandbox: &SandboxId,
+        state: &DriverState,
+    ) -> Result<Box<dyn Vm>>;
 
     /// Ends what of a sandbox's machine is no process of the host, whoever keeps it.
     fn end(&self, sandbox: &SandboxId);

@@ -180,11 +180,7 @@ fn qemu_config(config: &vc_config::Config, users: SandboxUsers) -> QemuConfig {
     QemuConfig {
         binary: qemu.find_path(),
         firmware: qemu.find_firmware(),
-        limits: QemuLimits {
-            start: config.limits.launch_ms.duration(),
-            command: config.limits.qmp_command_ms.duration(),
-            unplug: config.limits.unplug_ms.duration(),
-        },
+        limits: qemu_limits(config),
         user: VmmUser::Own {
             uid: users.vmm(),
             gid: users.vmm(),
@@ -195,5 +191,14 @@ fn qemu_config(config: &vc_config::Config, users: SandboxUsers) -> QemuConfig {
             vc_config::TcgThreads::Multi => TcgThreads::Multi,
         },
         ..QemuConfig::default()
+    }
+}
+
+/// How long QEMU may take, by the configuration.
+pub(super) fn qemu_limits(config: &vc_config::Config) -> QemuLimits {
+    QemuLimits {
+        start: config.limits.launch_ms.duration(),
+        command: config.limits.qmp_command_ms.duration(),
+        unplug: config.limits.unplug_ms.duration(),
     }
 }

@@ -6,11 +6,12 @@ mod shares;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use guest_image::GuestAssets;
 use rustix::process::geteuid;
 use vc_config::HostFacts;
-use vc_hypervisor::qemu::CAPABILITIES;
-use vc_hypervisor::{Capabilities, HostDevices};
+use vc_hypervisor::qemu::{self, CAPABILITIES};
+use vc_hypervisor::{Capabilities, DriverState, HostDevices, Vm};
 use vc_store::SandboxRecord;
 use vc_types::{ContainerId, SandboxId};
 
@@ -46,6 +47,7 @@ struct HostPlan {
     network: Option<NetworkPlan>,
 }
 
+#[async_trait]
 impl Surroundings for Host {
     fn name(&self) -> &'static str {
         "qemu"
@@ -109,6 +111,15 @@ impl Surroundings for Host {
             mkfs,
             network,
         }))
+    }
+
+    async fn attach(
+        &self,
+        config: &vc_config::Config,
+        _sandbox: &SandboxId,
+        state: &DriverState,
+    ) -> Result<Box<dyn Vm>> {
+        Ok(qemu::attach(state, launch::qemu_limits(config))?)
     }
 
     /// All of it is processes.
