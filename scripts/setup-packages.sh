@@ -10,12 +10,13 @@ set -eu
 # e2fsprogs                 mkfs.ext4 for the scratch disk
 # busybox-static            root directories for tests and benchmarks
 # podman, docker.io         tests of the OCI command line; they start a daemon of their own
+# netavark, aardvark-dns    networks of podman for those tests; iptables is what netavark calls
 # bsdutils                  script(1), a terminal for those tests
 # iproute2                  network namespaces for tests
 # nftables                  nft, by which addresses are translated
 packages='gcc libc6-dev binutils libseccomp-dev libcap-ng-dev'
 packages="$packages qemu-system-x86 qemu-system-data e2fsprogs busybox-static podman"
-packages="$packages docker.io bsdutils iproute2 nftables"
+packages="$packages docker.io bsdutils iproute2 nftables netavark aardvark-dns iptables"
 
 have dpkg-query || fail "this system has no dpkg" \
     "install the counterparts of: $packages, and run \`make\` with SETUP_PACKAGES=no"

@@ -25,8 +25,8 @@
 pub mod accelerator;
 pub mod log;
 pub mod mock;
-pub mod pidfd;
 pub mod qemu;
+pub mod watched_fd;
 
 mod capabilities;
 mod end;

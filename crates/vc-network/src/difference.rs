@@ -75,6 +75,17 @@ impl Scan {
         difference.vanished_neighbours = without(&self.neighbours, &newer.neighbours);
         difference
     }
+
+    /// Counts the links that were in an `earlier` scan and have lost their addresses as links still:
+    /// whoever takes an address from a link may give it another one next.
+    pub fn keep_links_of(&mut self, earlier: &Self) {
+        let was_there = |link: &Link| earlier.links.iter().any(|before| is_same(before, link));
+        let idle = std::mem::take(&mut self.without_address);
+        let (kept, others): (Vec<_>, Vec<_>) = idle.into_iter().partition(was_there);
+        self.without_address = others;
+        self.links.extend(kept);
+        self.links.sort_by_key(|link| link.index);
+    }
 }
 
 fn is_same(before: &Link, now: &Link) -> bool {
@@ -157,6 +168,32 @@ mod tests {
         assert_eq!(names(&difference.added_links), ["eth1"]);
         assert_eq!(names(&difference.vanished_links), ["eth0"]);
         assert!(difference.changed_links.is_empty());
+    }
+
+    #[test]
+    fn a_link_that_has_lost_its_addresses_is_still_there() {
+        let of = |links| Scan {
+            links,
+            ..Scan::default()
+        };
+        let before = of(vec![
+            link(2, "eth0", "10.1.0.1/24"),
+            link(3, "eth1", "10.2.0.1/24"),
+        ]);
+        let mut now = of(vec![link(3, "eth1", "10.2.0.1/24")]);
+        for mut idle in [
+            link(2, "eth0", "10.1.0.1/24"),
+            link(4, "eth2", "10.3.0.1/24"),
+        ] {
+            idle.addresses.clear();
+            now.without_address.push(idle);
+        }
+        now.keep_links_of(&before);
+        let difference = before.difference(&now);
+        assert!(difference.vanished_links.is_empty() && difference.added_links.is_empty());
+        assert_eq!(difference.changed_links.len(), 1);
+        assert_eq!(names(&now.links), ["eth0", "eth1"]);
+        assert_eq!(names(&now.without_address), ["eth2"]);
     }
 
     #[test]

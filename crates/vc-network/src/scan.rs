@@ -34,6 +34,9 @@ pub struct Scan {
     pub neighbours: Vec<Neighbour>,
     /// What is there and does not reach the machine.
     pub left_out: Vec<LeftOut>,
+    /// Of that, the links that have no address: it may have gone a moment ago, or come in the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without_address: Vec<Link>,
 }
 
 /// Something in a namespace that does not reach the machine.
@@ -76,6 +79,7 @@ impl Scan {
                 own.into_iter().partition(|address| address.is_link_local());
             if link.addresses.is_empty() {
                 scan.leave_out(format!("the link {}", link.name), "it has no address");
+                scan.without_address.push(link);
             } else {
                 scan.links.push(link);
             }

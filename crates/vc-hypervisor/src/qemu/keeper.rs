@@ -18,7 +18,7 @@ use super::socket::SocketFile;
 use super::state::QemuState;
 use super::vm::{KeptVm, Running};
 use crate::log::last_lines;
-use crate::pidfd::WatchedPidfd;
+use crate::watched_fd::WatchedFd;
 use crate::{Error, Result, VmEnd};
 
 /// How long events and output may still come once QEMU has ended: they lie in buffers of the
@@ -148,9 +148,9 @@ fn note(sandbox: &SandboxId, event: QmpEvent, announced: &mut Option<Announced>)
 /// Waits for a process's end and reaps it.
 pub(super) async fn ended(process: &mut LaunchedProcess) -> io::Result<ProcessEnd> {
     let pidfd = process.pidfd().map_err(io::Error::other)?;
-    let pidfd = WatchedPidfd::new(pidfd)?;
+    let pidfd = WatchedFd::new(pidfd)?;
     loop {
-        let mut ready = pidfd.ended().await?;
+        let mut ready = pidfd.readable().await?;
         match process.try_wait().map_err(io::Error::other)? {
             Some(end) => return Ok(end),
             None => ready.clear_ready(),

@@ -15,7 +15,7 @@ use vc_types::ProcessIdentity;
 use super::config::QemuLimits;
 use super::qmp::Qmp;
 use super::state::QemuState;
-use crate::pidfd::WatchedPidfd;
+use crate::watched_fd::WatchedFd;
 use crate::{
     AgentAddress, DriverState, Error, HotDevice, HotPlugRecord, Plugged, Result, StopLimits, Vm,
     VmEnd,
@@ -242,7 +242,7 @@ impl AttachedVm {
                 let Some(pidfd) = process.open()? else {
                     return Ok(());
                 };
-                WatchedPidfd::new(pidfd)?.ended().await.map(drop)
+                WatchedFd::new(pidfd)?.readable().await.map(drop)
             };
             if let Err::<(), io::Error>(error) = watched.await {
                 warn!(%process, %error, "cannot watch QEMU");

@@ -14,7 +14,7 @@ use super::neighbours::Neighbour;
 use super::netlink::Netlink;
 use super::prefix::{Prefix, address_of};
 use super::routes::Route;
-use super::{Configured, names, neighbours, routes};
+use super::{Configured, addresses, names, neighbours, routes};
 use crate::error::{Error, Result};
 
 /// A network as the host wants it, checked as far as it can be without the kernel.
@@ -52,14 +52,27 @@ impl Wanted {
     /// Makes the network so. Blocks. What fails is named; what was made before it stays, so that
     /// the same call again goes on from there.
     pub(super) fn apply(self, netlink: &mut Netlink, configured: &mut Configured) -> Result<()> {
-        set_interfaces(netlink, &self.interfaces)?;
+        let interfaces = set_interfaces(netlink, &self.interfaces)?;
+        let before = std::mem::replace(&mut configured.interfaces, interfaces);
+        let named = |index: &u32| configured.interfaces.contains(index);
+        let mut gone = before.into_iter().filter(|index| !named(index)).peekable();
+        if gone.peek().is_some() {
+            let links = super::link::list(netlink)?;
+            for index in gone {
+                // Its device may have been taken out.
+                if let Some(link) = links.iter().find(|link| link.index == index) {
+                    addresses::replace(netlink, link, &[])?;
+                    link.set_up(netlink, false)?;
+                }
+            }
+        }
         routes::replace(netlink, &mut configured.routes, self.routes)?;
         neighbours::replace(netlink, &mut configured.neighbours, self.neighbours)
     }
 }
 
-/// Finds all of them before any is changed.
-pub(super) fn set_interfaces(netlink: &mut Netlink, interfaces: &[Interface]) -> Result<()> {
+/// Finds all of them before any is changed; gives their indexes.
+pub(super) fn set_interfaces(netlink: &mut Netlink, interfaces: &[Interface]) -> Result<Vec<u32>> {
     let mut found: Vec<(&Interface, Link)> = Vec::new();
     for interface in interfaces {
         let link = interface.find(netlink)?;
@@ -82,7 +95,7 @@ pub(super) fn set_interfaces(netlink: &mut Netlink, interfaces: &[Interface]) ->
         let link = super::link::by_name(&links, interface.name.as_str())?;
         interface.apply(netlink, link)?;
     }
-    Ok(())
+    Ok(found.into_iter().map(|(_, link)| link.index).collect())
 }
 
 fn interface(message: &NetworkInterface) -> Result<Interface> {

@@ -49,6 +49,8 @@ pub(crate) struct Network {
 /// What was set for the host, and so may be taken back for it.
 #[derive(Debug, Default)]
 struct Configured {
+    /// The kernel's indexes of the interfaces.
+    interfaces: Vec<u32>,
     routes: Vec<Route>,
     neighbours: Vec<Neighbour>,
 }
@@ -75,7 +77,7 @@ impl Network {
         let interface = kata::interface(message)?;
         modules.require(DRIVER_MODULE)?;
         let _one_at_a_time = self.configured();
-        configure::set_interfaces(&mut Netlink::open()?, &[interface])
+        configure::set_interfaces(&mut Netlink::open()?, &[interface]).map(drop)
     }
 
     /// Sets these routes in the place of those that were set before, and says which there are.

@@ -234,6 +234,20 @@ fn addresses_are_replaced_and_ipv6_ones_are_usable_at_once() {
 }
 
 #[test]
+fn an_interface_that_is_not_named_any_more_is_put_away() {
+    in_a_namespace(|network| {
+        let eth0 = interface("eth0", MACS[0], &["10.0.0.1/24", "fd00::1/64"]);
+        configure(network, std::slice::from_ref(&eth0), &[]).unwrap();
+        configure(network, &[], &[]).unwrap();
+        assert_eq!(shown(MACS[0]).1, [""; 0]);
+        let links = super::link::list(&mut Netlink::open().unwrap()).unwrap();
+        assert!(!super::link::by_name(&links, "eth0").unwrap().is_up());
+        configure(network, &[eth0], &[]).unwrap();
+        assert_eq!(shown(MACS[0]).1, ["10.0.0.1/24", "fd00::1/64"]);
+    });
+}
+
+#[test]
 fn routes_of_each_kind_are_set_in_any_order_and_replaced() {
     in_a_namespace(|network| {
         let interfaces = [

@@ -72,6 +72,8 @@ async fn make(
     let hooks = runtime.container_hooks(sandbox.id(), &container)?;
     let completed = async {
         run_hooks(&hooks).await?;
+        // Engines fill a namespace by hooks too.
+        sandbox.update_network().await?;
         shown.map_or(Ok(()), |container| viewer.show(&container))
     };
     if let Err(failure) = completed.await {

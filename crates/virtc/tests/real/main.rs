@@ -29,6 +29,7 @@ mod machine;
 mod network;
 mod oci;
 mod podman;
+mod podman_network;
 mod podman_pods;
 mod signals;
 mod spec;

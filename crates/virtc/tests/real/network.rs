@@ -210,3 +210,75 @@ fn many_machines_leave_no_trace_in_a_namespace() {
     }
     host.expect_nothing_left();
 }
+
+/// Waits until the guest's addresses are so; what brings them is another process.
+fn wait_for_addresses(host: &Host, is_so: impl Fn(&str) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let seen = host
+            .virtc(["exec", "c1", "busybox", "ip", "-o", "addr"])
+            .expect_code(0)
+            .out();
+        if is_so(&seen) {
+            return;
+        }
+        assert!(begun.elapsed() < SETTLE_LIMIT, "{seen}");
+        std::thread::sleep(SETTLE_RETRY);
+    }
+}
+
+#[test]
+fn what_changes_in_the_namespace_comes_to_the_guest() {
+    let mut host = host();
+    let wire = Wire::new();
+    let (container, peer) = (wire.container.as_str(), wire.peer.as_str());
+    let bundle = wire.bundle(&host, &["/bin/sleep", "1000"]);
+    assert!(create(&host, &bundle, None));
+    host.virtc(["start", "c1"]).expect_code(0);
+    let ip = |args: &[&str]| sh("ip", &[&["-n", container], args].concat());
+
+    // A link more, which is plugged in, with a route by it.
+    let veth = ["type", "veth", "peer", "name", "out1", "netns", peer];
+    ip(&[&["link", "add", "net1"], &veth[..]].concat());
+    ip(&["addr", "add", "10.8.0.2/24", "dev", "net1"]);
+    ip(&["link", "set", "net1", "up"]);
+    ip(&["route", "add", "10.99.0.0/16", "via", "10.8.0.1"]);
+    sh(
+        "ip",
+        &["-n", peer, "addr", "add", "10.8.0.1/24", "dev", "out1"],
+    );
+    sh("ip", &["-n", peer, "link", "set", "out1", "up"]);
+    wait_for_addresses(&host, |seen| seen.contains("net1    inet 10.8.0.2/24"));
+    let script = "echo served > /page; httpd -p 8080 -h /; ip route";
+    let seen = host
+        .virtc(["exec", "c1", "sh", "-c", script])
+        .expect_code(0);
+    assert!(
+        seen.out().contains("10.99.0.0/16 via 10.8.0.1 dev net1"),
+        "{}",
+        seen.out()
+    );
+    assert_eq!(wire.fetched("http://10.8.0.2:8080/page"), "served\n");
+
+    // Another address, and both links go: that which was there from the beginning too.
+    ip(&["addr", "add", "10.8.0.3/24", "dev", "net1"]);
+    wait_for_addresses(&host, |seen| seen.contains("10.8.0.3/24"));
+    ip(&["link", "del", "net1"]);
+    wait_for_addresses(&host, |seen| !seen.contains("net1"));
+    assert_eq!(wire.fetched("http://10.7.0.2:8080/page"), "served\n");
+    ip(&["addr", "flush", "dev", "eth0"]);
+    wait_for_addresses(&host, |seen| !seen.contains("10.7.0.2"));
+    for address in ["10.7.0.2/24", "fd07::2/64"] {
+        ip(&["addr", "add", address, "dev", "eth0", "nodad"]);
+    }
+    ip(&["route", "add", "default", "via", "10.7.0.1"]);
+    wait_for_addresses(&host, |seen| seen.contains("10.7.0.2/24"));
+    assert_eq!(wire.fetched("http://10.7.0.2:8080/page"), "served\n");
+
+    host.virtc(["delete", "--force", "c1"]).expect_code(0);
+    let after = wire.seen();
+    for ours in ["vctap", "ingress", "mirred"] {
+        assert!(!after.contains(ours), "{after}");
+    }
+    host.expect_nothing_left();
+}

@@ -16,10 +16,17 @@ const CLEANUP_LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct Podman<'a> {
     host: &'a Host,
     directory: PathBuf,
+    /// The network namespace that it takes for the host's; the host's where there is none.
+    namespace: Option<String>,
 }
 
 impl<'a> Podman<'a> {
     pub(super) fn new(host: &'a Host) -> Self {
+        Self::in_namespace(host, None)
+    }
+
+    /// One that makes its networks in a namespace of `/run/netns`.
+    pub(super) fn in_namespace(host: &'a Host, namespace: Option<String>) -> Self {
         let directory = host.dir("podman");
         let path = |name: &str| directory.join(name).display().to_string();
         let storage = format!(
@@ -31,11 +38,17 @@ impl<'a> Podman<'a> {
         // What this machine allows; and no journal.
         let engine = format!(
             "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n\
-             tmp_dir = \"{}\"\n[containers]\ndefault_ulimits = [\"nofile=1024:4096\"]\n",
-            path("tmp")
+             tmp_dir = \"{}\"\n[network]\nnetwork_backend = \"netavark\"\n\
+             network_config_dir = \"{}\"\n[containers]\ndefault_ulimits = [\"nofile=1024:4096\"]\n",
+            path("tmp"),
+            path("networks")
         );
         fs::write(directory.join("containers.conf"), engine).unwrap();
-        let podman = Self { host, directory };
+        let podman = Self {
+            host,
+            directory,
+            namespace,
+        };
         let root = busybox_root(host);
         let archive = podman.directory.join("box.tar");
         let tar = Command::new("tar")
@@ -50,7 +63,16 @@ impl<'a> Podman<'a> {
 
     pub(super) fn output(&self, args: &[&str], input: &str) -> Output {
         // virtc takes its root and its records from here.
-        let mut command = Command::new("podman");
+        let mut command = match &self.namespace {
+            // Not `ip netns exec`, which hides the cgroups.
+            Some(namespace) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{namespace}"));
+                command.arg("podman");
+                command
+            }
+            None => Command::new("podman"),
+        };
         command
             .env(
                 "CONTAINERS_STORAGE_CONF",

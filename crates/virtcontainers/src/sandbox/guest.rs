@@ -7,7 +7,7 @@ use agent_protocol::oci_convert;
 use agent_protocol::virtc::WaitResponse;
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
 use vc_agent_client::{AgentClient, CallLimits, Code, Transport};
-use vc_hypervisor::pidfd::WatchedPidfd;
+use vc_hypervisor::watched_fd::WatchedFd;
 use vc_store::{SandboxDir, View};
 use vc_types::{ContainerId, EndReason, ExecId, SandboxId, Signal};
 
@@ -204,9 +204,9 @@ impl Guest {
                 };
                 let vmm = directory.read()?.vmm_process;
                 if let Some(pidfd) = vmm.map(|vmm| vmm.open()).transpose().map_err(watched)? {
-                    let pidfd = pidfd.map(WatchedPidfd::new).transpose().map_err(watched)?;
+                    let pidfd = pidfd.map(WatchedFd::new).transpose().map_err(watched)?;
                     if let Some(pidfd) = pidfd {
-                        let _ended = pidfd.ended().await.map_err(watched)?;
+                        let _ended = pidfd.readable().await.map_err(watched)?;
                     }
                 }
                 Ok(end_of(directory).unwrap_or(EndReason::VmCrashed {

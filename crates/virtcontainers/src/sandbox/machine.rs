@@ -8,7 +8,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use vc_hypervisor::pidfd::WatchedPidfd;
+use vc_hypervisor::watched_fd::WatchedFd;
 use vc_hypervisor::{StopLimits, Vm, VmEnd};
 use vc_launch::{LaunchedProcess, Launcher, ProcessEnd};
 use vc_types::{EndReason, ProcessIdentity, SandboxId};
@@ -219,13 +219,13 @@ pub(crate) fn kill(process: &ProcessIdentity) -> std::io::Result<()> {
 
 struct Watched {
     device: Device,
-    ended: WatchedPidfd,
+    ended: WatchedFd,
 }
 
 impl Watched {
     fn new(device: Device) -> Result<Self> {
         let pidfd = device.process.pidfd()?;
-        let ended = WatchedPidfd::new(pidfd).map_err(|source| Error::System {
+        let ended = WatchedFd::new(pidfd).map_err(|source| Error::System {
             attempt: format!("watch the {}", device.name),
             source,
         })?;
@@ -234,7 +234,7 @@ impl Watched {
 
     async fn ended(&self) {
         // An error of the reactor would hide an end, so it counts as one.
-        let _ = self.ended.ended().await;
+        let _ = self.ended.readable().await;
     }
 }
 
@@ -280,7 +280,7 @@ async fn watch_over(
         tracing::error!(%error, "the VMM does not end");
     }
     for watched in &mut devices {
-        if timeout(DEVICE_END_LIMIT, watched.ended.ended())
+        if timeout(DEVICE_END_LIMIT, watched.ended.readable())
             .await
             .is_err()
         {

@@ -44,7 +44,7 @@ pub use gc::{GcReport, Removed};
 pub use handle::SandboxHandle;
 pub(crate) use handle::fetch;
 pub use lease::Lease;
-use network::AttachedNetwork;
+use network::FollowedNetwork;
 pub use network::{Address, Interface, NetworkConfig, Route};
 pub use process::{GuestProcess, Process, ProcessExit};
 pub use restart::Started;
@@ -54,7 +54,6 @@ pub(crate) use surroundings::MKFS;
 
 use crate::error::{Error, FailureReport, Result};
 use crate::fault;
-use crate::runtime::blocking;
 use clock::ClockKeeper;
 use lease::Leases;
 use machine::Machine;
@@ -79,7 +78,7 @@ pub struct Sandbox {
     handle: SandboxHandle,
     machine: Machine,
     /// Goes after the machine, which has its taps.
-    network: Mutex<Option<AttachedNetwork>>,
+    network: FollowedNetwork,
     /// Goes after the machine: until its processes have ended, the place says what there is.
     place: Place,
     writable: bool,
@@ -218,7 +217,7 @@ impl Sandbox {
         let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
         self.times().step("machine ended");
         fault::point("stop.vmm-ended")?;
-        self.undo_network().await?;
+        self.network.undo().await?;
         if !self.throw_away {
             self.place.stopped(reason.clone()).await?;
         }
@@ -232,7 +231,7 @@ impl Sandbox {
     /// [`Error::Store`] when the state cannot be removed.
     pub async fn delete(self) -> Result<Timeline> {
         self.machine.stop(StopLimits::AT_ONCE).await?;
-        self.undo_network().await?;
+        self.network.undo().await?;
         let mut timeline = self.timeline();
         self.place.remove().await?;
         fault::point("delete.state-removed")?;
@@ -248,7 +247,7 @@ impl Sandbox {
     /// [`Error::Store`] when the state cannot be written; it is removed then.
     pub async fn keep(self, container: &ContainerId, exit: ExitStatus) -> Result<Timeline> {
         let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
-        self.undo_network().await?;
+        self.network.undo().await?;
         let mut timeline = self.timeline();
         if self.place.is_own().await? {
             states::ended(self.place.directory(), container, exit, None).await?;
@@ -259,16 +258,15 @@ impl Sandbox {
         Ok(timeline)
     }
 
-    /// Takes away what it has added to the network of the host, once.
-    async fn undo_network(&self) -> Result<()> {
-        let network = {
-            let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
-            network.take()
-        };
-        match network {
-            Some(network) => blocking(move || network.undo()).await,
-            None => Ok(()),
-        }
+    /// Brings the guest what is in its network namespace now. Changes come by themselves; whoever
+    /// made one and goes on with it waits here until it has come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Network`] when the namespace cannot be looked at, [`Error::Agent`] when the guest does
+    /// not take it.
+    pub async fn update_network(&self) -> Result<()> {
+        self.network.update().await
     }
 
     /// Keeps what is known of a sandbox in which `error` happened, before it is deleted.

@@ -15,7 +15,7 @@ use super::super::guest::{EndWatch, Guest};
 use super::super::handle::SandboxHandle;
 use super::super::lease::Leases;
 use super::super::machine::Machine;
-use super::super::network::AttachedNetwork;
+use super::super::network::{AttachedNetwork, FollowedNetwork};
 use super::super::place::Place;
 use super::Staged;
 use super::launch::Launched;
@@ -176,13 +176,20 @@ impl Connected {
                 return Err(error);
             }
         };
+        let network = match FollowedNetwork::begin(handle.clone(), self.network) {
+            Ok(network) => network,
+            Err(error) => {
+                drop(self.machine);
+                return Err(error);
+            }
+        };
         Ok(Sandbox {
             _clock: clock,
             _leases: leases,
             handle,
             place,
             machine: self.machine,
-            network: Mutex::new(self.network),
+            network,
             writable: self.writable,
             throw_away: self.throw_away,
             timeline: Mutex::new(timeline),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use vc_hypervisor::{Disk, DriverState, HotDevice, PlugPhase, Plugged, Vm};
+use vc_hypervisor::{Disk, DriverState, HotDevice, HotDeviceKind, Nic, PlugPhase, Plugged, Vm};
 use vc_store::{OperationGuard, SandboxRecord, Verb, View};
 use vc_types::SandboxState;
 
@@ -131,6 +131,8 @@ impl SandboxHandle {
         }
         let plugged = driver_state(&record)?.map(|state| state.plugged());
         let plugged = plugged.unwrap_or_default().into_iter();
+        // Those of its network are no devices that anybody has added.
+        let plugged = plugged.filter(|device| device.kind == HotDeviceKind::Disk);
         Ok(plugged.map(|device| self.device(device)).collect())
     }
 
@@ -190,6 +192,33 @@ impl SandboxHandle {
                 Err(error)
             }
         }
+    }
+
+    /// Plugs a network device in, which `nic` makes with its name.
+    pub(super) async fn plug_nic(&self, nic: impl FnOnce(String) -> Nic) -> Result<Plugged> {
+        let operation = self.begin(Verb::Update).await?;
+        let record = self.0.directory.read()?;
+        let vm = self.vm(&record).await?;
+        let id = format!("nic-{}", record.generation());
+        let device = HotDevice::Nic(nic(id.clone()));
+        vm.reserve(&device)?;
+        let state = vm.state();
+        let stored = operation.step_with(format!("device {id}"), |record| {
+            record.set_driver_state(Some(&state))
+        });
+        stored.map_err(Error::from).and_then(written)?;
+        let plugged = vm.plug(device).await;
+        commit(operation, vm.state()).await?;
+        Ok(plugged?)
+    }
+
+    /// Takes a network device out.
+    pub(super) async fn unplug_nic(&self, id: &str) -> Result<()> {
+        let operation = self.begin(Verb::Update).await?;
+        let vm = self.vm(&self.0.directory.read()?).await?;
+        let removed = vm.unplug(id).await;
+        commit(operation, vm.state()).await?;
+        Ok(removed?)
     }
 
     /// Takes out a device of which the state does not say that it is there.

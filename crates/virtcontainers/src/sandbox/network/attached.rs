@@ -1,29 +1,43 @@
 //! A network that is attached: what the machine has of it, and what takes it away again.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use vc_agent_client::network::GuestNetwork;
 use vc_hypervisor::qemu::nic_pci_path;
 use vc_hypervisor::{Nic, NicBackend};
-use vc_network::{Namespace, Scan, Undo, Watch};
+use vc_network::{Attachment, Endpoint, Link, Namespace, Scan, Tap, Undo, Watch};
 use vc_store::SandboxDir;
 
+use super::super::handle::SandboxHandle;
 use super::guest;
-use super::plan::{NetworkPlan, QUEUES};
+use super::plan::{NetworkPlan, QUEUES, model_of};
 use super::record::{NetworkRecord, chain};
 use crate::error::{Error, Result};
 use crate::fault;
+use crate::runtime::blocking;
 
 /// Taps beside the links of a namespace. Dropping it takes them away; the machine is to have ended.
 pub(crate) struct AttachedNetwork {
     directory: SandboxDir,
-    namespace: Namespace,
-    /// Tells of later changes.
-    _watch: Watch,
+    path: PathBuf,
+    namespace: Arc<Namespace>,
+    watch: Option<Watch>,
     scan: Scan,
-    undos: Vec<Undo>,
-    /// Where the guest finds the device of a link, by the link's index.
-    devices: BTreeMap<u32, String>,
+    /// By the link's index.
+    links: BTreeMap<u32, AttachedLink>,
+    /// Of links that have vanished, whose devices the guest still has.
+    left: Vec<Undo>,
+}
+
+/// A link of the namespace that reaches the machine.
+struct AttachedLink {
+    undo: Undo,
+    /// Where the guest finds its device.
+    pci_path: String,
+    /// The device's name, where it was plugged into the running machine and can be taken out.
+    plugged: Option<String>,
 }
 
 impl NetworkPlan {
@@ -33,61 +47,179 @@ impl NetworkPlan {
     ///
     /// [`Error::Network`], [`Error::Store`]; what was added is taken away then.
     pub(crate) fn attach(self, directory: &SandboxDir) -> Result<(AttachedNetwork, Vec<Nic>)> {
-        let Self {
-            path,
-            namespace,
-            watch,
-            scan,
-            attachments,
-        } = self;
+        let planned = self.attachments.iter();
+        let undos = planned.map(|(_, one)| one.undo().clone()).collect();
         let mut attached = AttachedNetwork {
             directory: directory.clone(),
-            namespace,
-            _watch: watch,
-            scan,
-            undos: Vec::new(),
-            devices: BTreeMap::new(),
+            path: self.path,
+            namespace: Arc::new(self.namespace),
+            watch: Some(self.watch),
+            scan: self.scan,
+            links: BTreeMap::new(),
+            left: Vec::new(),
         };
-        if attachments.is_empty() {
+        if self.attachments.is_empty() {
             return Ok((attached, Vec::new()));
         }
-        let planned = attachments.iter().map(|(_, one)| one.undo().clone());
-        let record = NetworkRecord {
-            namespace: path,
-            undos: planned.collect(),
-        };
-        let value = record.to_value().map_err(|source| Error::System {
-            attempt: "write down what is added to a network".into(),
-            source: source.into(),
-        })?;
-        directory.update(|record| record.network = Some(value))?;
+        attached.note(undos)?;
         fault::point("network.noted")?;
         let mut nics = Vec::new();
-        for (place, (endpoint, attachment)) in attachments.into_iter().enumerate() {
+        for (place, (endpoint, attachment)) in self.attachments.into_iter().enumerate() {
             let done = attachment.attach(&attached.namespace)?;
-            attached.undos.push(done.undo);
+            let link = AttachedLink {
+                undo: done.undo,
+                pci_path: nic_pci_path(place),
+                plugged: None,
+            };
+            attached.links.insert(endpoint.link().index, link);
             fault::point("network.attached")?;
-            let index = endpoint.link().index;
-            attached.devices.insert(index, nic_pci_path(place));
-            nics.push(Nic {
-                id: format!("net{place}"),
-                mac: endpoint.mac().octets(),
-                queues: QUEUES,
-                backend: NicBackend::Tap {
-                    fds: done.tap.into_queues(),
-                    vhost_fds: Vec::new(),
-                },
-            });
+            nics.push(nic(format!("net{place}"), &endpoint, done.tap));
         }
         Ok((attached, nics))
     }
 }
 
+fn nic(id: String, endpoint: &Endpoint, tap: Tap) -> Nic {
+    Nic {
+        id,
+        mac: endpoint.mac().octets(),
+        queues: QUEUES,
+        backend: NicBackend::Tap {
+            fds: tap.into_queues(),
+            vhost_fds: Vec::new(),
+        },
+    }
+}
+
 impl AttachedNetwork {
+    /// What tells of changes, once.
+    pub(super) fn take_watch(&mut self) -> Option<Watch> {
+        self.watch.take()
+    }
+
     /// What the guest is to have, where there is more than its loopback.
     pub(crate) fn for_the_guest(&self) -> Option<GuestNetwork> {
-        let network = guest::network(&self.scan, &self.devices);
-        (!self.devices.is_empty()).then_some(network)
+        (!self.links.is_empty()).then(|| self.network())
+    }
+
+    fn network(&self) -> GuestNetwork {
+        let devices = self.links.iter();
+        let devices = devices.map(|(index, link)| (*index, link.pci_path.clone()));
+        guest::network(&self.scan, &devices.collect())
+    }
+
+    /// Looks at the namespace again, and brings the guest what is other than before. What cannot be
+    /// attached is left out with a warning, and looked at again with the next change.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Network`] when the namespace cannot be looked at, [`Error::Agent`].
+    pub(super) async fn update(&mut self, sandbox: &SandboxHandle) -> Result<()> {
+        let namespace = Arc::clone(&self.namespace);
+        let mut newer = blocking(move || Ok(Scan::of(&namespace)?)).await?;
+        newer.keep_links_of(&self.scan);
+        let difference = self.scan.difference(&newer);
+        if difference.is_empty() {
+            return Ok(());
+        }
+        for link in &difference.vanished_links {
+            self.detach(sandbox, link).await;
+        }
+        for link in difference.added_links {
+            let name = link.name.clone();
+            if let Err(error) = self.plug(sandbox, link).await {
+                tracing::warn!(link = %name, error = chain(&error), "the guest does not get it");
+                newer.links.retain(|link| link.name != name);
+            }
+        }
+        self.scan = newer;
+        let network = self.network();
+        Ok(sandbox.0.guest.agent.configure_network(&network).await?)
+    }
+
+    /// Attaches a link that has appeared, and plugs its device in.
+    async fn plug(&mut self, sandbox: &SandboxHandle, link: Link) -> Result<()> {
+        let index = link.index;
+        let endpoint = Endpoint::new(link)?;
+        let (namespace, planned) = (Arc::clone(&self.namespace), endpoint.clone());
+        let attachment = blocking(move || {
+            let model = model_of(&planned);
+            Ok(Attachment::plan(&namespace, &planned, model, QUEUES)?)
+        })
+        .await?;
+        let mut undos = self.undos();
+        undos.push(attachment.undo().clone());
+        self.note(undos)?;
+        let namespace = Arc::clone(&self.namespace);
+        let attached = blocking(move || Ok(attachment.attach(&namespace)?)).await?;
+        let undo = attached.undo;
+        let plugged = sandbox
+            .plug_nic(|id| nic(id, &endpoint, attached.tap))
+            .await;
+        match plugged {
+            Ok(device) => {
+                let link = AttachedLink {
+                    undo,
+                    pci_path: device.pci_path,
+                    plugged: Some(device.id),
+                };
+                self.links.insert(index, link);
+                Ok(())
+            }
+            Err(error) => {
+                self.take_away(undo).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the device of a link out that has vanished. One that was there from the beginning stays
+    /// in the guest, without a name and an address.
+    async fn detach(&mut self, sandbox: &SandboxHandle, link: &Link) {
+        let Some(attached) = self.links.remove(&link.index) else {
+            return;
+        };
+        if let Some(id) = &attached.plugged
+            && let Err(error) = sandbox.unplug_nic(id).await
+        {
+            tracing::warn!(link = %link.name, error = chain(&error), "its device stays");
+        }
+        self.take_away(attached.undo).await;
+    }
+
+    /// Takes away what was added for one link. Where that fails, it is tried again at the end.
+    async fn take_away(&mut self, undo: Undo) {
+        let (namespace, one) = (Arc::clone(&self.namespace), undo.clone());
+        if let Err(error) = blocking(move || Ok(one.undo(&namespace)?)).await {
+            tracing::debug!(error = chain(&error), "it is taken away later");
+            self.left.push(undo);
+        }
+        if let Err(error) = self.note(self.undos()) {
+            tracing::warn!(
+                error = chain(&error),
+                "the state says more of the network than is"
+            );
+        }
+    }
+
+    fn undos(&self) -> Vec<Undo> {
+        let attached = self.links.values().map(|link| &link.undo);
+        attached.chain(&self.left).cloned().collect()
+    }
+
+    /// Notes in the state what is, or may be, in the namespace.
+    fn note(&self, undos: Vec<Undo>) -> Result<()> {
+        let record = NetworkRecord {
+            namespace: self.path.clone(),
+            undos,
+        };
+        let value = record.to_value().map_err(|source| Error::System {
+            attempt: "write down what is added to a network".into(),
+            source: source.into(),
+        })?;
+        Ok(self
+            .directory
+            .update(|record| record.network = Some(value))?)
     }
 
     /// Takes away what was added, and says so in the state. Blocks.
@@ -96,10 +228,10 @@ impl AttachedNetwork {
     ///
     /// [`Error::Left`] when something stays; the state goes on saying so.
     pub(crate) fn undo(mut self) -> Result<()> {
-        if self.undos.is_empty() {
+        if self.undos().is_empty() {
             return Ok(());
         }
-        let left = self.take_away();
+        let left = self.undo_all();
         if !left.is_empty() {
             return Err(Error::Left {
                 sandbox: self.directory.id().clone(),
@@ -114,15 +246,14 @@ impl AttachedNetwork {
         }
     }
 
-    fn take_away(&mut self) -> Vec<String> {
-        let undos = std::mem::take(&mut self.undos);
+    fn undo_all(&mut self) -> Vec<String> {
+        let undos = self.undos();
+        self.links.clear();
+        self.left.clear();
         let failed = undos.iter().filter_map(|undo| {
             let error = undo.undo(&self.namespace).err()?;
-            Some(format!(
-                "network namespace {}: {}",
-                self.namespace.path().display(),
-                chain(&error)
-            ))
+            let namespace = self.path.display();
+            Some(format!("network namespace {namespace}: {}", chain(&error)))
         });
         failed.collect()
     }
@@ -130,7 +261,7 @@ impl AttachedNetwork {
 
 impl Drop for AttachedNetwork {
     fn drop(&mut self) {
-        for left in self.take_away() {
+        for left in self.undo_all() {
             tracing::warn!(left, "stays");
         }
     }

@@ -10,6 +10,7 @@
 mod attached;
 mod calls;
 mod config;
+mod follow;
 mod guest;
 mod plan;
 mod record;
@@ -17,5 +18,6 @@ mod record;
 pub(crate) use attached::AttachedNetwork;
 pub use calls::{Address, Interface, Route};
 pub use config::NetworkConfig;
+pub(crate) use follow::FollowedNetwork;
 pub(crate) use plan::NetworkPlan;
 pub(crate) use record::undo;

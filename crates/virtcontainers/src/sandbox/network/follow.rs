@@ -1,0 +1,130 @@
+//! A network that goes with its namespace: what changes there while the sandbox runs comes to the
+//! guest. Nothing polls: the kernel tells of each change.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use vc_hypervisor::watched_fd::WatchedFd;
+use vc_network::Watch;
+
+use super::super::handle::SandboxHandle;
+use super::attached::AttachedNetwork;
+use super::record::chain;
+use crate::error::{Error, Result};
+use crate::runtime::blocking;
+
+/// After a change, before it is looked at: whoever makes a link gives it an address in the next
+/// moment.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// The network of a running sandbox, in the hands of its keeper. Dropping it takes it away; the
+/// machine is to have ended.
+pub(crate) struct FollowedNetwork {
+    sandbox: SandboxHandle,
+    network: Arc<Mutex<Option<AttachedNetwork>>>,
+    follower: Option<JoinHandle<()>>,
+}
+
+impl FollowedNetwork {
+    /// Follows the namespace from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] when the executor does not take its socket.
+    pub(crate) fn begin(sandbox: SandboxHandle, network: Option<AttachedNetwork>) -> Result<Self> {
+        let mut network = network;
+        let watch = network.as_mut().and_then(AttachedNetwork::take_watch);
+        let network = Arc::new(Mutex::new(network));
+        let follower = watch.map(|watch| {
+            let told = watch.as_fd().try_clone_to_owned();
+            let told = told
+                .and_then(WatchedFd::new)
+                .map_err(|source| Error::System {
+                    attempt: "watch a network namespace".into(),
+                    source,
+                })?;
+            let (sandbox, network) = (sandbox.clone(), Arc::clone(&network));
+            Ok::<_, Error>(tokio::spawn(follow(told, watch, sandbox, network)))
+        });
+        Ok(Self {
+            sandbox,
+            follower: follower.transpose()?,
+            network,
+        })
+    }
+
+    /// Brings the guest what is in the namespace now, before anybody tells of it.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Network`] when the namespace cannot be looked at, [`crate::Error::Agent`] when
+    /// the guest does not take it.
+    pub(crate) async fn update(&self) -> Result<()> {
+        match &mut *self.network.lock().await {
+            Some(network) => network.update(&self.sandbox).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes away what was added to the namespace, once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AttachedNetwork::undo`].
+    pub(crate) async fn undo(&self) -> Result<()> {
+        if let Some(follower) = &self.follower {
+            follower.abort();
+        }
+        let network = self.network.lock().await.take();
+        match network {
+            Some(network) => blocking(move || network.undo()).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for FollowedNetwork {
+    fn drop(&mut self) {
+        if let Some(follower) = &self.follower {
+            follower.abort();
+        }
+    }
+}
+
+async fn follow(
+    told: WatchedFd,
+    mut watch: Watch,
+    sandbox: SandboxHandle,
+    network: Arc<Mutex<Option<AttachedNetwork>>>,
+) {
+    loop {
+        let Ok(mut ready) = told.readable().await else {
+            return;
+        };
+        // First: what comes while it is read wakes again.
+        ready.clear_ready();
+        loop {
+            match watch.has_changed() {
+                Ok(true) => tokio::time::sleep(SETTLE).await,
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "a network is not followed any more");
+                    return;
+                }
+            }
+            let updated = match &mut *network.lock().await {
+                Some(network) => network.update(&sandbox).await,
+                None => return,
+            };
+            if let Err(error) = updated {
+                tracing::warn!(
+                    error = chain(&error),
+                    "a change of the network is not the guest's"
+                );
+            }
+        }
+    }
+}
