@@ -5,6 +5,7 @@ mod cp;
 mod create;
 mod events;
 mod exec;
+mod network;
 mod ps;
 mod run;
 mod run_bundle;
@@ -21,6 +22,7 @@ pub(crate) use cp::{CpArgs, Side};
 pub(crate) use create::CreateArgs;
 pub(crate) use events::EventsArgs;
 pub(crate) use exec::ExecArgs;
+pub(crate) use network::{NetworkArgs, NetworkCommand};
 pub(crate) use ps::PsArgs;
 pub(crate) use run::{CwdMode, RunArgs};
 pub(crate) use run_bundle::RunBundleArgs;
@@ -117,6 +119,7 @@ pub(crate) enum Command {
     /// Run another process in a running container: `virtc exec FLAGS ID COMMAND`
     Exec(Box<ExecArgs>),
     Cp(CpArgs),
+    Network(NetworkArgs),
     /// Show the processes of a container, as its guest knows them
     Ps(PsArgs),
     /// Send a signal to a container

@@ -15,6 +15,7 @@ pub(crate) mod internal;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
+pub(crate) mod network;
 mod owner;
 pub(crate) mod pause;
 pub(crate) mod ps;

@@ -156,6 +156,24 @@ fn what_is_in_the_namespace_is_the_guests_and_stays_as_it_was() {
         assert!(seen.out().contains(text), "{text}: {}", seen.out());
     }
     assert!(!seen.out().contains("tentative"), "{}", seen.out());
+    let listed = host.virtc(["network", "ls", "c1"]).expect_code(0);
+    assert!(
+        listed.out().contains("\"ip\": \"fd07::2\""),
+        "{}",
+        listed.out()
+    );
+    let routes = host.virtc(["network", "route", "c1"]).expect_code(0).out();
+    assert!(routes.contains("\"gateway\": \"10.7.0.1\""), "{routes}");
+    let file = host.dir("routes").join("routes.json");
+    let more = json!([
+        {"destination": null, "gateway": "10.7.0.1", "interface": "eth0"},
+        {"destination": {"ip": "10.50.0.0", "prefix": 16}, "gateway": "10.7.0.1",
+         "interface": "eth0"},
+    ]);
+    std::fs::write(&file, more.to_string()).unwrap();
+    let set = ["network", "route", "c1", "--set", file.to_str().unwrap()];
+    let routes = host.virtc(set).expect_code(0).out();
+    assert!(routes.contains("\"ip\": \"10.50.0.0\""), "{routes}");
     assert_eq!(wire.fetched("http://10.7.0.2:8080/page"), "served\n");
     assert_eq!(wire.fetched("http://[fd07::2]:8080/page"), "served\n");
 

@@ -1,8 +1,9 @@
-//! The network of a running sandbox: the calls and their types. A sandbox has none yet.
+//! The network of a running sandbox: the calls and their types.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use vc_agent_client::network::{GuestInterface, GuestRoute, IpPrefix, RouteConfig};
 
 use super::super::handle::SandboxHandle;
 use crate::error::{Error, Result};
@@ -41,55 +42,127 @@ pub struct Route {
 }
 
 impl SandboxHandle {
-    /// Adds an interface of the sandbox's network namespace.
+    /// Adds an interface to a running sandbox.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`]: a sandbox has no network yet.
+    /// [`Error::Unsupported`]: a link that appears in the sandbox's network namespace, and has an
+    /// address, comes to the guest by itself.
     pub async fn add_interface(&self, interface: &Interface) -> Result<Interface> {
-        self.no_network(&format!("adding the interface {}", interface.name))
+        self.by_the_namespace(&format!("adding the interface {}", interface.name))
     }
 
     /// Removes an interface, which is named by its hardware address.
     ///
     /// # Errors
     ///
-    /// As [`SandboxHandle::add_interface`].
+    /// [`Error::Unsupported`]: one whose link is deleted from the sandbox's network namespace goes by
+    /// itself.
     pub async fn remove_interface(&self, interface: &Interface) -> Result<()> {
-        self.no_network(&format!("removing the interface {}", interface.name))
+        self.by_the_namespace(&format!("removing the interface {}", interface.name))
     }
 
     /// The interfaces as the guest has them.
     ///
     /// # Errors
     ///
-    /// As [`SandboxHandle::add_interface`].
+    /// [`Error::Agent`], also when what the guest says cannot be.
     pub async fn list_interfaces(&self) -> Result<Vec<Interface>> {
-        self.no_network("listing interfaces")
+        self.status()?;
+        let guest = &self.0.guest;
+        let asked = async { Ok(guest.agent.list_interfaces().await?) };
+        let interfaces = guest.while_it_runs(asked).await?.into_iter();
+        Ok(interfaces.map(Interface::from).collect())
     }
 
-    /// Replaces the routes, and gives those that the guest has then.
+    /// Replaces the routes, and gives those that the guest has then. They hold until the network
+    /// namespace of the sandbox changes: its routes are the guest's again then.
     ///
     /// # Errors
     ///
-    /// As [`SandboxHandle::add_interface`].
-    pub async fn update_routes(&self, _routes: &[Route]) -> Result<Vec<Route>> {
-        self.no_network("replacing routes")
+    /// [`Error::Agent`] when the guest does not take one of them.
+    pub async fn update_routes(&self, routes: &[Route]) -> Result<Vec<Route>> {
+        self.status()?;
+        let wanted: Vec<RouteConfig> = routes.iter().map(RouteConfig::from).collect();
+        let guest = &self.0.guest;
+        let set = async { Ok(guest.agent.update_routes(&wanted).await?) };
+        let routes = guest.while_it_runs(set).await?.into_iter();
+        Ok(routes.map(Route::from).collect())
     }
 
     /// The routes as the guest has them.
     ///
     /// # Errors
     ///
-    /// As [`SandboxHandle::add_interface`].
+    /// As [`SandboxHandle::list_interfaces`].
     pub async fn list_routes(&self) -> Result<Vec<Route>> {
-        self.no_network("listing routes")
+        self.status()?;
+        let guest = &self.0.guest;
+        let asked = async { Ok(guest.agent.list_routes().await?) };
+        let routes = guest.while_it_runs(asked).await?.into_iter();
+        Ok(routes.map(Route::from).collect())
     }
 
-    fn no_network<T>(&self, what: &str) -> Result<T> {
+    fn by_the_namespace<T>(&self, what: &str) -> Result<T> {
         self.status()?;
         Err(Error::Unsupported {
-            what: format!("{what}, as long as sandboxes have no network,"),
+            what: format!("{what} (the guest follows the network namespace of its sandbox)"),
         })
+    }
+}
+
+impl From<IpPrefix> for Address {
+    fn from(prefix: IpPrefix) -> Self {
+        Self {
+            ip: prefix.address,
+            prefix: prefix.length,
+        }
+    }
+}
+
+impl From<GuestInterface> for Interface {
+    fn from(interface: GuestInterface) -> Self {
+        Self {
+            name: interface.name,
+            mac: interface.mac.unwrap_or_default(),
+            mtu: interface.mtu,
+            addresses: interface.addresses.into_iter().map(Address::from).collect(),
+        }
+    }
+}
+
+impl From<GuestRoute> for Route {
+    fn from(route: GuestRoute) -> Self {
+        Self {
+            destination: route.destination.map(Address::from),
+            gateway: route.gateway,
+            interface: route.device,
+        }
+    }
+}
+
+impl From<&Route> for RouteConfig {
+    fn from(route: &Route) -> Self {
+        /// The scope of what is reached without a router, from linux/rtnetlink.h.
+        const LINK: u8 = 253;
+        let is_v6 = |ip: &IpAddr| ip.is_ipv6();
+        Self {
+            destination: route.destination.map(|to| IpPrefix {
+                address: to.ip,
+                length: to.prefix,
+            }),
+            ipv6: route.destination.is_some_and(|to| to.ip.is_ipv6())
+                || route.gateway.as_ref().is_some_and(is_v6),
+            gateway: route.gateway,
+            on_link: false,
+            source: None,
+            scope: match (route.gateway, route.destination) {
+                (None, Some(to)) if to.ip.is_ipv4() => LINK,
+                _ => 0,
+            },
+            mtu: None,
+            metric: None,
+            device: route.interface.clone(),
+        }
     }
 }
