@@ -152,6 +152,12 @@ pub enum Error {
         /// Their subnet.
         subnet: Cidr,
     },
+    /// There are leases of another network.
+    #[error("{} has leases of another network than the caller's", directory.display())]
+    OtherHost {
+        /// Where the leases are.
+        directory: PathBuf,
+    },
     /// A link has the name of the bridge that is to be made.
     #[error("the host has a link {link} already, which was not made for machines")]
     BridgeTaken {
@@ -258,6 +264,10 @@ impl Hint for Error {
                 "if no sandbox uses it: nsenter --net={} nft delete table inet virtcontainers",
                 path.display()
             )),
+            Self::OtherHost { .. } => Some(
+                "choose another directory for them, or run it in the other network namespace"
+                    .to_owned(),
+            ),
             Self::BridgeTaken { .. } => Some("choose another name for the bridge".to_owned()),
             Self::Unsupported { kind, .. } if kind == "tap" => {
                 Some("use the model none, by which the machine opens it".to_owned())

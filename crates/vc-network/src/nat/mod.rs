@@ -10,6 +10,7 @@ mod rules;
 mod state;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use vc_types::SandboxId;
 
@@ -69,7 +70,7 @@ use state::{Locked, Record, State};
 pub struct Nat {
     directory: PathBuf,
     config: NatConfig,
-    host: HostNetwork,
+    host: Arc<HostNetwork>,
 }
 
 impl Nat {
@@ -81,14 +82,14 @@ impl Nat {
     pub fn open(
         directory: impl Into<PathBuf>,
         config: NatConfig,
-        host: HostNetwork,
+        host: impl Into<Arc<HostNetwork>>,
     ) -> Result<Self> {
         let directory = directory.into();
         state::make_directory(&directory)?;
         Ok(Self {
             directory,
             config,
-            host,
+            host: host.into(),
         })
     }
 
@@ -99,8 +100,9 @@ impl Nat {
     ///
     /// [`Error::NoAddressLeft`], [`Error::PortTaken`] for a port that another lease or a program of
     /// the host has, [`Error::SubnetTaken`] when the host uses the subnet already,
-    /// [`Error::OtherNat`] while there are leases of another configuration, [`Error::BridgeTaken`]
-    /// when a link of the host has the bridge's name, [`Error::NoProgram`] without `nft`,
+    /// [`Error::OtherNat`] while there are leases of another configuration, [`Error::OtherHost`]
+    /// while there are some of another network, [`Error::BridgeTaken`] when a link of the host has
+    /// the bridge's name, [`Error::NoProgram`] without `nft`,
     /// [`Error::Locked`], and [`Error::Program`] and [`Error::Io`] when a step fails. Nothing of the
     /// lease stays then.
     pub fn lease(
@@ -116,6 +118,11 @@ impl Nat {
             Some(state) => state,
             None => self.first_state()?,
         };
+        if state.host != self.host.namespace().id() {
+            let directory = self.directory.clone();
+            locked.state = Some(state);
+            return Err(Error::OtherHost { directory });
+        }
         if state.config != self.config {
             let error = Error::OtherNat {
                 directory: self.directory.clone(),
@@ -233,23 +240,30 @@ impl Nat {
         bridge::connect(host, &inside, &state.config, record.address)
     }
 
-    /// Takes away the leases of these owners, and all when none is left.
+    /// Takes away the leases of these owners, and all when none is left. They are taken away where
+    /// they were made, wherever the caller is.
     fn free(
         &self,
         locked: &mut Locked,
         gone: impl Fn(&SandboxId) -> bool,
     ) -> Result<Vec<SandboxId>> {
-        let host = self.host.namespace();
         let Some(state) = &mut locked.state else {
             return Ok(Vec::new());
         };
+        let other;
+        let host = match self.host.namespace() {
+            own if own.id() == state.host => Some(own),
+            _ => {
+                other = HostNetwork::find(state.host);
+                other.as_ref().map(HostNetwork::namespace)
+            }
+        };
         // Those of a namespace that has vanished have vanished with it, but for their own ones.
-        let same = state.host == host.id();
-        let owners = state.leases.keys().filter(|owner| !same || gone(owner));
-        let owners: Vec<_> = owners.cloned().collect();
+        let gone = |owner: &&SandboxId| host.is_none() || gone(owner);
+        let owners: Vec<_> = state.leases.keys().filter(gone).cloned().collect();
         for owner in &owners {
             if let Some(record) = state.leases.get(owner) {
-                if same {
+                if let Some(host) = host {
                     bridge::disconnect(host, &state.config, record.address)?;
                 }
                 record.namespace.delete()?;
@@ -259,13 +273,15 @@ impl Nat {
             state.leases.remove(owner);
         }
         if !state.leases.is_empty() {
-            if !owners.is_empty() {
+            if let Some(host) = host
+                && !owners.is_empty()
+            {
                 nft::apply(host, &rules::of(state))?;
                 locked.store()?;
             }
             return Ok(owners);
         }
-        if same {
+        if let Some(host) = host {
             take_apart(host, state)?;
         }
         locked.state = None;
