@@ -29,6 +29,12 @@ pub enum NicBackend {
         /// `/dev/vhost-net`, opened once for each of them; none where the VMM moves the frames.
         vhost_fds: Vec<OwnedFd>,
     },
+    /// Another process, by a connected stream socket: each frame comes after its length, four bytes
+    /// in network order.
+    Stream {
+        /// The VMM's end.
+        socket: OwnedFd,
+    },
     /// The VMM's own network stack: outgoing connections are made by its process.
     ///
     /// The process is in the caller's network namespace then, and **the guest reaches whatever
@@ -79,6 +85,7 @@ impl NicBackend {
     fn descriptors(&self) -> usize {
         match self {
             Self::Tap { fds, vhost_fds } => fds.len() + vhost_fds.len(),
+            Self::Stream { .. } => 1,
             Self::User { .. } => 0,
         }
     }
@@ -109,6 +116,8 @@ impl Nic {
                 ))
             }
             NicBackend::Tap { .. } => None,
+            NicBackend::Stream { .. } if queues != 1 => Some("a stream has one queue".into()),
+            NicBackend::Stream { .. } => None,
             NicBackend::User { .. } if !capabilities.user_network => {
                 Some("the VMM has no network stack of its own".into())
             }
@@ -169,7 +178,7 @@ pub(crate) fn check(nics: &[Nic], capabilities: &Capabilities) -> Result<()> {
 fn forwards(nic: &Nic) -> &[PortForward] {
     match &nic.backend {
         NicBackend::User { forwards } => forwards,
-        NicBackend::Tap { .. } => &[],
+        NicBackend::Tap { .. } | NicBackend::Stream { .. } => &[],
     }
 }
 
@@ -220,6 +229,13 @@ mod tests {
         assert!(refused(vec![tap(2, 1, 0)]).contains("1 tap descriptors for 2 queues"));
         assert!(refused(vec![tap(2, 2, 1)]).contains("1 vhost descriptors"));
         assert!(refused(vec![tap(0, 0, 0)]).contains("0 queues"));
+        let stream = Nic {
+            backend: NicBackend::Stream {
+                socket: mock::null().unwrap(),
+            },
+            ..tap(2, 2, 0)
+        };
+        assert!(refused(vec![stream]).contains("one queue"));
         let max = mock::CAPABILITIES.nic_queues_max;
         assert!(refused(vec![tap(max + 1, max.into(), 0)]).contains("queues are not"));
     }

@@ -131,6 +131,8 @@ pub enum Capability {
     Setfcap,
     /// Network devices and addresses of its network namespace.
     NetAdmin,
+    /// Listening at ports that not everybody may take.
+    NetBindService,
 }
 
 /// Which namespaces are new.

@@ -53,6 +53,11 @@ impl SandboxUsers {
     pub const fn system_share(self) -> u32 {
         self.0 + 2
     }
+
+    /// That of the process which makes its connections.
+    pub const fn network(self) -> u32 {
+        self.0 + 3
+    }
 }
 
 #[cfg(test)]
@@ -64,9 +69,10 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for number in 0..1000 {
             let users = SandboxUsers::of(&SandboxId::new(format!("sandbox-{number}")).unwrap());
-            assert!(users.vmm() >= FIRST && users.system_share() < 1 << 31);
-            seen.extend([users.vmm(), users.vsock(), users.system_share()]);
+            assert!(users.vmm() >= FIRST && users.network() < 1 << 31);
+            seen.extend([users.vmm(), users.vsock()]);
+            seen.extend([users.system_share(), users.network()]);
         }
-        assert_eq!(seen.len(), 3000);
+        assert_eq!(seen.len(), 4000);
     }
 }

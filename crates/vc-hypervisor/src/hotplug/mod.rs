@@ -108,8 +108,10 @@ impl HotDevice {
                 nic::check(std::slice::from_ref(device), capabilities)?;
                 match device.backend {
                     NicBackend::Tap { .. } => Ok(()),
-                    NicBackend::User { .. } => Err(cannot(
-                        "the VMM's own network stack is there from the start only".into(),
+                    NicBackend::User { .. } | NicBackend::Stream { .. } => Err(cannot(
+                        "the VMM's own network stack, and a stream to another process's, are there \
+                         from the start only"
+                            .into(),
                     )),
                 }
             }
@@ -135,6 +137,7 @@ impl HotDevice {
                 NicBackend::Tap { fds, vhost_fds } => {
                     fds.iter().chain(vhost_fds).map(OwnedFd::as_fd).collect()
                 }
+                NicBackend::Stream { socket } => vec![socket.as_fd()],
                 NicBackend::User { .. } => Vec::new(),
             },
             Self::Disk(disk) => vec![disk.image.as_fd()],

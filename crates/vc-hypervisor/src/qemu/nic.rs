@@ -35,6 +35,10 @@ impl CommandLine {
                 }
                 netdev
             }
+            NicBackend::Stream { socket } => {
+                let socket = self.pass_all(vec![socket]);
+                format!("stream,id={id},server=off,addr.type=fd,addr.str={socket}")
+            }
             NicBackend::User { forwards } => {
                 let mut netdev = format!("user,id={id}");
                 for forward in forwards {

@@ -114,6 +114,7 @@ fn set_of(capabilities: &[Capability]) -> CapabilitySet {
             Capability::Mknod => CapabilitySet::MKNOD,
             Capability::Setfcap => CapabilitySet::SETFCAP,
             Capability::NetAdmin => CapabilitySet::NET_ADMIN,
+            Capability::NetBindService => CapabilitySet::NET_BIND_SERVICE,
         })
         .collect()
 }
