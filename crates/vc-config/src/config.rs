@@ -2,7 +2,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sections::{Guest, Limits, Qemu, Runtime, Scratch, Share, Vm};
+use crate::sections::{Guest, Limits, Network, Qemu, Runtime, Scratch, Share, Vm};
 use crate::setting::{Key, Kind, Section};
 use crate::syntax::KernelParam;
 
@@ -30,6 +30,8 @@ pub struct Config {
     pub share: Share,
     /// `[scratch]`
     pub scratch: Scratch,
+    /// `[network]`
+    pub network: Network,
     /// `[limits]`
     pub limits: Limits,
 }
@@ -51,7 +53,7 @@ pub(crate) struct Violation {
 
 impl Config {
     /// The sections, in the order of the documentation.
-    pub fn sections(&self) -> [&dyn Section; 7] {
+    pub fn sections(&self) -> [&dyn Section; 8] {
         [
             &self.runtime,
             &self.hypervisor.qemu,
@@ -59,11 +61,12 @@ impl Config {
             &self.vm,
             &self.share,
             &self.scratch,
+            &self.network,
             &self.limits,
         ]
     }
 
-    fn sections_mut(&mut self) -> [&mut dyn Section; 7] {
+    fn sections_mut(&mut self) -> [&mut dyn Section; 8] {
         [
             &mut self.runtime,
             &mut self.hypervisor.qemu,
@@ -71,6 +74,7 @@ impl Config {
             &mut self.vm,
             &mut self.share,
             &mut self.scratch,
+            &mut self.network,
             &mut self.limits,
         ]
     }

@@ -53,6 +53,7 @@ pub fn document() -> String {
 fn takes(key: &Key) -> String {
     let kind = match key.kind {
         Kind::Path => "an absolute path".to_owned(),
+        Kind::Text => "text".to_owned(),
         Kind::Choice(words) => format!("`{}`", words.join("`, `")),
         Kind::Integer => "a number".to_owned(),
         Kind::Milliseconds => "milliseconds".to_owned(),

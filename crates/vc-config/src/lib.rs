@@ -30,7 +30,7 @@ pub use host::HostFacts;
 pub use load::{CONFIG_FILE, Loaded, Origin, Sources};
 pub use name::random_name;
 pub use sections::{
-    Accelerator, Guest, Limits, Millis, Qemu, Runtime, Scratch, ScratchKind, Share, ShareCache,
-    TcgThreads, Vm, VmSize,
+    Accelerator, Guest, Limits, Millis, Network, Qemu, Runtime, Scratch, ScratchKind, Share,
+    ShareCache, TcgThreads, UserBackend, Vm, VmSize,
 };
 pub use setting::{Key, Kind, Section};

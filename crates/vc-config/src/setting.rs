@@ -14,6 +14,8 @@ use vc_types::ByteSize;
 pub enum Kind {
     /// A path.
     Path,
+    /// Text, which whoever uses it understands.
+    Text,
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// A whole number.
@@ -30,7 +32,9 @@ impl Kind {
     /// Reads the text of an environment variable or of a flag as a value of this kind.
     pub(crate) fn value_from_text(self, text: &str) -> Result<toml::Value, String> {
         match self {
-            Self::Path | Self::Choice(_) | Self::Size => Ok(toml::Value::String(text.to_owned())),
+            Self::Path | Self::Text | Self::Choice(_) | Self::Size => {
+                Ok(toml::Value::String(text.to_owned()))
+            }
             Self::Integer | Self::Milliseconds => text
                 .trim()
                 .parse()
@@ -142,6 +146,18 @@ impl Setting for PathBuf {
 
     fn show(&self) -> Option<toml::Value> {
         Some(self.to_string_lossy().into_owned().into())
+    }
+}
+
+impl Setting for String {
+    const KIND: Kind = Kind::Text;
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        by_serde(value)
+    }
+
+    fn show(&self) -> Option<toml::Value> {
+        Some(self.clone().into())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod guest;
 mod limits;
+mod network;
 mod qemu;
 mod runtime;
 mod scratch;
@@ -10,6 +11,7 @@ mod vm;
 
 pub use guest::Guest;
 pub use limits::{Limits, Millis};
+pub use network::{Network, UserBackend};
 pub use qemu::{Qemu, TcgThreads};
 pub use runtime::{Accelerator, Runtime};
 pub use scratch::{Scratch, ScratchKind};
