@@ -723,3 +723,27 @@ fn many_at_once_get_addresses_of_their_own() {
     });
     assert_same(&setting.snapshot(), &before, "after it");
 }
+
+#[test]
+fn a_caller_in_another_network_takes_back_where_the_lease_was_made_and_leases_nothing() {
+    need_root!();
+    let setting = Setting::new();
+    let before = setting.snapshot();
+    let nat = setting.nat();
+    nat.lease(&id("web"), &[], everybody).unwrap();
+    nat.lease(&id("db"), &[], everybody).unwrap();
+    let elsewhere = HostNetwork::at(setting.world.path()).unwrap();
+    let elsewhere = Nat::open(setting.directory.path(), NatConfig::default(), elsewhere).unwrap();
+    let world = setting.world.snapshot();
+    let error = elsewhere.lease(&id("new"), &[], everybody).unwrap_err();
+    assert!(matches!(error, Error::OtherHost { .. }), "{error}");
+    assert!(error.hint().is_some());
+    elsewhere.release(&id("web")).unwrap();
+    assert!(
+        setting.host.ip("link").contains("virtc0"),
+        "one has it still"
+    );
+    elsewhere.release(&id("db")).unwrap();
+    assert_same(&setting.snapshot(), &before, "released from elsewhere");
+    assert_same(&setting.world.snapshot(), &world, "the other network");
+}

@@ -255,6 +255,21 @@ pub enum Error {
     /// The network namespace of a sandbox.
     #[error(transparent)]
     Network(#[from] vc_network::Error),
+    /// A port that needs a right which the process that would listen has not.
+    #[error("the port {port} cannot be published by QEMU: it is one of those that need a right")]
+    LowPort {
+        /// The port.
+        port: vc_network::PublishedPort,
+    },
+    /// A setting of the network that cannot be.
+    #[error("the setting {key} cannot be used")]
+    Setting {
+        /// Which one.
+        key: &'static str,
+        /// Why.
+        #[source]
+        source: vc_network::Error,
+    },
     /// A namespace has more links than a machine can have network devices.
     #[error(
         "the network namespace {} has {wanted} links with addresses, and a machine can have {max} \
@@ -365,6 +380,10 @@ impl Hint for Error {
             Self::Missing { .. } => {
                 Some("`virtc check` shows all that is needed, and what installs it".into())
             }
+            Self::LowPort { .. } => {
+                Some("install the package passt, or publish a port from 1024 on".into())
+            }
+            Self::Network(error) | Self::Setting { source: error, .. } => error.hint(),
             Self::Hook { source, .. } => source.hint(),
             Self::Copy {
                 direction: "to", ..

@@ -12,6 +12,8 @@ pub enum Walk {
     Keeper,
     /// What a keeper passes besides, where its sandbox has a network.
     Network,
+    /// The same, where an address of the private network is leased for it.
+    Nat,
     /// The stand-in of a container that joins the sandbox of another one.
     Member,
     /// `virtc start`.
@@ -28,11 +30,12 @@ pub enum Walk {
 
 impl Walk {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Run,
         Self::Caller,
         Self::Keeper,
         Self::Network,
+        Self::Nat,
         Self::Member,
         Self::Start,
         Self::Exec,
@@ -85,6 +88,14 @@ impl Walk {
                 "stop.written",
             ],
             Self::Network => &[
+                "network.noted",
+                "network.attached",
+                "network.configured",
+                "network.undone",
+            ],
+            Self::Nat => &[
+                "network.lease-noted",
+                "network.leased",
                 "network.noted",
                 "network.attached",
                 "network.configured",

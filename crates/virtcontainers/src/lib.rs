@@ -61,7 +61,9 @@ pub use stats::{
     NetworkStats, PidsStats, ThrottlingStats,
 };
 pub use vc_hypervisor::PlugPhase;
-pub use vc_network::HostNetwork;
+/// Whom a guest with [`NetworkConfig::User`] asks for names: it asks the host's resolver.
+pub const USER_RESOLVER: std::net::Ipv4Addr = sandbox::RESOLVER;
+pub use vc_network::{HostNetwork, Protocol, PublishedPort};
 /// The directories of the host that a root made of the host's own system shows.
 pub use vc_storage::host_system::DIRECTORIES as HOST_SYSTEM;
 pub use vc_store::{Listed, UnixMillis, View};

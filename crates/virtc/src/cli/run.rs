@@ -8,8 +8,8 @@ use super::run_bundle::RunBundleArgs;
 /// Run one command in a throw-away virtual machine.
 ///
 /// The machine sees the host's own system below /usr, /etc and their like, read-only, and the
-/// current directory; what the command changes vanishes with it. It has no network. Nothing is
-/// left on the host afterwards.
+/// current directory; what the command changes vanishes with it. It has no network unless --net
+/// asks for one. Nothing is left on the host afterwards.
 #[derive(Clone, Debug, Args)]
 #[command(
     override_usage = "virtc run [FLAGS] -- COMMAND [ARG]…\n       virtc run [--bundle DIR] [--detach] ID",
@@ -126,14 +126,20 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub(crate) cpus: Option<u32>,
 
-    /// The network: `none` is the only one there is, with a loopback interface
+    /// The network: none, connections that a process of the host makes (user), an address behind a
+    /// private bridge of the host (nat), or what is in a network namespace [default: none, or user
+    /// with --publish]
+    #[arg(long, value_name = "none|user|nat|ns:PATH", help_heading = "Network")]
+    pub(crate) net: Option<String>,
+
+    /// Let a port of the host lead to one of the machine, on 127.0.0.1 if no address is given
     #[arg(
+        short,
         long,
-        value_name = "none",
-        default_value = "none",
-        help_heading = "Machine"
+        value_name = "[IP:]HOST:GUEST[/udp]",
+        help_heading = "Network"
     )]
-    pub(crate) net: Network,
+    pub(crate) publish: Vec<String>,
 
     /// The machine's host name
     #[arg(long, value_name = "NAME", help_heading = "Machine")]
@@ -169,13 +175,6 @@ pub(crate) enum CwdMode {
     Share,
     /// Never: the working directory is an empty one of that name.
     Empty,
-}
-
-/// The networks that a throw-away machine can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Network {
-    /// Loopback alone.
-    None,
 }
 
 fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {

@@ -1,6 +1,8 @@
 //! Makes of the flags and the host what the library is asked for.
 
 mod files;
+mod network;
+mod resolver;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,11 +15,12 @@ use vc_config::syntax::{
 use vc_config::{Config, HostFacts};
 use vc_types::{ContainerId, SandboxId};
 use virtcontainers::{
-    Access, ContainerConfig, NetworkConfig, ProcessConfig, Root, RootSource, SandboxConfig,
-    Scratch, VmConfig, default_spec,
+    Access, ContainerConfig, ProcessConfig, Root, RootSource, SandboxConfig, Scratch, VmConfig,
+    default_spec,
 };
 
 use self::files::{Files, is_host_root};
+use self::network::Networking;
 use super::environment;
 use super::user::Accounts;
 use crate::cli::RunArgs;
@@ -77,7 +80,9 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
     };
     let home = Path::new(&user.identity.home);
     let people = Accounts::read(Path::new("/"));
-    let files = Files::of(args, caller, &people, home, hostname.as_str())?;
+    let networking = Networking::of(args, &caller.cwd)?;
+    let resolver = networking.resolver;
+    let files = Files::of(args, caller, &people, home, hostname.as_str(), resolver)?;
     let env = environment::environment(
         &caller.env,
         &user.identity,
@@ -115,7 +120,7 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
     };
     let size = config.vm.size(&caller.facts);
     let sandbox = SandboxConfig {
-        network: NetworkConfig::None,
+        network: networking.config,
         id,
         hostname: Some(hostname.as_str().to_owned()),
         vm: VmConfig {
@@ -151,7 +156,7 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
         container,
         terminal: args.terminal,
         timeout: args.timeout,
-        notices: files.notices,
+        notices: [files.notices, networking.notices].concat(),
         shown: files.shown,
     })
 }

@@ -497,6 +497,7 @@ fn every_walk_is_in_the_matrix() {
             Walk::Caller
             | Walk::Keeper
             | Walk::Network
+            | Walk::Nat
             | Walk::Member
             | Walk::Start
             | Walk::Exec

@@ -31,6 +31,7 @@ mod oci;
 mod podman;
 mod podman_network;
 mod podman_pods;
+mod run_network;
 mod signals;
 mod spec;
 mod streams;

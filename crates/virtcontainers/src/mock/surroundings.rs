@@ -98,6 +98,7 @@ impl Planned for Plan {
             vsock,
             ready,
             network: None,
+            guest_network: None,
             nics: Vec::new(),
             shares: Vec::new(),
             tags: Vec::new(),

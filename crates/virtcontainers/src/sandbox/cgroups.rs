@@ -24,7 +24,7 @@ struct Joined {
 
 /// Where the cgroup of a sandbox is: known by its name and its state root alone.
 fn path_of(root: &Path, sandbox: &SandboxId) -> Result<CgroupPath> {
-    let tag = tag(root);
+    let tag = root_tag(root);
     Ok(CgroupPath::below_default_parent(&format!(
         "{sandbox}-{tag}"
     ))?)
@@ -32,10 +32,11 @@ fn path_of(root: &Path, sandbox: &SandboxId) -> Result<CgroupPath> {
 
 /// The name of a container's cgroup where its bundle names none. No sandbox's ends so.
 pub(crate) fn container_name(root: &Path, container: &ContainerId) -> String {
-    format!("{container}_{}", tag(root))
+    format!("{container}_{}", root_tag(root))
 }
 
-fn tag(root: &Path) -> String {
+/// Tells state roots apart whose sandboxes have the same names.
+pub(super) fn root_tag(root: &Path) -> String {
     let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
     let bytes = digest[..ROOT_DIGEST_BYTES].iter();
     bytes.map(|byte| format!("{byte:02x}")).collect()

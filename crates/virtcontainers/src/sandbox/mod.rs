@@ -45,6 +45,7 @@ pub use handle::SandboxHandle;
 pub(crate) use handle::fetch;
 pub use lease::Lease;
 use network::FollowedNetwork;
+pub(crate) use network::RESOLVER;
 pub use network::{Address, Interface, NetworkConfig, Route};
 pub use process::{GuestProcess, Process, ProcessExit};
 pub use restart::Started;
@@ -66,7 +67,12 @@ pub const CONSOLE_LOG: &str = "console.log";
 pub const VMM_LOG: &str = "vmm.log";
 
 /// What the device processes printed.
-pub const PROCESS_LOGS: [&str; 3] = ["vsock-device.log", "virtc-system.log", "virtc-user.log"];
+pub const PROCESS_LOGS: [&str; 4] = [
+    "vsock-device.log",
+    "virtc-system.log",
+    "virtc-user.log",
+    "passt.log",
+];
 
 /// A running sandbox, kept by this process: its VM ends when this is dropped.
 ///

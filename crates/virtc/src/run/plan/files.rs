@@ -31,17 +31,18 @@ pub(super) struct Files {
 
 impl Files {
     /// Decides about them for a command whose home is `home`; the homes of the host's people are
-    /// among `people`.
+    /// among `people`. `resolver` is what the machine's resolv.conf says.
     pub(super) fn of(
         args: &RunArgs,
         caller: &Caller,
         people: &Accounts,
         home: &Path,
         hostname: &str,
+        resolver: String,
     ) -> Result<Self, Failure> {
         let mut files = Self {
             mounts: tmpfs_mounts(args)?,
-            generated: generated_files(hostname),
+            generated: generated_files(hostname, resolver),
             ..Self::default()
         };
         files.add_asked(args, &caller.cwd)?;
@@ -194,15 +195,15 @@ fn tmpfs_mounts(args: &RunArgs) -> Result<Vec<Mount>, Failure> {
     Ok(mounts)
 }
 
-/// The files that say who the machine is. It has no network, so there is no resolver to name.
-fn generated_files(hostname: &str) -> Vec<GeneratedFile> {
+/// The files that say who the machine is, and whom it asks for others.
+fn generated_files(hostname: &str, resolver: String) -> Vec<GeneratedFile> {
     let hosts = format!(
         "127.0.0.1\tlocalhost\n127.0.1.1\t{hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     );
     [
         ("/etc/hosts", hosts),
         ("/etc/hostname", format!("{hostname}\n")),
-        ("/etc/resolv.conf", String::new()),
+        ("/etc/resolv.conf", resolver),
     ]
     .map(|(path, text)| GeneratedFile {
         destination: path.into(),
@@ -233,7 +234,8 @@ mod tests {
             facts: HostFacts::read().unwrap(),
         };
         let people = Accounts::default();
-        Files::of(&args, &caller, &people, Path::new(home), "box").unwrap()
+        let home = Path::new(home);
+        Files::of(&args, &caller, &people, home, "box", String::new()).unwrap()
     }
 
     fn volumes(files: &Files) -> Vec<(&str, Access)> {

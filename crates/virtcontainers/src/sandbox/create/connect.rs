@@ -53,6 +53,7 @@ pub(super) async fn connect(
         containers,
         machine,
         network,
+        guest_network,
         ready,
         address,
         scratch,
@@ -97,7 +98,8 @@ pub(super) async fn connect(
             Ok(())
         };
         let network_configured = async {
-            if let Some(wanted) = network.as_ref().and_then(AttachedNetwork::for_the_guest) {
+            let attached = network.as_ref().and_then(AttachedNetwork::for_the_guest);
+            if let Some(wanted) = attached.or(guest_network) {
                 guest.agent.configure_network(&wanted).await?;
                 fault::point("network.configured")?;
             }

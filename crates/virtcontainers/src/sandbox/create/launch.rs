@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vc_agent_client::ReadyListener;
+use vc_agent_client::network::GuestNetwork;
 use vc_hypervisor::{Disk, VmSpec};
 use vc_storage::ScratchDisk;
 use vc_types::{AgentAddress, ClockPoint, ContainerId, Timeline, guest};
@@ -27,6 +28,8 @@ pub(super) struct Launched {
     pub(super) machine: Machine,
     /// Goes after the machine, which has its taps.
     pub(super) network: Option<AttachedNetwork>,
+    /// What the guest has where that does not say it.
+    pub(super) guest_network: Option<GuestNetwork>,
     pub(super) ready: ReadyListener,
     pub(super) address: AgentAddress,
     pub(super) scratch: Option<ScratchDisk>,
@@ -85,6 +88,7 @@ pub(super) async fn launch(
         containers,
         machine: Machine::watch(around.launcher, obtained.vm, around.devices)?,
         network: around.network,
+        guest_network: around.guest_network,
         ready: around.ready,
         address,
         scratch: around.scratch,

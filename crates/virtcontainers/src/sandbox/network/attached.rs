@@ -12,6 +12,7 @@ use vc_store::SandboxDir;
 
 use super::super::handle::SandboxHandle;
 use super::guest;
+use super::nat::NatLease;
 use super::plan::{NetworkPlan, QUEUES, model_of};
 use super::record::{NetworkRecord, chain};
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ pub(crate) struct AttachedNetwork {
     links: BTreeMap<u32, AttachedLink>,
     /// Of links that have vanished, whose devices the guest still has.
     left: Vec<Undo>,
+    /// By which the namespace is there, where it was made for the sandbox.
+    lease: Option<NatLease>,
 }
 
 /// A link of the namespace that reaches the machine.
@@ -57,6 +60,7 @@ impl NetworkPlan {
             scan: self.scan,
             links: BTreeMap::new(),
             left: Vec::new(),
+            lease: self.lease,
         };
         if self.attachments.is_empty() {
             return Ok((attached, Vec::new()));
@@ -212,14 +216,9 @@ impl AttachedNetwork {
         let record = NetworkRecord {
             namespace: self.path.clone(),
             undos,
+            nat: self.lease.as_ref().map(|lease| lease.record().clone()),
         };
-        let value = record.to_value().map_err(|source| Error::System {
-            attempt: "write down what is added to a network".into(),
-            source: source.into(),
-        })?;
-        Ok(self
-            .directory
-            .update(|record| record.network = Some(value))?)
+        record.write(&self.directory)
     }
 
     /// Takes away what was added, and says so in the state. Blocks.
@@ -228,7 +227,7 @@ impl AttachedNetwork {
     ///
     /// [`Error::Left`] when something stays; the state goes on saying so.
     pub(crate) fn undo(mut self) -> Result<()> {
-        if self.undos().is_empty() {
+        if self.undos().is_empty() && self.lease.is_none() {
             return Ok(());
         }
         let left = self.undo_all();
@@ -255,7 +254,11 @@ impl AttachedNetwork {
             let namespace = self.path.display();
             Some(format!("network namespace {namespace}: {}", chain(&error)))
         });
-        failed.collect()
+        let mut left: Vec<String> = failed.collect();
+        if let Some(Err(error)) = self.lease.take().map(|mut lease| lease.release()) {
+            left.push(format!("its address: {}", chain(&error)));
+        }
+        left
     }
 }
 

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use vc_network::PublishedPort;
 
 /// The network of a sandbox, as it is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,5 +16,17 @@ pub enum NetworkConfig {
     Namespace {
         /// Where it is, such as `/run/netns/web` or `/proc/PID/ns/net`.
         path: PathBuf,
+    },
+    /// Connections that a process of the host makes for the guest, by IPv4: nothing is set up or
+    /// changed for it. `[network]` of the configuration says which process.
+    User {
+        /// Ports of the host that lead to ports of the guest.
+        ports: Vec<PublishedPort>,
+    },
+    /// An address behind a private bridge of the host, by which the guest reaches what the host
+    /// reaches, but not its loopback; `[network]` of the configuration says which bridge.
+    Nat {
+        /// Ports of the host that lead to ports of the guest.
+        ports: Vec<PublishedPort>,
     },
 }

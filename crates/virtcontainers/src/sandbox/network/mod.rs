@@ -6,18 +6,25 @@
 //! namespace open,  taps and filters,    by one call of the agent
 //! links scanned    noted in the state
 //! ```
+//!
+//! A [`NatPlan`](nat::NatPlan) makes the namespace before: it leases one. A
+//! [`UserPlan`](user::UserPlan) needs none.
 
 mod attached;
 mod calls;
 mod config;
 mod follow;
 mod guest;
+mod intended;
+mod nat;
 mod plan;
 mod record;
+mod user;
 
 pub(crate) use attached::AttachedNetwork;
 pub use calls::{Address, Interface, Route};
 pub use config::NetworkConfig;
 pub(crate) use follow::FollowedNetwork;
-pub(crate) use plan::NetworkPlan;
+pub(crate) use intended::{IntendedNetwork, MadeNetwork};
 pub(crate) use record::undo;
+pub(crate) use user::RESOLVER;

@@ -6,6 +6,7 @@ use vc_hypervisor::Capabilities;
 use vc_network::{Attachment, Endpoint, HostNetwork, InterworkingModel, Namespace, Scan, Watch};
 
 use super::config::NetworkConfig;
+use super::nat::NatLease;
 use crate::error::{Error, Result};
 
 /// A network namespace whose links can reach a machine.
@@ -16,6 +17,8 @@ pub(crate) struct NetworkPlan {
     pub(super) watch: Watch,
     pub(super) scan: Scan,
     pub(super) attachments: Vec<(Endpoint, Attachment)>,
+    /// By which the namespace is there, where it was made for the sandbox.
+    pub(super) lease: Option<NatLease>,
 }
 
 impl NetworkPlan {
@@ -63,6 +66,7 @@ impl NetworkPlan {
             watch,
             scan,
             attachments,
+            lease: None,
         }))
     }
 }

@@ -5,19 +5,38 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vc_network::Undo;
-use vc_store::SandboxRecord;
+use vc_store::{SandboxDir, SandboxRecord};
 
-/// What was, or may have been, added to a namespace.
+use super::nat::NatRecord;
+use crate::error::{Error, Result};
+
+/// What was, or may have been, added to a namespace, or made with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct NetworkRecord {
     pub(super) namespace: PathBuf,
     pub(super) undos: Vec<Undo>,
+    /// The lease by which the namespace is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) nat: Option<NatRecord>,
 }
 
 impl NetworkRecord {
-    /// As the state has it.
-    pub(super) fn to_value(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(self)
+    /// That of a lease whose namespace is not there yet.
+    pub(super) fn of_lease(nat: &NatRecord) -> Self {
+        Self {
+            namespace: PathBuf::new(),
+            undos: Vec::new(),
+            nat: Some(nat.clone()),
+        }
+    }
+
+    /// Writes it into the state of a sandbox.
+    pub(super) fn write(&self, directory: &SandboxDir) -> Result<()> {
+        let value = serde_json::to_value(self).map_err(|source| Error::System {
+            attempt: "write down what is added to a network".into(),
+            source: source.into(),
+        })?;
+        Ok(directory.update(|record| record.network = Some(value))?)
     }
 
     /// Takes away what was added, and says what stays.
@@ -30,7 +49,11 @@ impl NetworkRecord {
                 chain(&error)
             ))
         });
-        failed.collect()
+        let mut left: Vec<String> = failed.collect();
+        if let Some(Err(error)) = self.nat.as_ref().map(NatRecord::release) {
+            left.push(format!("its address: {}", chain(&error)));
+        }
+        left
     }
 }
 

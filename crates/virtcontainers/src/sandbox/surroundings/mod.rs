@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use vc_agent_client::ReadyListener;
+use vc_agent_client::network::GuestNetwork;
 use vc_hypervisor::{Accelerator, Capabilities, DriverState, Hypervisor, Nic, Share, Vm, Vsock};
 use vc_launch::Launcher;
 use vc_storage::ScratchDisk;
@@ -103,6 +104,8 @@ pub(crate) struct Standing {
     /// What the guest has of the host's network, and what takes it away again. It goes after the
     /// machine.
     pub(crate) network: Option<AttachedNetwork>,
+    /// What it has where no network of the host says it.
+    pub(crate) guest_network: Option<GuestNetwork>,
     /// The devices of that.
     pub(crate) nics: Vec<Nic>,
     /// File systems of the host.

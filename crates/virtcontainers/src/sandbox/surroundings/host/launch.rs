@@ -14,10 +14,10 @@ use super::HostPlan;
 use crate::error::Result;
 use crate::fault;
 use crate::runtime::Shared;
-use crate::runtime::blocking;
 use crate::sandbox::cgroups;
 use crate::sandbox::config::{SandboxConfig, Scratch};
 use crate::sandbox::machine::Device;
+use crate::sandbox::network::MadeNetwork;
 use crate::sandbox::place::Place;
 use crate::sandbox::process_log;
 use crate::sandbox::vsock::VsockSockets;
@@ -74,14 +74,12 @@ impl Planned for HostPlan {
             )
         };
         let network = async {
-            let Some(plan) = network else {
-                return Ok((None, Vec::new()));
-            };
-            let directory = place.directory().clone();
-            let (network, nics) = blocking(move || plan.attach(&directory)).await?;
-            Ok((Some(network), nics))
+            match network {
+                Some(network) => network.make(&launcher, place).await,
+                None => Ok(MadeNetwork::default()),
+            }
         };
-        let ((network, nics), vsock, system, user) = tokio::try_join!(
+        let (network, vsock, system, user) = tokio::try_join!(
             network,
             vsock,
             share(plans.system, guest::SYSTEM_SHARE_TAG),
@@ -107,13 +105,15 @@ impl Planned for HostPlan {
                 host_socket,
             },
             ready,
-            network,
-            nics,
+            network: network.attached,
+            guest_network: network.guest,
+            nics: network.nics,
             shares: Vec::new(),
             tags: Vec::new(),
             scratch,
             writable,
         };
+        standing.devices.extend(network.device);
         for (tag, share) in [
             (guest::SYSTEM_SHARE_TAG, system),
             (guest::USER_SHARE_TAG, user),

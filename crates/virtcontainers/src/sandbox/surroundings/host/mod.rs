@@ -22,7 +22,7 @@ use crate::container::placement::Placement;
 use crate::error::{Error, Result};
 use crate::runtime::Shared;
 use crate::sandbox::config::{SandboxConfig, Scratch};
-use crate::sandbox::network::NetworkPlan;
+use crate::sandbox::network::IntendedNetwork;
 use shares::SharePlans;
 
 /// Host memory that a VMM and its device processes need besides the guest's.
@@ -44,7 +44,7 @@ struct HostPlan {
     boot: Boot,
     shares: SharePlans,
     mkfs: Option<PathBuf>,
-    network: Option<NetworkPlan>,
+    network: Option<IntendedNetwork>,
 }
 
 #[async_trait]
@@ -102,8 +102,7 @@ impl Surroundings for Host {
             Scratch::Disk { .. } => Some(find_mkfs()?),
             Scratch::Memory { .. } => None,
         };
-        let network_of_host = runtime.host_network.as_deref();
-        let network = NetworkPlan::of(&config.network, network_of_host, &CAPABILITIES)?;
+        let network = IntendedNetwork::of(runtime, &config.network, CAPABILITIES)?;
         Ok(Box::new(HostPlan {
             assets,
             boot,

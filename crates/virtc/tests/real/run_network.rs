@@ -1,0 +1,475 @@
+//! Networks of throw-away machines, in namespaces that stand for the host and its neighbour.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use test_vm::{Host, Outcome, Running};
+use virtcontainers::fault::{VARIABLE, Walk};
+
+use super::host;
+
+/// How long a server of a test may take to listen.
+const LISTEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two looks.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Runs a program of the host to its end.
+fn sh(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {err}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A namespace that plays the host, and its only neighbour, which serves a page.
+struct Stage {
+    host: String,
+    peer: String,
+    server: Child,
+}
+
+impl Stage {
+    fn new(vm: &Host) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = |end: &str| format!("virtc-test-{}-{number}-{end}", std::process::id());
+        let (host, peer) = (name("host"), name("peer"));
+        for namespace in [&host, &peer] {
+            sh("ip", &["netns", "add", namespace]);
+            sh("ip", &["-n", namespace, "link", "set", "lo", "up"]);
+        }
+        let wire = ["type", "veth", "peer", "name", "eth0", "netns", &peer];
+        let add = ["-n", &host, "link", "add", "eth0"];
+        sh("ip", &[&add[..], &wire].concat());
+        for (namespace, address) in [(&host, "10.7.1.2/24"), (&peer, "10.7.1.1/24")] {
+            sh("ip", &["-n", namespace, "link", "set", "eth0", "up"]);
+            sh(
+                "ip",
+                &["-n", namespace, "addr", "add", address, "dev", "eth0"],
+            );
+        }
+        let route = ["-n", &host, "route", "add", "default", "via", "10.7.1.1"];
+        sh("ip", &route);
+        let off = inside(&host, "sysctl")
+            .args(["-q", "-w", "net.ipv4.ip_forward=0"])
+            .status();
+        assert!(off.unwrap().success());
+        let page = vm.dir("page");
+        fs::write(page.join("page"), "served by the peer\n").unwrap();
+        fs::write(page.join("large"), vec![7; LARGE_BYTES]).unwrap();
+        let server = inside(&peer, "busybox")
+            .args(["httpd", "-f", "-p", "10.7.1.1:80", "-h"])
+            .arg(page)
+            .spawn()
+            .unwrap();
+        let stage = Self { host, peer, server };
+        let begun = Instant::now();
+        // The addresses that links make for themselves are looked for first.
+        while !stage.in_host(&FETCH_PAGE).status.success() || stage.seen().contains("tentative") {
+            assert!(begun.elapsed() < LISTEN_LIMIT);
+            std::thread::sleep(RETRY);
+        }
+        stage
+    }
+
+    fn path(&self) -> String {
+        format!("/run/netns/{}", self.host)
+    }
+
+    /// Everything that somebody could have changed in the playing host.
+    fn seen(&self) -> String {
+        let ip = |args: &[&str]| sh("ip", &[&["-n", &self.host], args].concat());
+        let of = |program: &str, args: &[&str]| {
+            let output = inside(&self.host, program).args(args).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let mut seen = ip(&["-o", "addr"]);
+        seen += &ip(&["-o", "link"]);
+        seen += &ip(&["route"]);
+        seen += &of("tc", &["qdisc"]);
+        seen += &of("nft", &["list", "ruleset"]);
+        seen + &of("cat", &["/proc/sys/net/ipv4/ip_forward"])
+    }
+
+    /// Starts `virtc run FLAGS -- COMMAND` in the playing host.
+    fn start(&self, vm: &Host, flags: &[&str], command: &[&str]) -> Running {
+        let run = ["run"].iter().chain(flags).chain(&["--"]).chain(command);
+        vm.start_command(self.enter(vm.command(run)))
+    }
+
+    /// Runs it to its end.
+    #[track_caller]
+    fn run(&self, vm: &Host, flags: &[&str], command: &[&str]) -> Outcome {
+        self.start(vm, flags, command).wait()
+    }
+
+    /// The same command in the playing host's network, and no other mounts.
+    fn enter(&self, command: Command) -> Command {
+        let mut entered = Command::new("nsenter");
+        entered
+            .arg(format!("--net={}", self.path()))
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                entered.env(name, value);
+            }
+        }
+        if let Some(directory) = command.get_current_dir() {
+            entered.current_dir(directory);
+        }
+        entered
+    }
+
+    /// What the playing host fetches from a machine once that serves.
+    #[track_caller]
+    fn fetched(&self, running: &mut Running, url: &str) -> String {
+        let fetch = ["timeout", "20", "busybox", "wget", "-q", "-O", "-", url];
+        running.wait_until(url, |_| {
+            let output = self.in_host(&fetch);
+            let page = String::from_utf8(output.stdout).unwrap();
+            output.status.success().then_some(page)
+        })
+    }
+
+    /// The neighbour resolves every name to itself from now on, for as long as this process lives.
+    fn resolve(&self) {
+        let peer = fs::File::open(format!("/run/netns/{}", self.peer)).unwrap();
+        let bound = std::thread::spawn(move || {
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&peer), network).unwrap();
+            UdpSocket::bind("10.7.1.1:53").unwrap()
+        });
+        let socket = bound.join().unwrap();
+        std::thread::spawn(move || {
+            let mut query = [0; 512];
+            while let Ok((bytes, from)) = socket.recv_from(&mut query) {
+                socket.send_to(&answer(&query[..bytes]), from).unwrap();
+            }
+        });
+    }
+
+    /// Runs a program in the playing host to its end.
+    fn in_host(&self, command: &[&str]) -> std::process::Output {
+        let mut inside = inside(&self.host, command[0]);
+        inside.args(&command[1..]).output().unwrap()
+    }
+}
+
+/// An answer of DNS: the name has the neighbour's address, and no other records.
+fn answer(query: &[u8]) -> Vec<u8> {
+    // A header, the name in labels, a type and a class.
+    let name = query[12..].iter().position(|byte| *byte == 0).unwrap();
+    let question = &query[12..12 + name + 5];
+    let is_address = question[name + 1..name + 3] == [0, 1];
+    let mut answer = query[..2].to_vec();
+    answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0]);
+    answer.extend(question);
+    if is_address {
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 7, 1, 1]);
+    }
+    answer
+}
+
+/// Bytes of a file that does not fit into a few packets.
+const LARGE_BYTES: usize = 4 << 20;
+
+/// A command of a machine that serves a page until its stdin ends.
+const SERVE: [&str; 3] = [
+    "sh",
+    "-c",
+    "mkdir /tmp/w; echo served by the machine > /tmp/w/page; busybox httpd -p 80 -h /tmp/w; cat",
+];
+
+/// What the neighbour serves.
+const FETCH_PAGE: [&str; 8] = [
+    "timeout",
+    "20",
+    "busybox",
+    "wget",
+    "-q",
+    "-O",
+    "-",
+    "http://10.7.1.1/page",
+];
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        for namespace in [&self.host, &self.peer] {
+            let _ = Command::new("ip")
+                .args(["netns", "del", namespace])
+                .status();
+        }
+    }
+}
+
+/// A command in a network namespace with a name.
+fn inside(namespace: &str, program: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, program]);
+    command
+}
+
+#[test]
+fn a_namespace_is_joined_and_left_as_it_was() {
+    let mut host = host();
+    let stage = Stage::new(&host);
+    let before = stage.seen();
+    let net = format!("ns:{}", stage.path());
+    let run = host.run(&["--net", &net], &FETCH_PAGE).expect_code(0);
+    assert_eq!(run.out(), "served by the peer\n");
+    assert_eq!(stage.seen(), before);
+    // Without, there is nobody to reach.
+    let run = host.run(&["-q"], &["ls", "/sys/class/net"]).expect_code(0);
+    assert_eq!(run.out(), "lo\n");
+    drop(stage);
+    host.expect_nothing_left();
+}
+
+#[test]
+fn what_cannot_be_a_network_is_wrong_usage() {
+    let host = host();
+    host.run(&["--net", "host"], &["true"])
+        .expect_code(2)
+        .expect_err(&["cannot share the host's"]);
+    host.run(&["--net", "ns:/etc/hostname"], &["true"])
+        .expect_code(125)
+        .expect_err(&["/etc/hostname", "not a network namespace"]);
+    host.run(&["--net", "none", "-p", "80:80"], &["true"])
+        .expect_code(2)
+        .expect_err(&["--net none", "publish"]);
+    host.run(&["-p", "80"], &["true"])
+        .expect_code(2)
+        .expect_err(&["HOST and GUEST"]);
+}
+
+/// A virtc of which no other test knows the private network.
+fn host_with_nat() -> (Host, std::path::PathBuf) {
+    let mut host = host();
+    let directory = host.dir("nat");
+    host.env("VIRTC_NETWORK_NAT_DIR", &directory);
+    (host, directory)
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).unwrap().next().is_none()
+}
+
+#[test]
+fn an_address_behind_the_bridge_reaches_out_and_its_ports_are_reached() {
+    let (mut host, directory) = host_with_nat();
+    let stage = Stage::new(&host);
+    stage.resolve();
+    let before = stage.seen();
+    let resolver = host.dir("etc").join("resolv.conf");
+    fs::write(&resolver, "nameserver 10.7.1.1\n").unwrap();
+    let resolver = format!("{}:/etc/resolv.conf:ro", resolver.display());
+    let script = format!("{} && getent ahostsv4 peer.test", FETCH_PAGE.join(" "));
+    let flags = ["--net", "nat", "-v", &resolver];
+    let run = stage.run(&host, &flags, &["sh", "-c", &script]);
+    let out = run.expect_code(0).out().to_owned();
+    assert!(out.starts_with("served by the peer\n10.7.1.1 "), "{out}");
+
+    let flags = [
+        "-q",
+        "--net",
+        "nat",
+        "-p",
+        "8080:80",
+        "-p",
+        "10.7.1.2:8081:80",
+    ];
+    let mut running = stage.start(&host, &flags, &SERVE);
+    for url in ["http://127.0.0.1:8080/page", "http://10.7.1.2:8081/page"] {
+        let page = stage.fetched(&mut running, url);
+        assert_eq!(page, "served by the machine\n", "{url}");
+    }
+    // A second machine shares the bridge, and cannot have the port.
+    stage
+        .run(&host, &["-q", "--net", "nat", "-p", "8080:80"], &["true"])
+        .expect_code(125)
+        .expect_err(&["127.0.0.1:8080/tcp", "taken by the sandbox"]);
+    drop(running.stdin());
+    running.wait().expect_code(0);
+    assert_eq!(stage.seen(), before);
+    assert!(is_empty(&directory));
+    drop(stage);
+    host.expect_nothing_left();
+}
+
+#[test]
+fn a_lease_is_given_back_whenever_its_keeper_is_killed() {
+    for point in Walk::Nat.points() {
+        let (mut host, directory) = host_with_nat();
+        let stage = Stage::new(&host);
+        let before = stage.seen();
+        let run = ["run", "-q", "--net", "nat", "-p", "8080:80", "--", "true"];
+        let mut command = stage.enter(host.command(run));
+        command.env(VARIABLE, format!("{point}:kill"));
+        host.start_command(command).wait().expect_code(128 + 9);
+        // From another network than the one that was changed.
+        host.virtc(["gc"]).expect_code(0);
+        assert_eq!(stage.seen(), before, "{point}");
+        assert!(is_empty(&directory), "{point}");
+        drop(stage);
+        host.expect_nothing_left();
+    }
+}
+
+/// A script of a machine that fetches, looks a name up, and sends much.
+fn reach_out() -> String {
+    format!(
+        "{} && getent ahostsv4 peer.test | head -n 1 && \
+         timeout 40 busybox wget -q -O - http://10.7.1.1/large | wc -c",
+        FETCH_PAGE.join(" ")
+    )
+}
+
+/// What is told by names in the playing host: its neighbour. The mounts are the command's own.
+fn with_resolver(stage: &Stage, host: &Host, command: Command) -> Command {
+    let file = host.dir("etc").join("resolv.conf");
+    fs::write(&file, "nameserver 10.7.1.1\nsearch test\n").unwrap();
+    let script = format!(
+        "mount --bind {} /etc/resolv.conf && exec \"$@\"",
+        file.display()
+    );
+    let mut inner = Command::new("unshare");
+    inner
+        .args([
+            "--mount",
+            "--propagation",
+            "slave",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+        ])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            inner.env(name, value);
+        }
+    }
+    if let Some(directory) = command.get_current_dir() {
+        inner.current_dir(directory);
+    }
+    stage.enter(inner)
+}
+
+/// A process of the host makes the connections, and nothing of the host is changed meanwhile.
+fn a_user_network_is_reached_both_ways(backend: &str) {
+    let mut host = host();
+    host.env("VIRTC_NETWORK_USER_BACKEND", backend);
+    let stage = Stage::new(&host);
+    stage.resolve();
+    let before = stage.seen();
+    let script = reach_out();
+    let run = ["run", "-q", "--net", "user", "--", "sh", "-c", &script];
+    let command = with_resolver(&stage, &host, host.command(run));
+    let run = host.start_command(command).wait().expect_code(0);
+    let out = run.out();
+    assert!(out.starts_with("served by the peer\n10.7.1.1 "), "{out}");
+    assert!(out.ends_with(&format!("\n{LARGE_BYTES}\n")), "{out}");
+
+    // Ports alone ask for it.
+    let flags = ["-q", "-p", "8080:80", "-p", "10.7.1.2:8081:80"];
+    let mut running = stage.start(&host, &flags, &SERVE);
+    for url in ["http://127.0.0.1:8080/page", "http://10.7.1.2:8081/page"] {
+        let page = stage.fetched(&mut running, url);
+        assert_eq!(page, "served by the machine\n", "{url}");
+    }
+    assert_eq!(stage.seen(), before);
+    stage
+        .run(&host, &["-q", "-p", "8080:80"], &["true"])
+        .expect_code(125)
+        .expect_err(&["127.0.0.1:8080/tcp", "taken"]);
+    drop(running.stdin());
+    running.wait().expect_code(0);
+    assert_eq!(stage.seen(), before);
+    drop(stage);
+    host.expect_nothing_left();
+}
+
+#[test]
+fn passt_makes_the_connections_of_a_machine() {
+    a_user_network_is_reached_both_ways("passt");
+}
+
+#[test]
+fn qemu_makes_the_connections_of_a_machine() {
+    a_user_network_is_reached_both_ways("qemu");
+}
+
+#[test]
+fn passt_has_no_rights_takes_low_ports_and_ends_with_its_keeper() {
+    let mut host = host();
+    host.env("VIRTC_NETWORK_USER_BACKEND", "passt");
+    let stage = Stage::new(&host);
+    let flags = ["-q", "--name", "web", "-p", "80:80"];
+    let mut running = stage.start(&host, &flags, &SERVE);
+    let page = stage.fetched(&mut running, "http://127.0.0.1:80/page");
+    assert_eq!(page, "served by the machine\n");
+    let passt = running.wait_for_process("--no-map-gw");
+    let status = fs::read_to_string(format!("/proc/{}/status", passt.pid)).unwrap();
+    let users = vc_types::SandboxUsers::of(&"web".parse().unwrap());
+    assert!(
+        status.contains(&format!("Uid:\t{}", users.network())),
+        "{status}"
+    );
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    let caps = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:\t"));
+    let caps = u64::from_str_radix(caps.unwrap(), 16).unwrap();
+    assert_eq!(
+        caps & !(1 << 10),
+        0,
+        "no right but that of low ports: {status}"
+    );
+    running.signal(rustix::process::Signal::KILL);
+    running.wait().expect_code(128 + 9);
+    host.virtc(["gc"]).expect_code(0);
+    drop(stage);
+    host.expect_nothing_left();
+}
+
+#[test]
+fn a_gateway_is_not_the_hosts_loopback() {
+    let mut host = host();
+    host.env("VIRTC_NETWORK_USER_BACKEND", "passt");
+    let stage = Stage::new(&host);
+    let page = host.dir("own");
+    fs::write(page.join("page"), "of the host alone\n").unwrap();
+    let mut own = inside(&stage.host, "busybox")
+        .args(["httpd", "-f", "-p", "127.0.0.1:8000", "-h"])
+        .arg(&page)
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let fetch = |address: &str| {
+        let url = format!("http://{address}:8000/page");
+        let wget = ["timeout", "5", "busybox", "wget", "-q", "-O", "-", &url];
+        wget.map(str::to_owned)
+    };
+    let from_host = fetch("127.0.0.1");
+    let from_host: Vec<&str> = from_host.iter().map(String::as_str).collect();
+    while !stage.in_host(&from_host).status.success() {
+        assert!(begun.elapsed() < LISTEN_LIMIT);
+        std::thread::sleep(RETRY);
+    }
+    let script = fetch("10.0.2.2").join(" ") + "; echo ended";
+    let run = stage.run(&host, &["-q", "--net", "user"], &["sh", "-c", &script]);
+    let out = run.expect_code(0).out().to_owned();
+    own.kill().unwrap();
+    own.wait().unwrap();
+    assert_eq!(out, "ended\n");
+}

@@ -1,0 +1,83 @@
+//! The network that a sandbox is to have, whatever its kind.
+
+use vc_agent_client::network::GuestNetwork;
+use vc_hypervisor::{Capabilities, Nic};
+use vc_launch::Launcher;
+
+use super::attached::AttachedNetwork;
+use super::config::NetworkConfig;
+use super::nat::NatPlan;
+use super::plan::NetworkPlan;
+use super::user::UserPlan;
+use crate::error::Result;
+use crate::runtime::{Shared, blocking};
+use crate::sandbox::machine::Device;
+use crate::sandbox::place::Place;
+
+/// Everything looked at, nothing made.
+pub(crate) enum IntendedNetwork {
+    /// What is in a namespace that is there.
+    Namespace(NetworkPlan),
+    /// What will be in one that is leased.
+    Nat(NatPlan),
+    /// What a process of the host has.
+    User(UserPlan),
+}
+
+/// A network that is there for a machine to be launched with.
+#[derive(Default)]
+pub(crate) struct MadeNetwork {
+    /// What takes it away again. It goes after the machine.
+    pub(crate) attached: Option<AttachedNetwork>,
+    /// What the guest is to have, where no namespace says it.
+    pub(crate) guest: Option<GuestNetwork>,
+    /// The devices of the machine.
+    pub(crate) nics: Vec<Nic>,
+    /// The process at their other end.
+    pub(crate) device: Option<Device>,
+}
+
+impl IntendedNetwork {
+    /// Looks at what is asked for; nothing where that is no network.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`NetworkPlan::of`], and [`crate::Error::Setting`].
+    pub(crate) fn of(
+        runtime: &Shared,
+        config: &NetworkConfig,
+        capabilities: Capabilities,
+    ) -> Result<Option<Self>> {
+        Ok(match config {
+            NetworkConfig::Nat { ports } => {
+                Some(Self::Nat(NatPlan::of(runtime, ports, capabilities)?))
+            }
+            NetworkConfig::User { ports } => Some(Self::User(UserPlan::of(runtime, ports)?)),
+            NetworkConfig::None | NetworkConfig::Namespace { .. } => {
+                let host = runtime.host_network.as_deref();
+                NetworkPlan::of(config, host, &capabilities)?.map(Self::Namespace)
+            }
+        })
+    }
+
+    /// Makes it for the sandbox in `place`, whose state says beforehand how it is undone.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Network`], [`crate::Error::Store`], [`crate::Error::Launch`]; nothing stays
+    /// then.
+    pub(crate) async fn make(self, launcher: &Launcher, place: &Place) -> Result<MadeNetwork> {
+        let directory = place.directory().clone();
+        let attached = match self {
+            Self::Namespace(plan) => blocking(move || plan.attach(&directory)).await,
+            Self::Nat(plan) => blocking(move || plan.lease(&directory)?.attach(&directory)).await,
+            Self::User(plan) => return plan.make(launcher, place).await,
+        };
+        let (attached, nics) = attached?;
+        Ok(MadeNetwork {
+            attached: Some(attached),
+            nics,
+            ..MadeNetwork::default()
+        })
+    }
+}
