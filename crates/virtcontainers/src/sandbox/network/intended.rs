@@ -17,7 +17,7 @@ use crate::sandbox::place::Place;
 /// Everything looked at, nothing made.
 pub(crate) enum IntendedNetwork {
     /// What is in a namespace that is there.
-    Namespace(NetworkPlan),
+    Namespace(Box<NetworkPlan>),
     /// What will be in one that is leased.
     Nat(NatPlan),
     /// What a process of the host has.
@@ -55,7 +55,8 @@ impl IntendedNetwork {
             NetworkConfig::User { ports } => Some(Self::User(UserPlan::of(runtime, ports)?)),
             NetworkConfig::None | NetworkConfig::Namespace { .. } => {
                 let host = runtime.host_network.as_deref();
-                NetworkPlan::of(config, host, &capabilities)?.map(Self::Namespace)
+                NetworkPlan::of(config, host, &capabilities)?
+                    .map(|plan| Self::Namespace(Box::new(plan)))
             }
         })
     }
