@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod document;
 mod error;
 mod failure;
 mod limits;
@@ -35,6 +36,7 @@ mod time;
 mod version;
 mod view;
 
+pub use document::Document;
 pub use error::{Error, Result, Unreadable};
 pub use failure::{FailureRecord, FailureRecords};
 pub use limits::StoreLimits;

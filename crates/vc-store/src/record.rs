@@ -11,6 +11,7 @@ use vc_types::{
     SandboxState,
 };
 
+use crate::document::Document;
 use crate::error::{Error, Result};
 use crate::time::UnixMillis;
 use crate::version::STATE_VERSION;
@@ -39,7 +40,7 @@ pub struct SandboxRecord {
     /// The VMM's process.
     pub vmm_process: Option<ProcessIdentity>,
     /// What the hypervisor's driver keeps, see [`SandboxRecord::driver_state`].
-    pub(crate) vmm: Option<serde_json::Value>,
+    pub(crate) vmm: Option<Document>,
     /// The device processes of the VM.
     pub processes: Vec<DeviceProcess>,
     /// Its containers.
@@ -57,9 +58,9 @@ pub struct SandboxRecord {
     /// How many containers were made in it so far: the next one's number.
     pub containers_made: u64,
     /// The cgroup on the host that its processes are in, as whoever makes it writes it.
-    pub cgroup: Option<serde_json::Value>,
+    pub cgroup: Option<Document>,
     /// What was added to the network of the host for it, as whoever adds it writes it.
-    pub network: Option<serde_json::Value>,
+    pub network: Option<Document>,
 }
 
 /// Something that is done with a sandbox and takes more than one change of its state.
@@ -122,7 +123,7 @@ pub struct ContainerRecord {
     /// What whoever made it noted about it; nothing here reads it.
     pub annotations: BTreeMap<String, String>,
     /// The cgroup on the host that its stand-in is in, as whoever makes it writes it.
-    pub cgroup: Option<serde_json::Value>,
+    pub cgroup: Option<Document>,
 }
 
 /// What can be done with a sandbox.
@@ -249,7 +250,7 @@ impl SandboxRecord {
     ///
     /// The error of serde when it is of another type.
     pub fn driver_state<T: DeserializeOwned>(&self) -> Result<Option<T>, serde_json::Error> {
-        self.vmm.clone().map(serde_json::from_value).transpose()
+        self.vmm.as_ref().map(Document::read).transpose()
     }
 
     /// Keeps what the hypervisor's driver gave; nothing removes it.
@@ -261,7 +262,7 @@ impl SandboxRecord {
         &mut self,
         state: Option<&T>,
     ) -> Result<(), serde_json::Error> {
-        self.vmm = state.map(serde_json::to_value).transpose()?;
+        self.vmm = state.map(Document::of).transpose()?;
         Ok(())
     }
 }

@@ -19,6 +19,9 @@ use crate::version::{decode, encode};
 /// The state's file in a sandbox's directory.
 pub(crate) const STATE_FILE: &str = "state.json";
 
+/// What a state with one container has at most: such a file is read at once.
+const STATE_BYTES_USUAL: usize = 16 << 10;
+
 /// The directory of one sandbox, held open.
 ///
 /// It stays this sandbox's: when it is removed, and even when another one of the same id is made,
@@ -201,7 +204,7 @@ pub(crate) fn read(
         Err(Errno::NOENT) => return Err(Unreadable::Missing),
         Err(errno) => return Err(Unreadable::Io(errno.into())),
     };
-    let mut bytes = Vec::with_capacity(4096);
+    let mut bytes = Vec::with_capacity(STATE_BYTES_USUAL);
     file.take(STATE_FILE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .map_err(Unreadable::Io)?;

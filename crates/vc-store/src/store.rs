@@ -153,26 +153,34 @@ impl Store {
     /// [`Error::Io`] when the root cannot be read, [`Error::UnsafeRoot`] when others could change
     /// the states. A root that is not there has no sandboxes.
     pub fn list(&self) -> Result<Vec<Listed>> {
-        let mut listed = Vec::new();
-        let Some(root) = self.root_fd()? else {
-            return Ok(listed);
-        };
-        for name in self.names(&root)? {
-            // Everything else there is not a sandbox: an id holds no colon.
-            let Ok(id) = SandboxId::new(name) else {
-                continue;
-            };
-            match read(&root, &format!("{id}/{STATE_FILE}"), &id) {
-                Ok(record) => listed.push(Listed::Sandbox(record)),
+        Ok(self.each()?.collect())
+    }
+
+    /// The same one after the other, for those who keep only a part of each: a thousand states
+    /// take tens of megabytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::list`].
+    pub fn each(&self) -> Result<impl Iterator<Item = Listed> + use<'_>> {
+        let root = self.root_fd()?;
+        let names = root.as_ref().map(|root| self.names(root)).transpose()?;
+        let names = names.unwrap_or_default().into_iter();
+        // Everything else there is not a sandbox: an id holds no colon.
+        let mut ids: Vec<_> = names.filter_map(|name| SandboxId::new(name).ok()).collect();
+        ids.sort();
+        let listed = ids.into_iter().filter_map(move |id| {
+            let root = root.as_ref()?;
+            match read(root, &format!("{id}/{STATE_FILE}"), &id) {
+                Ok(record) => Some(Listed::Sandbox(record)),
                 // It was removed since the directory was read.
-                Err(_) if self.get(&id).is_err_and(|error| error.is_not_found()) => {}
+                Err(_) if self.get(&id).is_err_and(|error| error.is_not_found()) => None,
                 Err(error) => {
                     let path = self.root.join(&id).join(STATE_FILE);
-                    listed.push(Listed::Broken { id, path, error });
+                    Some(Listed::Broken { id, path, error })
                 }
             }
-        }
-        listed.sort_by(|a, b| a.id().cmp(b.id()));
+        });
         Ok(listed)
     }
 

@@ -45,6 +45,13 @@ struct Header {
 
 /// Reads a state file's bytes.
 pub(crate) fn decode(bytes: &[u8]) -> Result<SandboxRecord, Unreadable> {
+    let current = serde_json::from_slice::<SandboxRecord>(bytes);
+    if let Ok(record) = current
+        && record.version == STATE_VERSION
+    {
+        return Ok(record);
+    }
+    // Another version, or what cannot be read.
     let header: Header = serde_json::from_slice(bytes).map_err(Unreadable::Json)?;
     let version = header.version;
     if version > STATE_VERSION {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use vc_types::{
-    BootId, ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxState,
+    ContainerId, ContainerState, EndReason, ExitStatus, Observer, ProcessIdentity, SandboxState,
 };
 
 use crate::record::{ContainerRecord, Operation, SandboxRecord, Verb};
@@ -66,7 +66,12 @@ impl View {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn of(record: &SandboxRecord) -> Self {
-        let end_reason = end_reason(record);
+        Self::seen(record, &Observer::of_this_process())
+    }
+
+    /// The same, for those who look at several.
+    pub fn seen(record: &SandboxRecord, observer: &Observer) -> Self {
+        let end_reason = end_reason(record, observer);
         let ended = record.state == SandboxState::Stopped || end_reason.is_some();
         let containers = record.containers.iter().map(|(id, container)| {
             let view = if ended {
@@ -86,7 +91,10 @@ impl View {
             } else {
                 record.state
             },
-            activity: record.operation.as_ref().map(activity),
+            activity: record
+                .operation
+                .as_ref()
+                .map(|operation| activity(operation, observer)),
             containers: containers.collect(),
             end_reason,
         }
@@ -112,40 +120,36 @@ impl View {
     }
 }
 
-fn end_reason(record: &SandboxRecord) -> Option<EndReason> {
-    let seen = what_ended(record)?;
+fn end_reason(record: &SandboxRecord, observer: &Observer) -> Option<EndReason> {
+    let seen = what_ended(record, observer)?;
     // What was asked for says more than what was seen.
     Some(record.end_reason.clone().unwrap_or(seen))
 }
 
 /// The end of a sandbox as its processes tell it. A reason that is written down before they are
 /// killed is none yet.
-fn what_ended(record: &SandboxRecord) -> Option<EndReason> {
-    if BootId::current().is_ok_and(|current| current != record.boot_id) {
+fn what_ended(record: &SandboxRecord, observer: &Observer) -> Option<EndReason> {
+    let has_ended = |process: &ProcessIdentity| observer.has_ended(process);
+    if observer
+        .boot_id()
+        .is_some_and(|current| *current != record.boot_id)
+    {
         return Some(EndReason::HostRebooted);
     }
     if record.state == SandboxState::Stopped {
         return record.end_reason.clone();
     }
-    if record
-        .keeper
-        .as_ref()
-        .is_some_and(ProcessIdentity::has_ended)
-    {
+    if record.keeper.as_ref().is_some_and(has_ended) {
         return Some(EndReason::KeeperEnded);
     }
-    if record
-        .vmm_process
-        .as_ref()
-        .is_some_and(ProcessIdentity::has_ended)
-    {
+    if record.vmm_process.as_ref().is_some_and(has_ended) {
         let detail = "its VMM's process has ended".to_owned();
         return Some(EndReason::VmCrashed { detail });
     }
     let ended = record
         .processes
         .iter()
-        .find(|process| process.identity.has_ended());
+        .find(|process| has_ended(&process.identity));
     ended.map(|process| EndReason::DeviceProcessEnded {
         name: process.name.clone(),
     })
@@ -167,9 +171,9 @@ fn ended_container(container: &ContainerRecord, reason: Option<&EndReason>) -> C
     }
 }
 
-fn activity(operation: &Operation) -> Activity {
+fn activity(operation: &Operation, observer: &Observer) -> Activity {
     let (verb, step) = (operation.verb, operation.step.clone());
-    if operation.owner.has_ended() {
+    if observer.has_ended(&operation.owner) {
         Activity::Interrupted { verb, step }
     } else {
         Activity::Running {

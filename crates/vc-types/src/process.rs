@@ -1,6 +1,6 @@
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -10,6 +10,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::observer::Observer;
+
+/// Bytes of a process's `stat` that are read: more than its some 50 numbers can have.
+const STAT_BYTES: usize = 2048;
 
 /// Which boot of the host something belongs to, from `/proc/sys/kernel/random/boot_id`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -111,14 +115,19 @@ impl ProcessIdentity {
     /// # Ok::<(), vc_types::Error>(())
     /// ```
     pub fn liveness(&self) -> Liveness {
-        match BootId::current() {
-            Ok(current) if current != self.boot_id => return Liveness::Ended,
-            Ok(_) => {}
-            Err(_) => return Liveness::Unknown,
-        }
-        match pid_namespace() {
-            Ok(own) if own == self.pid_namespace => self.judge(stat(self.pid)),
-            _ => Liveness::Unknown,
+        Observer::of_this_process().liveness(self)
+    }
+
+    /// Whether it is of this boot.
+    pub(crate) fn is_of_boot(&self, boot_id: &BootId) -> bool {
+        self.boot_id == *boot_id
+    }
+
+    /// Whether it lives, for one of this boot, by a process of this pid namespace.
+    pub(crate) fn liveness_in(&self, pid_namespace: u64) -> Liveness {
+        match pid_namespace == self.pid_namespace {
+            true => self.judge(stat(self.pid)),
+            false => Liveness::Unknown,
         }
     }
 
@@ -199,7 +208,7 @@ impl fmt::Display for ProcessIdentity {
 }
 
 /// The inode of the pid namespace of this process.
-fn pid_namespace() -> Result<u64> {
+pub(crate) fn pid_namespace() -> Result<u64> {
     let path = "/proc/self/ns/pid";
     fs::metadata(path)
         .map(|namespace| namespace.ino())
@@ -226,8 +235,12 @@ fn start_time(pid: i32) -> Result<u64> {
 
 fn stat(pid: i32) -> Result<Stat> {
     let path = PathBuf::from(format!("/proc/{pid}/stat"));
-    let read = fs::read(&path)
-        .and_then(|bytes| parse_stat(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into()));
+    let read = File::open(&path).and_then(|mut file| {
+        // The kernel gives it as a whole, or less for what does not fit.
+        let mut bytes = [0; STAT_BYTES];
+        let length = file.read(&mut bytes)?;
+        parse_stat(&bytes[..length]).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    });
     read.map_err(|source| Error::Proc { path, source })
 }
 

@@ -1,6 +1,6 @@
 //! What virtc prints: data on stdout, everything else on stderr.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -14,6 +14,19 @@ use crate::error::Failure;
 pub(crate) fn line(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}")
+}
+
+/// Lines of data, written together.
+///
+/// # Errors
+///
+/// When stdout takes no more.
+pub(crate) fn lines(texts: impl IntoIterator<Item = impl AsRef<str>>) -> io::Result<()> {
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    for text in texts {
+        writeln!(stdout, "{}", text.as_ref())?;
+    }
+    stdout.flush()
 }
 
 /// One document for machines.
@@ -38,20 +51,18 @@ pub(crate) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -
             *width = (*width).max(cell.chars().count());
         }
     }
-    let print = |cells: [&str; N]| {
+    let aligned = |cells: [&str; N]| {
         let mut text = String::new();
         for (cell, width) in cells.iter().zip(widths) {
             let padding = width - cell.chars().count() + 2;
             text.push_str(cell);
             text.push_str(&" ".repeat(padding));
         }
-        line(text.trim_end())
+        text.truncate(text.trim_end().len());
+        text
     };
-    print(headings)?;
-    for row in rows {
-        print(row.each_ref().map(String::as_str))?;
-    }
-    Ok(())
+    let cells = rows.iter().map(|row| row.each_ref().map(String::as_str));
+    lines([headings].into_iter().chain(cells).map(aligned))
 }
 
 /// A line on stderr. Nothing can be done when it takes no more.

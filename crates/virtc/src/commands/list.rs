@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
-use vc_types::SandboxId;
+use vc_types::Observer;
 use virtcontainers::{ContainerStatus, Listed, View};
 
 use super::owner::Owners;
@@ -39,23 +39,17 @@ struct Row {
 pub(crate) fn list(global: &GlobalArgs, args: &ListArgs) -> Done {
     let runtime = runtime(global)?;
     let owners = Owners::read();
-    let owner = |id: &SandboxId| {
-        let directory = runtime.sandbox_directory(id);
-        directory.map_or_else(|_| String::new(), |directory| owners.of(&directory))
-    };
-    let listed = runtime.list_sandbox()?.into_iter();
-    let rows: Vec<Row> = listed
+    let root = &runtime.config().runtime.root;
+    let observer = Observer::of_this_process();
+    let rows: Vec<Row> = runtime
+        .each_sandbox()?
         .flat_map(|listed| {
-            let owner = owner(listed.id());
-            rows(listed, &owner)
+            let owner = owners.of(&root.join(listed.id()));
+            rows(listed, &owner, &observer)
         })
         .collect();
     match (args.quiet, args.format.format) {
-        (true, _) => {
-            for row in &rows {
-                output::line(&row.id)?;
-            }
-        }
+        (true, _) => output::lines(rows.iter().map(|row| &row.id))?,
         (false, OutputFormat::Json) => output::json(&rows)?,
         (false, OutputFormat::Table) => {
             let cells: Vec<_> = rows
@@ -80,7 +74,7 @@ pub(crate) fn list(global: &GlobalArgs, args: &ListArgs) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn rows(listed: Listed, owner: &str) -> Vec<Row> {
+fn rows(listed: Listed, owner: &str, observer: &Observer) -> Vec<Row> {
     let record = match listed {
         Listed::Sandbox(record) => record,
         Listed::Broken { id, path, error } => {
@@ -102,7 +96,7 @@ fn rows(listed: Listed, owner: &str) -> Vec<Row> {
             }];
         }
     };
-    let view = View::of(&record);
+    let view = View::seen(&record, observer);
     let sandbox = record.id().to_string();
     record
         .containers
@@ -116,7 +110,7 @@ fn rows(listed: Listed, owner: &str) -> Vec<Row> {
                     seen.map_or_else(|| view.status(), |seen| oci_status(seen.state).to_owned())
                 }
             };
-            let known = ContainerStatus::seen(&record, &view, id).ok();
+            let known = ContainerStatus::seen(&record, &view, observer, id).ok();
             Row {
                 oci_version: OCI_VERSION,
                 owner: owner.to_owned(),
@@ -160,7 +154,11 @@ mod tests {
     }
 
     fn row(record: SandboxRecord) -> (String, Value) {
-        let listed = rows(Listed::Sandbox(record), "root");
+        let listed = rows(
+            Listed::Sandbox(record),
+            "root",
+            &Observer::of_this_process(),
+        );
         let [row] = listed.as_slice() else {
             panic!("one container");
         };
@@ -227,7 +225,7 @@ mod tests {
             path: "/state/s1".into(),
             error: Unreadable::Missing,
         };
-        let listed = rows(broken, "root");
+        let listed = rows(broken, "root", &Observer::of_this_process());
         assert_eq!(
             (listed[0].id.as_str(), listed[0].status.as_str()),
             ("s1", "broken")

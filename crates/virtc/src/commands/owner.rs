@@ -16,7 +16,7 @@ impl Owners {
         Self(Accounts::read(Path::new("/")))
     }
 
-    /// The name of whom the directory belongs to, `#` and the number where it has none, and
+    /// The name of whom the path belongs to, `#` and the number where it has none, and
     /// nothing where it is gone.
     pub(super) fn of(&self, directory: &Path) -> String {
         match fs::metadata(directory) {

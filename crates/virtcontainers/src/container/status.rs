@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use vc_store::{SandboxRecord, UnixMillis, View};
-use vc_types::{ContainerId, ContainerState, EndReason, ExitStatus, SandboxId};
+use vc_types::{ContainerId, ContainerState, EndReason, ExitStatus, Observer, SandboxId};
 
 use crate::error::{Error, Result};
 
@@ -46,15 +46,22 @@ impl ContainerStatus {
     ///
     /// [`Error::NoContainer`].
     pub fn of(record: &SandboxRecord, container: &ContainerId) -> Result<Self> {
-        Self::seen(record, &View::of(record), container)
+        let observer = Observer::of_this_process();
+        let view = View::seen(record, &observer);
+        Self::seen(record, &view, &observer, container)
     }
 
-    /// The same by the view of its sandbox, for those who ask for several.
+    /// The same by the view of its sandbox and whoever saw that, for those who ask for several.
     ///
     /// # Errors
     ///
     /// [`Error::NoContainer`].
-    pub fn seen(record: &SandboxRecord, view: &View, container: &ContainerId) -> Result<Self> {
+    pub fn seen(
+        record: &SandboxRecord,
+        view: &View,
+        observer: &Observer,
+        container: &ContainerId,
+    ) -> Result<Self> {
         let (Some(seen), Some(entry)) = (
             view.containers.get(container),
             record.containers.get(container),
@@ -65,7 +72,7 @@ impl ContainerStatus {
             });
         };
         let stand_in = entry.stand_in.as_ref().or(record.keeper.as_ref());
-        let living = stand_in.filter(|process| process.is_alive());
+        let living = stand_in.filter(|process| observer.is_alive(process));
         let stopped = seen.state == ContainerState::Stopped;
         Ok(Self {
             id: container.clone(),

@@ -165,8 +165,7 @@ impl Runtime {
             Listed::Sandbox(record) => record.containers.contains_key(container),
             Listed::Broken { .. } => false,
         };
-        let sandboxes = self.list_sandbox()?;
-        let found = sandboxes.iter().find(|listed| has(listed));
+        let found = self.each_sandbox()?.find(has);
         found
             .map(|listed| listed.id().clone())
             .ok_or_else(|| Error::UnknownContainer {

@@ -32,6 +32,15 @@ impl Runtime {
         Ok(self.shared.store.list()?)
     }
 
+    /// The same one after the other, for those who keep only a part of each.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::list_sandbox`].
+    pub fn each_sandbox(&self) -> Result<impl Iterator<Item = Listed> + use<'_>> {
+        Ok(self.shared.store.each()?)
+    }
+
     /// Fetches a running sandbox that some process keeps, to act on what runs in it.
     ///
     /// # Errors

@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use vc_cgroups::{Cgroup, CgroupPath, Hierarchies, Membership};
-use vc_store::{ContainerRecord, SandboxRecord};
+use vc_store::{ContainerRecord, Document, SandboxRecord};
 use vc_types::{ContainerId, ProcessIdentity, SandboxId};
 
 use crate::error::{Error, Result};
@@ -46,7 +46,7 @@ pub(super) fn root_tag(root: &Path) -> String {
 pub(super) fn plan_sandbox(record: &mut SandboxRecord, root: &Path) -> Result<()> {
     let path = path_of(root, record.id())?;
     let cgroup = Cgroup::plan(&Hierarchies::detect()?, &path)?;
-    record.cgroup = Some(value(&cgroup)?);
+    record.cgroup = Some(document(&cgroup)?);
     Ok(())
 }
 
@@ -57,7 +57,7 @@ pub(super) fn plan_container(entry: &mut ContainerRecord, path: &CgroupPath) -> 
         cgroup: Cgroup::plan(&hierarchies, path)?,
         before: Membership::of_caller(&hierarchies),
     };
-    entry.cgroup = Some(value(&joined)?);
+    entry.cgroup = Some(document(&joined)?);
     Ok(())
 }
 
@@ -119,12 +119,12 @@ fn remove(cgroup: &Cgroup) -> Result<()> {
     Ok(())
 }
 
-fn value(stored: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(stored).map_err(|error| unreadable(error, "write"))
+fn document(stored: &impl Serialize) -> Result<Document> {
+    Document::of(stored).map_err(|error| unreadable(error, "write"))
 }
 
-fn stored<T: for<'de> Deserialize<'de>>(value: Option<&Value>) -> Result<Option<T>> {
-    let read = value.map(T::deserialize).transpose();
+fn stored<T: DeserializeOwned>(document: Option<&Document>) -> Result<Option<T>> {
+    let read = document.map(Document::read).transpose();
     read.map_err(|error| unreadable(error, "read"))
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vc_network::Undo;
-use vc_store::{SandboxDir, SandboxRecord};
+use vc_store::{Document, SandboxDir, SandboxRecord};
 
 use super::nat::NatRecord;
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ impl NetworkRecord {
 
     /// Writes it into the state of a sandbox.
     pub(super) fn write(&self, directory: &SandboxDir) -> Result<()> {
-        let value = serde_json::to_value(self).map_err(|source| Error::System {
+        let value = Document::of(self).map_err(|source| Error::System {
             attempt: "write down what is added to a network".into(),
             source: source.into(),
         })?;
@@ -60,10 +60,10 @@ impl NetworkRecord {
 /// Takes away what a sandbox has added to the network of the host, and says what stays. To be called
 /// when its machine has ended.
 pub(crate) fn undo(record: &SandboxRecord) -> Vec<String> {
-    let Some(value) = &record.network else {
+    let Some(network) = &record.network else {
         return Vec::new();
     };
-    match serde_json::from_value::<NetworkRecord>(value.clone()) {
+    match network.read::<NetworkRecord>() {
         Ok(network) => network.undo(),
         Err(error) => vec![format!(
             "its network, of which the state cannot be read: {error}"
