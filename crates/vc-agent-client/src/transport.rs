@@ -1,11 +1,13 @@
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, VsockAddr, connect, recv, socket,
+};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use vc_types::{AgentAddress, SocketPath};
@@ -68,17 +70,15 @@ async fn connect_hybrid(socket: &Path, port: u32) -> Result<UnixStream> {
         .write_all(format!("CONNECT {port}\n").as_bytes())
         .await
         .map_err(failed)?;
-    let mut answer = Vec::with_capacity(ANSWER_BYTES_MAX);
-    // Byte by byte: what follows the line belongs to the guest.
-    while answer.last() != Some(&b'\n') {
-        if answer.len() == ANSWER_BYTES_MAX {
+    let mut answer = [0; ANSWER_BYTES_MAX];
+    let mut length = 0;
+    while !answer[..length].ends_with(b"\n") {
+        if length == ANSWER_BYTES_MAX {
             return Err(failed(io::ErrorKind::InvalidData.into()));
         }
-        match stream.read_u8().await {
-            Ok(byte) => answer.push(byte),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(Error::Refused { port });
-            }
+        match read_of_line(&stream, &mut answer[length..]).await {
+            Ok(0) => return Err(Error::Refused { port }),
+            Ok(read) => length += read,
             Err(error) => return Err(failed(error)),
         }
     }
@@ -87,6 +87,22 @@ async fn connect_hybrid(socket: &Path, port: u32) -> Result<UnixStream> {
     } else {
         Err(Error::Refused { port })
     }
+}
+
+/// Reads what is there of a line, and nothing that follows it: that belongs to the guest.
+async fn read_of_line(stream: &UnixStream, line: &mut [u8]) -> io::Result<usize> {
+    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let received = stream.async_io(Interest::READABLE, || {
+        let there = recv(stream.as_raw_fd(), line, peek)?;
+        let end = line[..there].iter().position(|byte| *byte == b'\n');
+        let read = end.map_or(there, |end| end + 1);
+        Ok(recv(
+            stream.as_raw_fd(),
+            &mut line[..read],
+            MsgFlags::MSG_DONTWAIT,
+        )?)
+    });
+    received.await
 }
 
 async fn connect_vsock(cid: u32, port: u32) -> Result<UnixStream> {
@@ -99,10 +115,7 @@ async fn connect_vsock(cid: u32, port: u32) -> Result<UnixStream> {
             SockFlag::SOCK_CLOEXEC,
             None,
         )?;
-        connect(
-            std::os::fd::AsRawFd::as_raw_fd(&fd),
-            &VsockAddr::new(cid, port),
-        )?;
+        connect(fd.as_raw_fd(), &VsockAddr::new(cid, port))?;
         Ok(fd)
     })
     .await
@@ -118,6 +131,8 @@ async fn connect_vsock(cid: u32, port: u32) -> Result<UnixStream> {
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
+
+    use tokio::io::AsyncReadExt;
 
     use super::*;
 

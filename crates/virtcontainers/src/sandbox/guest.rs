@@ -63,14 +63,14 @@ impl Guest {
             EndWatch::Kept(end) => end.while_it_runs(&self.sandbox, work).await,
             EndWatch::Fetched(directory) => {
                 let done = work.await;
-                match (done, end_of(directory)) {
-                    (Err(Error::Agent(error)), Some(reason)) if error.is_broken() => {
-                        Err(Error::Ended {
-                            sandbox: self.sandbox.clone(),
-                            reason,
-                        })
-                    }
-                    (done, _) => done,
+                // What the state says of the machine's end is of interest only then.
+                let broken = matches!(&done, Err(Error::Agent(error)) if error.is_broken());
+                match broken.then(|| end_of(directory)).flatten() {
+                    Some(reason) => Err(Error::Ended {
+                        sandbox: self.sandbox.clone(),
+                        reason,
+                    }),
+                    None => done,
                 }
             }
         }
