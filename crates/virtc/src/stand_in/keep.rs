@@ -2,7 +2,7 @@
 
 use vc_cgroups::CgroupDriver;
 use vc_config::HostFacts;
-use vc_types::{ContainerId, ExitStatus, SandboxId};
+use vc_types::{ContainerId, SandboxId};
 use virtcontainers::{
     Bundle, ContainerHooks, Error, HookKind, Neighbours, NetworkConfig, Runtime, RuntimeOptions,
     Sandbox, SandboxConfig, Scratch, VmConfig, fault,
@@ -167,15 +167,9 @@ async fn stay(made: Made, reporter: Reporter, waiting: &Waiting) -> Outcome {
     let ended = joined.command(None).await;
     drop(joined);
     let outcome = Outcome::of(ended);
-    if let Err(error) = end(sandbox, &container, outcome.status()).await {
+    // Its state stays until somebody deletes it.
+    if let Err(error) = sandbox.keep(&container, outcome.status()).await {
         tracing::error!(%error, "the container's end is not written down");
     }
     outcome
-}
-
-/// Ends the machine; the state stays until somebody deletes it.
-async fn end(sandbox: Sandbox, container: &ContainerId, exit: ExitStatus) -> Result<(), Error> {
-    sandbox.stop().await?;
-    sandbox.keep(container, exit).await?;
-    Ok(())
 }

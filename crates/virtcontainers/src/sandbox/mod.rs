@@ -213,20 +213,29 @@ impl Sandbox {
     /// [`Error::Hypervisor`] when the VMM outlives being killed, [`Error::Store`] when the state
     /// cannot be written.
     pub async fn stop(&self) -> Result<EndReason> {
+        let reason = self.end_machine().await?;
+        if !self.throw_away {
+            self.place.stopped(reason.clone(), None).await?;
+        }
+        Ok(reason)
+    }
+
+    /// Ends the machine once the guest has written back, and takes away what was added to the
+    /// network for it.
+    async fn end_machine(&self) -> Result<EndReason> {
         fault::point("stop.begun")?;
         if self.writable {
             tokio::select! {
-                () = self.handle.write_back() => {}
+                // One that has ended is asked for nothing.
+                biased;
                 _ = self.ended() => {}
+                () = self.handle.write_back() => {}
             }
         }
         let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
         self.times().step("machine ended");
         fault::point("stop.vmm-ended")?;
         self.network.undo().await?;
-        if !self.throw_away {
-            self.place.stopped(reason.clone()).await?;
-        }
         Ok(reason)
     }
 
@@ -245,20 +254,17 @@ impl Sandbox {
         Ok(timeline)
     }
 
-    /// Keeps the stopped sandbox's state and logs until somebody deletes it, and how one of its
-    /// containers ended.
+    /// Stops the sandbox as [`Sandbox::stop`] does, and keeps its state and logs until somebody
+    /// deletes it, with how one of its containers ended.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] when the state cannot be written; it is removed then.
+    /// Those of [`Sandbox::stop`]. Where the state cannot be written, it is removed.
     pub async fn keep(self, container: &ContainerId, exit: ExitStatus) -> Result<Timeline> {
-        let reason = self.machine.stop(StopLimits::AT_ONCE).await?;
-        self.network.undo().await?;
+        let reason = self.end_machine().await?;
         let mut timeline = self.timeline();
-        if self.place.is_own().await? {
-            states::ended(self.place.directory(), container, exit, None).await?;
-        }
-        self.place.stopped(reason).await?;
+        let ended = Some((container.clone(), exit));
+        self.place.stopped(reason, ended).await?;
         fault::point("stop.written")?;
         timeline.mark(ClockPoint::Exit);
         Ok(timeline)

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vc_store::{DeviceProcess, OperationGuard, SandboxDir, SandboxRecord, Verb, WhenBusy};
-use vc_types::{BootId, EndReason, ProcessIdentity, SandboxId, SandboxState};
+use vc_types::{
+    BootId, ContainerId, EndReason, ExitStatus, ProcessIdentity, SandboxId, SandboxState,
+};
 
 use super::machine::Machine;
 use super::{cgroups, states};
@@ -146,27 +148,34 @@ impl Place {
         .await
     }
 
-    /// Writes down how the sandbox ended, and leaves its place to whoever deletes it.
-    pub(crate) async fn stopped(&self, reason: EndReason) -> Result<()> {
-        if self.is_own().await? {
-            states::stopped(&self.directory, reason).await?;
-        }
-        self.kept.store(true, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Whether the machine in the state is the one of this place. Somebody else may have ended it,
-    /// and booted another one since.
-    pub(crate) async fn is_own(&self) -> Result<bool> {
+    /// Writes down how the sandbox ended, and one of its containers before it, and leaves its place
+    /// to whoever deletes it.
+    ///
+    /// Somebody else may have ended the machine, and booted another one since; nothing is written
+    /// then.
+    pub(crate) async fn stopped(
+        &self,
+        reason: EndReason,
+        ended: Option<(ContainerId, ExitStatus)>,
+    ) -> Result<()> {
         let (directory, vmm) = (self.directory.clone(), self.vmm.clone());
         blocking(move || {
             let keeper = ProcessIdentity::current()?;
-            let record = directory.read()?;
-            let nobody = record.keeper.is_none() && record.vmm_process.is_none();
-            let own = record.keeper.as_ref() == Some(&keeper) && record.vmm_process == vmm;
-            Ok(nobody || own)
+            directory.try_update(|record| {
+                let nobody = record.keeper.is_none() && record.vmm_process.is_none();
+                let own = record.keeper.as_ref() == Some(&keeper) && record.vmm_process == vmm;
+                if !nobody && !own {
+                    return Ok(());
+                }
+                if let Some((container, exit)) = ended {
+                    states::container_ended(record, &container, exit, None)?;
+                }
+                states::stop(record, reason)
+            })
         })
-        .await
+        .await?;
+        self.kept.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Writes down that a machine which was booted again is gone. By now somebody else may have

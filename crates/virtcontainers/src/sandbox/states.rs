@@ -56,16 +56,26 @@ pub(super) async fn ended(
     refused: Option<String>,
 ) -> Result<()> {
     change(directory, container, move |record, id| {
-        // It may have been removed meanwhile.
-        let Some(entry) = record.containers.get_mut(id) else {
-            return Ok(());
-        };
-        if entry.state != ContainerState::Stopped {
-            entry.start_refused = refused;
-        }
-        end(entry, Some(exit))
+        container_ended(record, id, exit, refused)
     })
     .await
+}
+
+/// See [`ended`].
+pub(super) fn container_ended(
+    record: &mut SandboxRecord,
+    container: &ContainerId,
+    exit: ExitStatus,
+    refused: Option<String>,
+) -> Result<()> {
+    // It may have been removed meanwhile.
+    let Some(entry) = record.containers.get_mut(container) else {
+        return Ok(());
+    };
+    if entry.state != ContainerState::Stopped {
+        entry.start_refused = refused;
+    }
+    end(entry, Some(exit))
 }
 
 /// The sandbox's machine stands still, or goes on.
@@ -82,12 +92,6 @@ pub(super) async fn sandbox(directory: &SandboxDir, state: SandboxState) -> Resu
 
 /// The sandbox has no machine any more. What ran in it is lost, unless its end was seen. The first
 /// reason that is known counts.
-pub(super) async fn stopped(directory: &SandboxDir, reason: EndReason) -> Result<()> {
-    let directory = directory.clone();
-    blocking(move || directory.try_update(|record| stop(record, reason))).await
-}
-
-/// See [`stopped`].
 pub(super) fn stop(record: &mut SandboxRecord, reason: EndReason) -> Result<()> {
     if record.state != SandboxState::Stopped {
         record.state = record.state.transition(SandboxState::Stopped)?;
