@@ -1,7 +1,10 @@
 //! Removing a sandbox by its name, whatever has become of it.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use vc_store::{ContainerView, OperationGuard, SandboxRecord, Verb, View, WhenBusy};
 use vc_types::{ContainerState, ProcessIdentity, SandboxId};
 
@@ -17,7 +20,7 @@ const KEEPER_END_LIMIT: Duration = Duration::from_secs(2);
 /// How long a process may take to end that was killed. One that waits for a dead disk does not.
 const KILLED_END_LIMIT: Duration = Duration::from_secs(2);
 
-/// Between two looks at a process that is to end.
+/// Between two looks at a process that is to end, where the system does not tell of it.
 const END_RETRY: Duration = Duration::from_millis(10);
 
 /// Removes the sandbox `id`; with `force`, a running one too.
@@ -150,13 +153,30 @@ pub(super) fn end_machine(record: &SandboxRecord) -> Vec<String> {
 
 /// Waits for the end of a process that is not our child.
 pub(super) fn has_ended_by(process: &ProcessIdentity, end: Instant) -> bool {
+    // Where the system gives no descriptor, it is looked at again and again.
+    let pidfd = process.open().ok().flatten();
     while process.is_alive() {
-        if Instant::now() >= end {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return false;
         }
-        std::thread::sleep(END_RETRY);
+        match &pidfd {
+            Some(pidfd) => wait_for(pidfd, left),
+            None => std::thread::sleep(END_RETRY),
+        }
     }
     true
+}
+
+/// Waits until a process has ended, or for so long; a signal may end the wait before.
+fn wait_for(pidfd: &OwnedFd, limit: Duration) {
+    let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+    let waited = Timespec::try_from(limit).map(|limit| poll(&mut polled, Some(&limit)));
+    // An end that is not reaped yet is seen by the caller; a pidfd that says nothing is no reason
+    // to ask again at once.
+    if !matches!(waited, Ok(Ok(_) | Err(Errno::INTR))) {
+        std::thread::sleep(END_RETRY);
+    }
 }
 
 fn kill_or_say(process: &ProcessIdentity) -> Option<String> {
