@@ -1,17 +1,24 @@
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use rustix::mm::Advice;
 
+/// What is given back of a stack is a multiple of these bytes: the largest page of any system.
+const PAGE_BYTES: usize = 64 << 10;
+
 /// Page faults after which it is worth while to give pages back.
 const FAULTS_WORTH_IT: i64 = 8;
 
+/// Bytes of a stack that stay, below the frame of whoever gives back the rest: more than what is
+/// called meanwhile, or a handler of a signal, takes.
+const STACK_KEPT: usize = 64 << 10;
+
 /// Gives back what a long-lived process does not need while it waits: memory that the allocator has
-/// free, and the pages of its own program. Those that it goes on to use come back from the page
-/// cache as it touches them.
+/// free, the pages of its own program, and what deeper calls have left of the calling thread's
+/// stack. Those that it goes on to use come back, of the program from the page cache, as it touches
+/// them.
 ///
 /// ```
 /// let footprint = vc_launch::Footprint::of_this_process()?;
@@ -59,10 +66,19 @@ impl Footprint {
         unsafe {
             libc::malloc_trim(0);
         }
-        for mapping in unchanged(
-            BufReader::new(File::open("/proc/self/smaps")?),
-            &self.program,
-        ) {
+        let smaps = std::fs::read("/proc/self/smaps")?;
+        let here = std::hint::black_box(0u8);
+        if let Some(Mapping { start, length }) =
+            unused_stack(smaps.as_slice(), (&raw const here).addr())
+        {
+            #[allow(unsafe_code, reason = "nothing safe drops pages of a stack")]
+            // SAFETY: the range is of this thread's stack, which a guard page ends below, and far
+            // below all frames that live: what is called from here stays above it.
+            unsafe {
+                rustix::mm::madvise(start as *mut _, length, Advice::LinuxDontNeed)?;
+            }
+        }
+        for mapping in unchanged(smaps.as_slice(), &self.program) {
             let Mapping { start, length } = mapping?;
             #[allow(unsafe_code, reason = "nothing safe drops pages of the program")]
             // SAFETY: the range is one mapping of the program's file that cannot be written and
@@ -112,19 +128,43 @@ fn unchanged(smaps: impl BufRead, file: &Path) -> impl Iterator<Item = io::Resul
     })
 }
 
+/// What is unused of the stack in whose frame the address is, in a text of the form of `smaps`.
+/// Nothing of a stack without a guard page below it: what is there may be another's.
+fn unused_stack(smaps: impl BufRead, frame: usize) -> Option<Mapping> {
+    let mut guard_end = None;
+    for line in smaps.lines() {
+        let line = line.ok()?;
+        let mut words = line.split_ascii_whitespace();
+        let Some(Mapping { start, length }) = words.next().and_then(range) else {
+            continue;
+        };
+        let rights = words.next()?;
+        if frame.checked_sub(start).is_some_and(|above| above < length) {
+            let guarded = rights == "rw-p" && guard_end == Some(start);
+            let unused = (frame - start).checked_sub(STACK_KEPT)?;
+            let length = unused / PAGE_BYTES * PAGE_BYTES;
+            return (guarded && length > 0).then_some(Mapping { start, length });
+        }
+        guard_end = (rights == "---p").then_some(start + length);
+    }
+    None
+}
+
 /// The mapping that a head line describes, if it is private, of this file, and not written.
 fn read_only(line: &str, file: &Path) -> Option<Mapping> {
     let mut words = line.split_ascii_whitespace();
-    let (start, end) = words.next()?.split_once('-')?;
-    if !matches!(words.next()?, "r--p" | "r-xp") || Path::new(words.nth(3)?) != file {
-        return None;
-    }
+    let mapping = range(words.next()?)?;
+    let unchanged = matches!(words.next()?, "r--p" | "r-xp") && Path::new(words.nth(3)?) == file;
+    unchanged.then_some(mapping)
+}
+
+/// The range that a head line begins with.
+fn range(word: &str) -> Option<Mapping> {
+    let (start, end) = word.split_once('-')?;
     let start = usize::from_str_radix(start, 16).ok()?;
     let end = usize::from_str_radix(end, 16).ok()?;
-    Some(Mapping {
-        start,
-        length: end.checked_sub(start)?,
-    })
+    let length = end.checked_sub(start)?;
+    Some(Mapping { start, length })
 }
 
 #[cfg(test)]
@@ -165,13 +205,65 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_a_stack_only_what_is_far_below_its_frames_is_given_back() {
+        let text = |guard: &str, rights: &str| {
+            format!(
+                "10000-20000 {guard} 00000000 00:00 0\nRss: 0 kB\n\
+                 20000-80000 {rights} 00000000 00:00 0\nRss: 8 kB\n"
+            )
+        };
+        let of = |guard, rights, frame| unused_stack(text(guard, rights).as_bytes(), frame);
+        let mapping = Mapping {
+            start: 0x20000,
+            length: 0x40000,
+        };
+        assert_eq!(of("---p", "rw-p", 0x7f123), Some(mapping));
+        // Nothing is below the guard page, or it is none, or the thread's stack is nearly full.
+        assert_eq!(of("rw-p", "rw-p", 0x7f123), None);
+        assert_eq!(of("---p", "rwxp", 0x7f123), None);
+        assert_eq!(of("---p", "rw-p", 0x2f123), None);
+        assert_eq!(of("---p", "rw-p", 0x80000), None);
+    }
+
+    #[test]
+    fn what_deep_calls_left_of_a_stack_is_not_resident() {
+        #[inline(never)]
+        fn deep() {
+            std::hint::black_box([1u8; 1 << 20]);
+        }
+        let rested = std::thread::Builder::new().stack_size(4 << 20).spawn(|| {
+            let here = std::hint::black_box(0u8);
+            let here = (&raw const here).addr();
+            let resident = || {
+                let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+                let own = |line: &&str| {
+                    let mapping = line.split(' ').next().and_then(range);
+                    mapping.is_some_and(|one| (one.start..one.start + one.length).contains(&here))
+                };
+                let mut after = smaps.lines().skip_while(|line| !own(line));
+                kib(after.find_map(|line| line.strip_prefix("Rss:")).unwrap())
+            };
+            deep();
+            let before = resident();
+            Footprint::of_this_process().unwrap().rest();
+            (before, resident())
+        });
+        let (before, after) = rested.unwrap().join().unwrap();
+        assert!(before >= 1024 && after < 512, "{before} KiB, then {after}");
+    }
+
+    fn kib(size: &str) -> u64 {
+        size.trim_end_matches("kB").trim().parse().unwrap()
+    }
+
     /// In KiB.
     fn resident(program: &Path) -> u64 {
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let code = |line: &&str| line.contains(" r-xp ") && read_only(line, program).is_some();
         let mut after = smaps.lines().skip_while(|line| !code(line));
         let size = after.find_map(|line| line.strip_prefix("Rss:")).unwrap();
-        size.trim_end_matches("kB").trim().parse().unwrap()
+        kib(size)
     }
 
     #[test]

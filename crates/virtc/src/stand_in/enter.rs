@@ -13,8 +13,12 @@ use crate::join::{Added, Joined, Signals};
 /// Adds the process, reports, and stays until it has ended. Says how it ended.
 pub(super) fn enter(request: &Request, process: &ProcessSpec, reporter: Reporter) -> Outcome {
     block_on(
-        async |waiting| match reporter.while_awaited(add(request, process)).await {
-            Some(Ok(added)) => stay(added, reporter, waiting).await,
+        // In a box, what the adding takes goes with it.
+        async |waiting| match reporter
+            .while_awaited(Box::pin(add(request, process)))
+            .await
+        {
+            Some(Ok(added)) => Box::pin(stay(added, reporter, waiting)).await,
             Some(Err(failure)) => reporter.fail(failure),
             None => Outcome::FAILED,
         },

@@ -26,11 +26,10 @@ pub(super) fn keep(
     reporter: Reporter,
 ) -> Outcome {
     block_on(async |waiting| {
-        match reporter
-            .while_awaited(make(request, bundle, entered, viewer))
-            .await
-        {
-            Some(Ok(made)) => stay(made, reporter, waiting).await,
+        // In a box, what the making takes goes with it.
+        let made = Box::pin(make(request, bundle, entered, viewer));
+        match reporter.while_awaited(made).await {
+            Some(Ok(made)) => Box::pin(stay(made, reporter, waiting)).await,
             Some(Err(failure)) => reporter.fail(failure),
             None => Outcome::FAILED,
         }

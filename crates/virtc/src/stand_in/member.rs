@@ -21,8 +21,9 @@ pub(super) fn join(
     reporter: Reporter,
 ) -> Outcome {
     block_on(
-        async |waiting| match make(request, bundle, sandbox, viewer, &reporter).await {
-            Ok(made) => stay(made, reporter, waiting).await,
+        // In a box, what the making takes goes with it.
+        async |waiting| match Box::pin(make(request, bundle, sandbox, viewer, &reporter)).await {
+            Ok(made) => Box::pin(stay(made, reporter, waiting)).await,
             Err(failure) => reporter.fail(failure),
         },
     )

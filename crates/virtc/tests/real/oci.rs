@@ -14,6 +14,13 @@ use super::{busybox_root, host};
 /// How long a container may take to get where it is going.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// What a process that stands for a container takes for itself while it waits, at most. Most of it is
+/// what the loader writes into the program.
+const WAITING_ANON_KIB: u64 = 1792;
+
+/// The same with its part of the program, of which some kernels map large parts at once.
+const WAITING_PSS_KIB: u64 = 5120;
+
 /// A bundle whose process is this command; gives its directory.
 pub(super) fn bundle(host: &Host, args: &[&str], change: impl FnOnce(&mut Value)) -> PathBuf {
     if !host.dir("root").join("bin").exists() {
@@ -105,6 +112,18 @@ impl<'a> Created<'a> {
 
     fn out(&self) -> String {
         fs::read_to_string(self.directory.join("out")).unwrap()
+    }
+
+    /// The memory of the process that stands for it, in KiB: what is of no file, and that with its
+    /// part of what it shares.
+    fn memory(&self) -> (u64, u64) {
+        let path = format!("/proc/{}/smaps_rollup", self.pid.as_raw_nonzero());
+        let rollup = fs::read_to_string(path).unwrap();
+        let kib = |name| {
+            let size = rollup.lines().find_map(|line| line.strip_prefix(name));
+            size.unwrap().trim_end_matches("kB").trim().parse().unwrap()
+        };
+        (kib("Pss_Anon:"), kib("Pss:"))
     }
 
     /// Waits until the process that stands for it has ended, and gives the state then.
@@ -200,6 +219,26 @@ fn kill_9_of_what_stands_for_it_stops_the_container() {
     // Never a success.
     assert_ne!(state["exitCode"], 0);
     host.virtc(["delete", "c1"]).expect_code(0);
+}
+
+#[test]
+fn what_waits_for_a_container_takes_little_memory() {
+    let host = host();
+    let script = "echo up; read x; echo $x; sleep 1000";
+    let container = Created::started(&host, &["/bin/sh", "-c", script]);
+    container.wait_for_out("up\none\n");
+    let end = Instant::now() + LIMIT;
+    loop {
+        // It gives back what it does not need a moment after the last thing has happened.
+        let (anon, pss) = container.memory();
+        if anon <= WAITING_ANON_KIB && pss <= WAITING_PSS_KIB {
+            println!("{anon} KiB of no file, {pss} KiB in all");
+            break;
+        }
+        assert!(Instant::now() < end, "{anon} KiB, {pss} KiB");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    host.virtc(["delete", "--force", "c1"]).expect_code(0);
 }
 
 #[test]
