@@ -17,7 +17,7 @@
 //! | [`qemu`] | the driver for QEMU: arguments, QMP, watching over the process |
 //! | [`mock`] | a driver without a machine, with scripted failures, for tests |
 //! | [`accelerator`] | whether KVM can be used here, and why not |
-//! | [`pidfd`] | waiting for the end of a process without a thread |
+//! | [`watched_fd`] | waiting for the end of a process without a thread, and for sockets of other kinds |
 //! | [`log`] | the bounded file that a console or a VMM's messages go to |
 
 #![deny(unsafe_code)]
