@@ -30,6 +30,8 @@ pub(crate) struct AttachedNetwork {
     links: BTreeMap<u32, AttachedLink>,
     /// Of links that have vanished, whose devices the guest still has.
     left: Vec<Undo>,
+    /// Whether the guest has what the scan says. Where it could not be told, it is told again.
+    told: bool,
     /// By which the namespace is there, where it was made for the sandbox.
     lease: Option<NatLease>,
 }
@@ -60,6 +62,7 @@ impl NetworkPlan {
             scan: self.scan,
             links: BTreeMap::new(),
             left: Vec::new(),
+            told: true,
             lease: self.lease,
         };
         if self.attachments.is_empty() {
@@ -123,9 +126,10 @@ impl AttachedNetwork {
         let mut newer = blocking(move || Ok(Scan::of(&namespace)?)).await?;
         newer.keep_links_of(&self.scan);
         let difference = self.scan.difference(&newer);
-        if difference.is_empty() {
+        if difference.is_empty() && self.told {
             return Ok(());
         }
+        self.told = false;
         for link in &difference.vanished_links {
             self.detach(sandbox, link).await;
         }
@@ -138,7 +142,9 @@ impl AttachedNetwork {
         }
         self.scan = newer;
         let network = self.network();
-        Ok(sandbox.0.guest.agent.configure_network(&network).await?)
+        sandbox.0.guest.agent.configure_network(&network).await?;
+        self.told = true;
+        Ok(())
     }
 
     /// Attaches a link that has appeared, and plugs its device in.
@@ -151,9 +157,10 @@ impl AttachedNetwork {
             Ok(Attachment::plan(&namespace, &planned, model, QUEUES)?)
         })
         .await?;
-        let mut undos = self.undos();
-        undos.push(attachment.undo().clone());
-        self.note(undos)?;
+        // Whoever gives this up half-way leaves it to the end.
+        let planned = attachment.undo().clone();
+        self.left.push(planned.clone());
+        self.note(self.undos())?;
         let namespace = Arc::clone(&self.namespace);
         let attached = blocking(move || Ok(attachment.attach(&namespace)?)).await?;
         let undo = attached.undo;
@@ -162,6 +169,7 @@ impl AttachedNetwork {
             .await;
         match plugged {
             Ok(device) => {
+                self.left.retain(|left| *left != planned);
                 let link = AttachedLink {
                     undo,
                     pci_path: device.pci_path,
@@ -171,6 +179,7 @@ impl AttachedNetwork {
                 Ok(())
             }
             Err(error) => {
+                self.left.retain(|left| *left != planned);
                 self.take_away(undo).await;
                 Err(error)
             }

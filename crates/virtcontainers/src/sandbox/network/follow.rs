@@ -75,10 +75,12 @@ impl FollowedNetwork {
     ///
     /// Those of [`AttachedNetwork::undo`].
     pub(crate) async fn undo(&self) -> Result<()> {
+        // What it is at is done first, within the limits of each call: a step that is given up half-way
+        // could add something behind our back.
+        let network = self.network.lock().await.take();
         if let Some(follower) = &self.follower {
             follower.abort();
         }
-        let network = self.network.lock().await.take();
         match network {
             Some(network) => blocking(move || network.undo()).await,
             None => Ok(()),
