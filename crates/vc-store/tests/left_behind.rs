@@ -48,13 +48,13 @@ fn the_reason_of_an_end_is_seen_from_who_is_gone() {
     let vmm = view(&|record| record.vmm_process = Some(gone.clone()));
     assert!(matches!(vmm.end_reason, Some(EndReason::VmCrashed { .. })));
     let device = view(&|record| {
-        let name = "virtiofsd-user".to_owned();
+        let name = "share of the user's files".to_owned();
         record.processes = vec![DeviceProcess {
             name,
             identity: gone.clone(),
         }];
     });
-    let name = "virtiofsd-user".to_owned();
+    let name = "share of the user's files".to_owned();
     assert_eq!(
         device.end_reason,
         Some(EndReason::DeviceProcessEnded { name })

@@ -109,12 +109,7 @@ impl SandboxHandle {
     /// [`Error::Hypervisor`] when there is no such device, or the guest keeps it: it is leaving
     /// then, and this can be called again. [`Error::NotRunning`], [`Error::Store`].
     pub async fn remove_device(&self, id: &str) -> Result<()> {
-        let operation = self.begin(Verb::Update).await?;
-        let record = self.0.directory.read()?;
-        let vm = self.vm(&record).await?;
-        let removed = vm.unplug(id).await;
-        commit(operation, vm.state()).await?;
-        removed?;
+        self.unplug(id).await?;
         saved::remove_device(self.0.directory.path(), id)
     }
 
@@ -164,28 +159,10 @@ impl SandboxHandle {
             read_only,
             scratch: false,
         });
-        vm.reserve(&device)?;
         saved::save_device(self.0.directory.path(), &id, &config)?;
-        let state = vm.state();
-        let stored = operation.step_with(format!("device {id}"), |record| {
-            record.set_driver_state(Some(&state))
-        });
-        let plugged = match stored.map_err(Error::from).and_then(written) {
-            Ok(()) => vm.plug(device).await.map_err(Error::from),
-            Err(error) => Err(error),
-        };
-        match plugged {
-            Ok(plugged) => {
-                if let Err(error) = commit(operation, vm.state()).await {
-                    self.undo(&*vm, &id).await;
-                    return Err(error);
-                }
-                Ok(self.device(plugged))
-            }
+        match plug(operation, &*vm, device).await {
+            Ok(plugged) => Ok(self.device(plugged)),
             Err(error) => {
-                if let Err(error) = commit(operation, vm.state()).await {
-                    tracing::warn!(device = id, %error, "what is left of it is not written down");
-                }
                 if !vm.plugged().iter().any(|device| device.id == id) {
                     saved::remove_device(self.0.directory.path(), &id)?;
                 }
@@ -200,36 +177,16 @@ impl SandboxHandle {
         let record = self.0.directory.read()?;
         let vm = self.vm(&record).await?;
         let id = format!("nic-{}", record.generation());
-        let device = HotDevice::Nic(nic(id.clone()));
-        vm.reserve(&device)?;
-        let state = vm.state();
-        let stored = operation.step_with(format!("device {id}"), |record| {
-            record.set_driver_state(Some(&state))
-        });
-        stored.map_err(Error::from).and_then(written)?;
-        let plugged = vm.plug(device).await;
-        commit(operation, vm.state()).await?;
-        Ok(plugged?)
+        plug(operation, &*vm, HotDevice::Nic(nic(id))).await
     }
 
-    /// Takes a network device out.
-    pub(super) async fn unplug_nic(&self, id: &str) -> Result<()> {
+    /// Takes a device out of the machine.
+    pub(super) async fn unplug(&self, id: &str) -> Result<()> {
         let operation = self.begin(Verb::Update).await?;
         let vm = self.vm(&self.0.directory.read()?).await?;
         let removed = vm.unplug(id).await;
         commit(operation, vm.state()).await?;
         Ok(removed?)
-    }
-
-    /// Takes out a device of which the state does not say that it is there.
-    async fn undo(&self, vm: &dyn Vm, id: &str) {
-        let undone = async {
-            vm.unplug(id).await?;
-            saved::remove_device(self.0.directory.path(), id)
-        };
-        if let Err(error) = undone.await {
-            tracing::warn!(device = id, %error, "it was not written down, and stays");
-        }
     }
 
     /// Takes out the devices whose plugging was interrupted. One that cannot be taken out keeps
@@ -271,6 +228,37 @@ impl SandboxHandle {
         let surroundings = runtime.driver.surroundings();
         let vm = surroundings.attach(&runtime.config, self.id(), &state);
         Ok(Arc::from(vm.await?))
+    }
+}
+
+/// Plugs a device in: the state says that it comes before the machine has anything of it, and that it
+/// is there at the end of the operation. After an error nothing of it is left, but what the guest
+/// does not let go of.
+async fn plug(operation: OperationGuard, vm: &dyn Vm, device: HotDevice) -> Result<Plugged> {
+    let id = vm.reserve(&device)?.id;
+    let state = vm.state();
+    let stored = operation.step_with(format!("device {id}"), |record| {
+        record.set_driver_state(Some(&state))
+    });
+    let plugged = match stored.map_err(Error::from).and_then(written) {
+        Ok(()) => vm.plug(device).await.map_err(Error::from),
+        Err(error) => Err(error),
+    };
+    match (plugged, commit(operation, vm.state()).await) {
+        (Ok(plugged), Ok(())) => Ok(plugged),
+        (Ok(_), Err(error)) => {
+            // Nobody would know of it.
+            if let Err(error) = vm.unplug(&id).await {
+                tracing::warn!(device = id, %error, "it was not written down, and stays");
+            }
+            Err(error)
+        }
+        (Err(error), committed) => {
+            if let Err(error) = committed {
+                tracing::warn!(device = id, %error, "what is left of it is not written down");
+            }
+            Err(error)
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::super::handle::SandboxHandle;
 use super::guest;
 use super::nat::NatLease;
 use super::plan::{NetworkPlan, QUEUES, model_of};
-use super::record::{NetworkRecord, chain};
+use super::record::{NetworkRecord, chain, undo_each};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::runtime::blocking;
@@ -193,7 +193,7 @@ impl AttachedNetwork {
             return;
         };
         if let Some(id) = &attached.plugged
-            && let Err(error) = sandbox.unplug_nic(id).await
+            && let Err(error) = sandbox.unplug(id).await
         {
             tracing::warn!(link = %link.name, error = chain(&error), "its device stays");
         }
@@ -258,12 +258,7 @@ impl AttachedNetwork {
         let undos = self.undos();
         self.links.clear();
         self.left.clear();
-        let failed = undos.iter().filter_map(|undo| {
-            let error = undo.undo(&self.namespace).err()?;
-            let namespace = self.path.display();
-            Some(format!("network namespace {namespace}: {}", chain(&error)))
-        });
-        let mut left: Vec<String> = failed.collect();
+        let mut left = undo_each(&undos, &self.path, |undo| undo.undo(&self.namespace));
         if let Some(Err(error)) = self.lease.take().map(|mut lease| lease.release()) {
             left.push(format!("its address: {}", chain(&error)));
         }

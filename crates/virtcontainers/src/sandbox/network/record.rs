@@ -1,7 +1,7 @@
 //! What the state says of a sandbox's network: enough to take away what was added, for whoever reads
 //! it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vc_network::Undo;
@@ -41,15 +41,9 @@ impl NetworkRecord {
 
     /// Takes away what was added, and says what stays.
     fn undo(&self) -> Vec<String> {
-        let failed = self.undos.iter().filter_map(|undo| {
-            let error = undo.undo_at(&self.namespace).err()?;
-            Some(format!(
-                "network namespace {}: {}",
-                self.namespace.display(),
-                chain(&error)
-            ))
+        let mut left = undo_each(&self.undos, &self.namespace, |undo| {
+            undo.undo_at(&self.namespace)
         });
-        let mut left: Vec<String> = failed.collect();
         if let Some(Err(error)) = self.nat.as_ref().map(NatRecord::release) {
             left.push(format!("its address: {}", chain(&error)));
         }
@@ -69,6 +63,23 @@ pub(crate) fn undo(record: &SandboxRecord) -> Vec<String> {
             "its network, of which the state cannot be read: {error}"
         )],
     }
+}
+
+/// Takes away what each of `undos` has added to the namespace at `path`, and says what stays.
+pub(super) fn undo_each(
+    undos: &[Undo],
+    path: &Path,
+    undo: impl Fn(&Undo) -> vc_network::Result<()>,
+) -> Vec<String> {
+    let stays = |one: &Undo| {
+        let error = undo(one).err()?;
+        Some(format!(
+            "network namespace {}: {}",
+            path.display(),
+            chain(&error)
+        ))
+    };
+    undos.iter().filter_map(stays).collect()
 }
 
 /// An error with its causes, in one line.
