@@ -82,7 +82,7 @@ impl<'a> Copy<'a> {
 
     async fn run(self, runtime: &Runtime, options: CopyOptions) -> Result<(), Error> {
         let sandbox = runtime.find_container(&self.id)?;
-        let sandbox = runtime.fetch_sandbox(&sandbox).await?;
+        let sandbox = runtime.fetch_container(&sandbox, &self.id).await?;
         let (id, path) = (&self.id, self.path);
         match (self.host, self.into_container) {
             (Host::Path(local), true) => sandbox.copy_to_container(id, local, path, options).await,

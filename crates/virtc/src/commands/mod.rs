@@ -88,13 +88,13 @@ pub(crate) fn oci_status(state: ContainerState) -> &'static str {
 ///
 /// # Errors
 ///
-/// As [`Runtime::find_container`] and [`Runtime::fetch_sandbox`].
+/// As [`Runtime::find_container`] and [`Runtime::fetch_container`].
 pub(crate) async fn fetch(
     runtime: &Runtime,
     container: &ContainerId,
 ) -> Result<SandboxHandle, virtcontainers::Error> {
     let sandbox = runtime.find_container(container)?;
-    runtime.fetch_sandbox(&sandbox).await
+    runtime.fetch_container(&sandbox, container).await
 }
 
 /// Runs what waits for a guest, on this thread.

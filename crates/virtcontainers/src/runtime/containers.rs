@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
 use vc_store::{SandboxRecord, View};
-use vc_types::{ContainerId, ExitStatus, SandboxId, SandboxState, Signal};
+use vc_types::{ContainerId, ContainerState, ExitStatus, SandboxId, SandboxState, Signal};
 
 use super::Runtime;
 use crate::container::{ContainerConfig, ContainerStatus};
 use crate::error::{Error, Result};
-use crate::sandbox::{self, GuestProcess, Process};
+use crate::sandbox::{self, GuestProcess, Process, SandboxHandle};
 use crate::stats::ContainerStats;
 
 impl Runtime {
@@ -44,6 +44,30 @@ impl Runtime {
             .await
     }
 
+    /// Fetches the sandbox of a container, for what is asked of the container.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`], and [`Error::ContainerEnded`] where the machine cannot be
+    /// reached because it ends with the container.
+    pub async fn fetch_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+    ) -> Result<SandboxHandle> {
+        let fetched = self.fetch_sandbox(sandbox).await;
+        let broken = matches!(&fetched, Err(Error::Agent(error)) if error.is_broken());
+        // The end of a container is written down before its machine has ended.
+        match broken.then(|| self.status_container(sandbox, container)) {
+            Some(Ok(status)) if status.state == ContainerState::Stopped => {
+                Err(Error::ContainerEnded {
+                    container: container.clone(),
+                })
+            }
+            _ => fetched,
+        }
+    }
+
     /// Removes a container; with `force`, one that runs too. Where its sandbox has no machine, what
     /// is known of the container goes.
     ///
@@ -63,7 +87,7 @@ impl Runtime {
             return Ok(());
         }
         let deleted = async {
-            let sandbox = self.fetch_sandbox(sandbox).await?;
+            let sandbox = self.fetch_container(sandbox, container).await?;
             sandbox.delete_container(container, force).await
         };
         match deleted.await {
@@ -89,7 +113,7 @@ impl Runtime {
         sandbox: &SandboxId,
         container: &ContainerId,
     ) -> Result<()> {
-        self.fetch_sandbox(sandbox)
+        self.fetch_container(sandbox, container)
             .await?
             .start_container(container)
             .await
@@ -105,7 +129,7 @@ impl Runtime {
         sandbox: &SandboxId,
         container: &ContainerId,
     ) -> Result<ExitStatus> {
-        let sandbox = self.fetch_sandbox(sandbox).await?;
+        let sandbox = self.fetch_container(sandbox, container).await?;
         sandbox.stop_container(container, false).await
     }
 
@@ -120,7 +144,7 @@ impl Runtime {
         container: &ContainerId,
         process: &ProcessSpec,
     ) -> Result<Process> {
-        let sandbox = self.fetch_sandbox(sandbox).await?;
+        let sandbox = self.fetch_container(sandbox, container).await?;
         sandbox.enter_container(container, process).await
     }
 
@@ -136,7 +160,7 @@ impl Runtime {
         signal: Signal,
         all: bool,
     ) -> Result<()> {
-        let sandbox = self.fetch_sandbox(sandbox).await?;
+        let sandbox = self.fetch_container(sandbox, container).await?;
         sandbox.kill_container(container, signal, all).await
     }
 
@@ -150,7 +174,7 @@ impl Runtime {
         sandbox: &SandboxId,
         container: &ContainerId,
     ) -> Result<Vec<GuestProcess>> {
-        let sandbox = self.fetch_sandbox(sandbox).await?;
+        let sandbox = self.fetch_container(sandbox, container).await?;
         sandbox.process_list_container(container).await
     }
 
@@ -164,7 +188,7 @@ impl Runtime {
         sandbox: &SandboxId,
         container: &ContainerId,
     ) -> Result<ContainerStats> {
-        let sandbox = self.fetch_sandbox(sandbox).await?;
+        let sandbox = self.fetch_container(sandbox, container).await?;
         sandbox.stats_container(container).await
     }
 
@@ -191,7 +215,7 @@ impl Runtime {
         container: &ContainerId,
         resources: &LinuxResources,
     ) -> Result<()> {
-        let sandbox = self.fetch_sandbox(sandbox).await?;
+        let sandbox = self.fetch_container(sandbox, container).await?;
         sandbox.update_container(container, resources).await
     }
 
@@ -205,7 +229,7 @@ impl Runtime {
         sandbox: &SandboxId,
         container: &ContainerId,
     ) -> Result<()> {
-        self.fetch_sandbox(sandbox)
+        self.fetch_container(sandbox, container)
             .await?
             .pause_container(container)
             .await
@@ -221,7 +245,7 @@ impl Runtime {
         sandbox: &SandboxId,
         container: &ContainerId,
     ) -> Result<()> {
-        self.fetch_sandbox(sandbox)
+        self.fetch_container(sandbox, container)
             .await?
             .resume_container(container)
             .await

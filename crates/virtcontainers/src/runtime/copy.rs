@@ -14,7 +14,7 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// Those of [`Runtime::fetch_sandbox`] and [`crate::SandboxHandle::copy_from_container`].
+    /// Those of [`Runtime::fetch_container`] and [`crate::SandboxHandle::copy_from_container`].
     pub async fn copy_from_container(
         &self,
         sandbox: &SandboxId,
@@ -23,7 +23,7 @@ impl Runtime {
         destination: &Path,
         options: CopyOptions,
     ) -> Result<()> {
-        let sandbox = self.fetch_sandbox(sandbox).await?;
+        let sandbox = self.fetch_container(sandbox, container).await?;
         sandbox
             .copy_from_container(container, source, destination, options)
             .await
@@ -33,7 +33,7 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// Those of [`Runtime::fetch_sandbox`] and [`crate::SandboxHandle::copy_to_container`].
+    /// Those of [`Runtime::fetch_container`] and [`crate::SandboxHandle::copy_to_container`].
     pub async fn copy_to_container(
         &self,
         sandbox: &SandboxId,
@@ -42,7 +42,7 @@ impl Runtime {
         destination: &str,
         options: CopyOptions,
     ) -> Result<()> {
-        let sandbox = self.fetch_sandbox(sandbox).await?;
+        let sandbox = self.fetch_container(sandbox, container).await?;
         sandbox
             .copy_to_container(container, source, destination, options)
             .await
@@ -53,7 +53,7 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// Those of [`Runtime::fetch_sandbox`] and [`crate::SandboxHandle::archive_from_container`].
+    /// Those of [`Runtime::fetch_container`] and [`crate::SandboxHandle::archive_from_container`].
     pub async fn archive_from_container(
         &self,
         sandbox: &SandboxId,
@@ -62,7 +62,7 @@ impl Runtime {
         sink: impl Write + Send + 'static,
         options: CopyOptions,
     ) -> Result<()> {
-        let sandbox = self.fetch_sandbox(sandbox).await?;
+        let sandbox = self.fetch_container(sandbox, container).await?;
         sandbox
             .archive_from_container(container, source, sink, options)
             .await
@@ -73,7 +73,7 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// Those of [`Runtime::fetch_sandbox`] and [`crate::SandboxHandle::archive_to_container`].
+    /// Those of [`Runtime::fetch_container`] and [`crate::SandboxHandle::archive_to_container`].
     pub async fn archive_to_container(
         &self,
         sandbox: &SandboxId,
@@ -82,7 +82,7 @@ impl Runtime {
         archive: impl Read + Send + 'static,
         options: CopyOptions,
     ) -> Result<()> {
-        let sandbox = self.fetch_sandbox(sandbox).await?;
+        let sandbox = self.fetch_container(sandbox, container).await?;
         sandbox
             .archive_to_container(container, destination, archive, options)
             .await
