@@ -37,13 +37,33 @@ pub enum NicBackend {
     },
     /// The VMM's own network stack: outgoing connections are made by its process.
     ///
-    /// The process is in the caller's network namespace then, and **the guest reaches whatever
-    /// listens there, loopback included**: 10.0.2.2 is the host for it. Where that must not be, the
-    /// caller is in a namespace of its own.
+    /// The process is in the caller's network namespace then, and without a filter **the guest
+    /// reaches whatever listens there, loopback included**: 10.0.2.2 is the host for it.
     User {
         /// Ports of the host that lead to ports of the guest.
         forwards: Vec<PortForward>,
+        /// Who looks at the guest's frames before the stack does.
+        filter: Option<NicFilter>,
     },
+}
+
+/// By which the frames between a guest and the VMM's own network stack go through another process.
+#[derive(Debug)]
+pub struct NicFilter {
+    /// The way of those that the guest sends.
+    pub from_guest: Detour,
+    /// The way of those that it receives.
+    pub to_guest: Detour,
+}
+
+/// The VMM's ends of two connected stream sockets. Each frame comes after its length, four bytes in
+/// network order.
+#[derive(Debug)]
+pub struct Detour {
+    /// Here frames leave the VMM.
+    pub out: OwnedFd,
+    /// Here those come back that may pass.
+    pub back: OwnedFd,
 }
 
 /// A port of the host that leads to one of the guest.
@@ -86,7 +106,7 @@ impl NicBackend {
         match self {
             Self::Tap { fds, vhost_fds } => fds.len() + vhost_fds.len(),
             Self::Stream { .. } => 1,
-            Self::User { .. } => 0,
+            Self::User { filter, .. } => filter.as_ref().map_or(0, |_| 4),
         }
     }
 }
@@ -124,7 +144,7 @@ impl Nic {
             NicBackend::User { .. } if queues != 1 => {
                 Some("the VMM's own network stack has one queue".into())
             }
-            NicBackend::User { forwards } => forwards.iter().find_map(|forward| {
+            NicBackend::User { forwards, .. } => forwards.iter().find_map(|forward| {
                 let host = forward.host;
                 // QEMU has no syntax for the others.
                 if host.is_ipv6() {
@@ -177,7 +197,7 @@ pub(crate) fn check(nics: &[Nic], capabilities: &Capabilities) -> Result<()> {
 
 fn forwards(nic: &Nic) -> &[PortForward] {
     match &nic.backend {
-        NicBackend::User { forwards } => forwards,
+        NicBackend::User { forwards, .. } => forwards,
         NicBackend::Tap { .. } | NicBackend::Stream { .. } => &[],
     }
 }
@@ -192,7 +212,10 @@ mod tests {
             id: id.into(),
             mac: [2, 0, 0, 0, 0, last],
             queues: 1,
-            backend: NicBackend::User { forwards },
+            backend: NicBackend::User {
+                forwards,
+                filter: None,
+            },
         }
     }
 

@@ -59,6 +59,29 @@ impl Cidr {
     pub fn prefix(self) -> u8 {
         self.prefix
     }
+
+    /// Whether an address is in the network.
+    ///
+    /// ```
+    /// let network: vc_network::Cidr = "10.0.2.0/23".parse()?;
+    /// assert!(network.contains([10, 0, 3, 255].into()));
+    /// assert!(!network.contains([10, 0, 4, 0].into()));
+    /// # Ok::<(), vc_network::Error>(())
+    /// ```
+    pub fn contains(self, address: IpAddr) -> bool {
+        let beyond = |bits: u32| bits - u32::from(self.prefix);
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let differs = own.to_bits() ^ other.to_bits();
+                differs.checked_shr(beyond(32)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let differs = own.to_bits() ^ other.to_bits();
+                differs.checked_shr(beyond(128)).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Cidr {

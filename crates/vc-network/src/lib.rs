@@ -12,6 +12,8 @@
 //!
 //! Where nobody has set up a network, [`Nat`] leases namespaces that have one behind a bridge.
 //!
+//! A [`FrameFilter`] keeps what makes a machine's connections from the host's loopback.
+//!
 //! A [`LoopbackRelay`] takes the connections that are made inside a namespace to its own addresses.
 //!
 //! What holds here:
@@ -38,6 +40,7 @@ mod attach;
 mod difference;
 mod endpoint;
 mod error;
+mod frame_filter;
 mod interface_name;
 mod interworking;
 mod ioctl;
@@ -62,6 +65,7 @@ pub use attach::{Attached, Attachment};
 pub use difference::{ChangedLink, Difference};
 pub use endpoint::{Endpoint, EndpointKind};
 pub use error::{Error, Result};
+pub use frame_filter::{AliasNetwork, FrameFilter};
 pub use interface_name::InterfaceName;
 pub use interworking::InterworkingModel;
 pub use limits::{NETLINK_LIMIT, QUEUES_MAX};

@@ -25,7 +25,7 @@ section! {
         /// The directory that says who has which address. It must be gone after a boot.
         pub nat_dir: PathBuf = PathBuf::from("/run/virtcontainers-nat");
         /// Who makes the connections of `--net user`. `auto` is `passt` where the host has it and a
-        /// default route, otherwise QEMU, whose guests reach the host's loopback.
+        /// default route, otherwise QEMU.
         pub user_backend: UserBackend = UserBackend::Auto;
         /// The program `passt`.
         pub passt: Option<PathBuf> = None, unset "the first of `/usr/bin/passt` and \

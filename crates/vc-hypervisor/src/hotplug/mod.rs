@@ -234,6 +234,7 @@ mod tests {
         assert!(refused(&disk(file(), &"x".repeat(21), false)).contains("20 bytes"));
         let user = NicBackend::User {
             forwards: Vec::new(),
+            filter: None,
         };
         assert!(refused(&nic(user)).contains("from the start only"));
         let tap = NicBackend::Tap {

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use super::args::{CommandLine, on_off, place, slot};
 use crate::nic::mac_text;
-use crate::{Nic, NicBackend};
+use crate::{Nic, NicBackend, NicFilter};
 
 /// Where the guest finds the network device that is so many places behind the first one: its slot
 /// and function on the root bus, as the agent's calls have it.
@@ -26,6 +26,7 @@ impl CommandLine {
             queues,
             backend,
         } = nic;
+        let mut filter = None;
         let netdev = match backend {
             NicBackend::Tap { fds, vhost_fds } => {
                 let vhost = on_off(!vhost_fds.is_empty());
@@ -39,7 +40,11 @@ impl CommandLine {
                 let socket = self.pass_all(vec![socket]);
                 format!("stream,id={id},server=off,addr.type=fd,addr.str={socket}")
             }
-            NicBackend::User { forwards } => {
+            NicBackend::User {
+                forwards,
+                filter: through,
+            } => {
+                filter = through;
                 let mut netdev = format!("user,id={id}");
                 for forward in forwards {
                     let (protocol, host) = (forward.protocol.as_str(), forward.host);
@@ -50,6 +55,9 @@ impl CommandLine {
             }
         };
         self.option("-netdev", netdev);
+        if let Some(filter) = filter {
+            self.nic_filter(&id, filter);
+        }
         let mac = mac_text(mac);
         // A vector for each queue of a pair, one for changes and one for commands.
         let mq = match queues {
@@ -62,6 +70,23 @@ impl CommandLine {
             "virtio-net-pci,netdev={id},mac={mac},{mq}disable-legacy=on,romfile=,\
              multifunction=on,bus=pcie.0,addr={slot:#04x}.{function}"
         ));
+    }
+
+    /// Leads the frames of a network device out of QEMU, and back to where they go.
+    fn nic_filter(&mut self, netdev: &str, filter: NicFilter) {
+        // Queues are named as the device sees them: it receives what the guest sends.
+        for (queue, detour) in [("rx", filter.from_guest), ("tx", filter.to_guest)] {
+            let way = format!("{netdev}-{queue}");
+            for (end, fd) in [("out", detour.out), ("back", detour.back)] {
+                let fd = self.pass(fd);
+                self.option("-chardev", format!("socket,id={way}-{end},fd={fd}"));
+            }
+            let ends = format!("outdev={way}-out,indev={way}-back");
+            self.option(
+                "-object",
+                format!("filter-redirector,id={way},netdev={netdev},queue={queue},{ends}"),
+            );
+        }
     }
 
     /// Passes descriptors; the result is their numbers in QEMU.
@@ -78,7 +103,7 @@ impl CommandLine {
 mod tests {
     use super::*;
     use crate::qemu::args::tests::line;
-    use crate::{ForwardProtocol, PortForward, mock};
+    use crate::{Detour, ForwardProtocol, PortForward, mock};
 
     fn nics_of(nics: Vec<Nic>) -> String {
         let line = line(|spec| spec.nics = nics);
@@ -111,6 +136,10 @@ mod tests {
             host: host.parse().unwrap(),
             guest_port,
         };
+        let detour = || Detour {
+            out: mock::null().unwrap(),
+            back: mock::null().unwrap(),
+        };
         insta::assert_snapshot!(nics_of(vec![Nic {
             id: "net0".into(),
             mac: [2, 0, 0, 0, 0, 1],
@@ -120,6 +149,10 @@ mod tests {
                     forward(ForwardProtocol::Tcp, "127.0.0.1:8080", 80),
                     forward(ForwardProtocol::Udp, "0.0.0.0:5353", 53),
                 ],
+                filter: Some(NicFilter {
+                    from_guest: detour(),
+                    to_guest: detour(),
+                }),
             },
         }]));
     }
@@ -132,6 +165,7 @@ mod tests {
             queues: 1,
             backend: NicBackend::User {
                 forwards: Vec::new(),
+                filter: None,
             },
         });
         let line = nics_of(nics.collect());

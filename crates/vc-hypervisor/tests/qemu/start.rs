@@ -42,7 +42,10 @@ pub(crate) fn with_its_own_network_stack() {
             id: format!("net{n}"),
             mac: [2, 0, 0, 0, 0, n],
             queues: 1,
-            backend: NicBackend::User { forwards },
+            backend: NicBackend::User {
+                forwards,
+                filter: None,
+            },
         };
         spec.nics = vec![nic(1, vec![forward]), nic(2, Vec::new())];
         let vm = host.driver().launch(spec).await.unwrap();

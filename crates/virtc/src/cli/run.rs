@@ -126,9 +126,9 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub(crate) cpus: Option<u32>,
 
-    /// The network: none, connections that a process of the host makes (user: a guest that forges
-    /// packets may reach the host's loopback), an address behind a private bridge of the host (nat),
-    /// or what is in a network namespace [default: none, or user with --publish]
+    /// The network: none, connections that a process of the host makes (user; not to the host's
+    /// loopback), an address behind a private bridge of the host (nat), or what is in a network
+    /// namespace [default: none, or user with --publish]
     #[arg(long, value_name = "none|user|nat|ns:PATH", help_heading = "Network")]
     pub(crate) net: Option<String>,
 

@@ -1,11 +1,12 @@
 //! A network that a process of the host makes the guest's connections for: nothing on the host is
 //! set up or changed.
 //!
-//! The process is `passt` where the host has it; it has no rights, and does not lead the guest's
-//! gateway to the host's loopback as QEMU's own stack does.
+//! The process is `passt` where the host has it, which has no rights, or QEMU itself. Either would
+//! lead a guest to the host's loopback, which only has to address its packets so; a filter in the
+//! keeper takes them out.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -13,9 +14,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use vc_agent_client::network::{GuestNetwork, InterfaceConfig, IpPrefix, RouteConfig};
 use vc_config::UserBackend;
 use vc_hypervisor::qemu::nic_pci_path;
-use vc_hypervisor::{ForwardProtocol, Nic, NicBackend, PortForward};
+use vc_hypervisor::{Detour, ForwardProtocol, Nic, NicBackend, NicFilter, PortForward};
 use vc_launch::{Capability, LaunchSpec, Launcher, PassedFd, Program, ResourceLimit, User};
-use vc_network::{Protocol, PublishedPort};
+use vc_network::{AliasNetwork, Cidr, FrameFilter, Protocol, PublishedPort};
 use vc_types::SandboxUsers;
 
 use super::intended::MadeNetwork;
@@ -42,6 +43,11 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
 /// Who asks the host's resolver.
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+
+/// The same of QEMU's network of IPv6, which it has without being asked.
+const QEMU_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 2);
+const QEMU_RESOLVER6: Ipv6Addr = Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 3);
+const QEMU_PREFIX6: u8 = 64;
 
 /// The machine's MAC: locally administered, and its address.
 const MAC: [u8; 6] = [0x02, 0x76, 10, 0, 2, 15];
@@ -97,12 +103,6 @@ impl UserPlan {
         for port in ports {
             check_free(port)?;
         }
-        if passt.is_none() {
-            tracing::warn!(
-                "the guest reaches what listens on the host's loopback, at {GATEWAY}: QEMU makes its \
-                 connections (with the package passt it does not)"
-            );
-        }
         Ok(Self {
             passt,
             low: low.is_some(),
@@ -122,12 +122,9 @@ impl UserPlan {
         };
         let (backend, device) = match &self.passt {
             Some(program) => {
-                let flags = SocketFlags::CLOEXEC;
-                let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
-                let (socket, other) = pair.map_err(|errno| Error::System {
-                    attempt: "make a connection for a network".into(),
-                    source: errno.into(),
-                })?;
+                let (socket, ours) = connected()?;
+                let (other, theirs) = connected()?;
+                FrameFilter::default().between(ours, theirs)?;
                 let log = process_log::start(place.path(), place.id(), PASST)?;
                 let mut spec = LaunchSpec::new(PASST, Program::Path(program.display().to_string()));
                 spec.args = self.passt_arguments();
@@ -146,11 +143,15 @@ impl UserPlan {
                 let passed = vec![PassedFd::at(PASST_FD, other), PassedFd::output(log)];
                 let process = launcher.launch(spec, passed).await?;
                 let name = "process of the network";
-                (stream(socket), Some(Device { name, process }))
+                (
+                    NicBackend::Stream { socket },
+                    Some(Device { name, process }),
+                )
             }
             None => {
                 let forwards = self.ports.iter().map(forward).collect();
-                (NicBackend::User { forwards }, None)
+                let filter = Some(before_qemu()?);
+                (NicBackend::User { forwards, filter }, None)
             }
         };
         Ok(MadeNetwork {
@@ -199,8 +200,44 @@ impl UserPlan {
     }
 }
 
-fn stream(socket: OwnedFd) -> NicBackend {
-    NicBackend::Stream { socket }
+/// What is between the guest and QEMU's own stack, which takes each address of its networks for its
+/// host's loopback, and that of its resolver for the host's resolver, whatever the port.
+fn before_qemu() -> Result<NicFilter> {
+    let filter = FrameFilter::with_aliases(&[
+        AliasNetwork {
+            network: Cidr::new(GATEWAY.into(), PREFIX)?,
+            resolver: RESOLVER.into(),
+        },
+        AliasNetwork {
+            network: Cidr::new(QEMU_GATEWAY6.into(), QEMU_PREFIX6)?,
+            resolver: QEMU_RESOLVER6.into(),
+        },
+    ]);
+    let (from_out, from) = connected()?;
+    let (from_back, onwards) = connected()?;
+    filter.from_guest(from, onwards)?;
+    let (to_out, to) = connected()?;
+    let (to_back, inwards) = connected()?;
+    filter.to_guest(to, inwards)?;
+    Ok(NicFilter {
+        from_guest: Detour {
+            out: from_out,
+            back: from_back,
+        },
+        to_guest: Detour {
+            out: to_out,
+            back: to_back,
+        },
+    })
+}
+
+fn connected() -> Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    pair.map_err(|errno| Error::System {
+        attempt: "make a connection for a network".into(),
+        source: errno.into(),
+    })
 }
 
 fn forward(port: &PublishedPort) -> PortForward {
