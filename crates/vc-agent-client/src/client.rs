@@ -11,8 +11,8 @@ use agent_protocol::health::{CheckRequest, VersionCheckResponse};
 use agent_protocol::health_ttrpc::HealthClient;
 use agent_protocol::oci;
 use agent_protocol::virtc::{
-    ClockRequest, HelloRequest, HelloResponse, ListProcessesRequest, ProcessEntry, WaitRequest,
-    WaitResponse,
+    ClockRequest, ForgetPathsRequest, HelloRequest, HelloResponse, ListProcessesRequest,
+    ProcessEntry, WaitRequest, WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::GuestServiceClient;
 use protobuf::MessageField;
@@ -21,7 +21,7 @@ use ttrpc::asynchronous::{Client, transport::Socket};
 use ttrpc::context::{self, Context};
 use vc_types::{ContainerId, ExecId, Signal, guest};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::transport::Transport;
 
 /// How long the agent may take over its calls.
@@ -180,6 +180,27 @@ impl AgentClient {
         )
         .await?;
         Ok(())
+    }
+
+    /// Lets the guest forget what it knows of paths that were taken out of a share: until then, the
+    /// share's process holds each file open that the guest knows. An agent that cannot do so is no
+    /// error: its kernel forgets when it needs the memory.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn forget_paths(&self, paths: Vec<String>) -> Result<()> {
+        let request = ForgetPathsRequest {
+            paths,
+            ..ForgetPathsRequest::default()
+        };
+        let forgotten = self.guest.forget_paths(self.short(), &request);
+        match self.little("forget paths of a share", forgotten).await {
+            Err(error) if matches!(error.code(), Some(Code::NotFound | Code::Unimplemented)) => {
+                Ok(())
+            }
+            forgotten => forgotten.map(drop),
+        }
     }
 
     /// Removes a container that has ended.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use agent_protocol::Empty;
 use agent_protocol::virtc::{
-    ClockRequest, ClockResponse, ConfigureNetworkRequest, HelloRequest, HelloResponse,
-    ListProcessesRequest, ListProcessesResponse, PackPathRequest, TimelineStep, UnpackPathRequest,
-    WaitRequest, WaitResponse,
+    ClockRequest, ClockResponse, ConfigureNetworkRequest, ForgetPathsRequest, HelloRequest,
+    HelloResponse, ListProcessesRequest, ListProcessesResponse, PackPathRequest, TimelineStep,
+    UnpackPathRequest, WaitRequest, WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::GuestService;
 use async_trait::async_trait;
@@ -20,7 +20,8 @@ use crate::clock::{correct_realtime_by, set_realtime_ns};
 use crate::error::{Error, Result};
 use crate::launch::Copy;
 use crate::process::list_processes;
-use crate::sandbox::{Sandbox, uninterrupted};
+use crate::sandbox::{Sandbox, blocking, uninterrupted};
+use crate::storage::forget;
 
 pub(super) struct GuestCalls {
     pub(super) sandbox: Arc<Sandbox>,
@@ -105,6 +106,15 @@ impl GuestService for GuestCalls {
         request: ConfigureNetworkRequest,
     ) -> ttrpc::Result<Empty> {
         network::configure(&self.sandbox, request).await?;
+        Ok(Empty::new())
+    }
+
+    async fn forget_paths(
+        &self,
+        _: &TtrpcContext,
+        request: ForgetPathsRequest,
+    ) -> ttrpc::Result<Empty> {
+        blocking(move || forget(&request.paths)).await?;
         Ok(Empty::new())
     }
 }

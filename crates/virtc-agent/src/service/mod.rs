@@ -24,9 +24,10 @@ use crate::sandbox::Sandbox;
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What this agent has beyond Kata's, by name.
-const FEATURES: [&str; 7] = [
+const FEATURES: [&str; 8] = [
     "virtc.v1.GuestService",
     "copy",
+    "forget",
     "framed-streams",
     "network",
     "passfd-streams",

@@ -4,6 +4,7 @@
 
 mod bind;
 mod block;
+mod forget;
 mod options;
 mod overlay;
 mod tmpfs;
@@ -17,6 +18,8 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use crate::error::{Attempt as _, Error, Result};
 use crate::modules::Modules;
+
+pub(crate) use self::forget::forget;
 
 /// The drivers, as `GetGuestDetails` names them.
 pub(crate) const DRIVERS: [&str; 5] = ["virtio-fs", "blk", "ephemeral", "overlayfs", "bind"];

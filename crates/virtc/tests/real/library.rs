@@ -347,57 +347,119 @@ fn a_machine_that_crashed_is_no_success_of_its_containers() {
 /// How many containers are made one after the other, four at a time; the soak sets more.
 const CONTAINERS: &str = "VIRTC_TEST_CONTAINERS";
 
-/// What of the long-lived processes must not grow: descriptors of this one, which is the keeper,
-/// and mounts of the share.
-fn held(runtime: &Runtime, sandbox: &vc_types::SandboxId) -> (usize, usize) {
-    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let record = runtime.status_sandbox(sandbox).unwrap();
-    let share = record
-        .processes
-        .iter()
-        .find(|process| process.name.contains("user's files"))
-        .unwrap();
-    let mounts = format!("/proc/{}/mountinfo", share.identity.pid());
-    (
-        descriptors,
-        std::fs::read_to_string(mounts).unwrap().lines().count(),
-    )
+/// Memory by which a process may grow that is asked for the same again and again, in KiB.
+const GROWTH_KIB_MAX: u64 = 2048;
+
+/// What of a long-lived process must not grow.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    descriptors: usize,
+    mounts: usize,
+    threads: usize,
+    memory_kib: u64,
 }
+
+impl Held {
+    fn by(process: &str) -> Self {
+        let at = |name: &str| format!("/proc/{process}/{name}");
+        let count = |name: &str| std::fs::read_dir(at(name)).unwrap().count();
+        let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+        let status = read("status");
+        let memory = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let memory = memory.unwrap().trim().trim_end_matches(" kB");
+        Self {
+            descriptors: count("fd"),
+            mounts: read("mountinfo").lines().count(),
+            threads: count("task"),
+            memory_kib: memory.parse().unwrap(),
+        }
+    }
+
+    /// Threads that wait for a disk come and go, with a descriptor or two.
+    fn expect_no_more_than(self, before: Self, who: &str) {
+        assert!(
+            self.descriptors <= before.descriptors + 4
+                && self.mounts <= before.mounts
+                && self.threads <= before.threads + 4
+                && self.memory_kib <= before.memory_kib + GROWTH_KIB_MAX,
+            "{who}: {before:?}, then {self:?}"
+        );
+    }
+}
+
+/// Calls `one` with so many numbers, four at a time, and looks at what `held` names before and after.
+/// What is made once is made by the first four.
+async fn again_and_again(one: impl AsyncFn(usize), held: impl Fn() -> Vec<(String, Held)>) {
+    let count: usize = std::env::var(CONTAINERS).map_or(8, |count| count.parse().unwrap());
+    let four = async |first: usize| {
+        tokio::join!(one(first), one(first + 1), one(first + 2), one(first + 3));
+    };
+    four(0).await;
+    let before = held();
+    for number in (4..count + 4).step_by(4) {
+        four(number).await;
+    }
+    for ((who, before), (_, after)) in before.into_iter().zip(held()) {
+        after.expect_no_more_than(before, &who);
+    }
+}
+
+const OUT: [&str; 3] = ["sh", "-c", "echo out; exit 3"];
 
 #[test]
 fn many_containers_one_after_the_other_leave_nothing_in_what_lives_on() {
     let host = host();
     let root = busybox_root(&host);
-    let count: usize = std::env::var(CONTAINERS).map_or(8, |count| count.parse().unwrap());
     on_executor(async {
         let runtime = runtime(&host);
         let config = sandbox("pod", Vec::new());
         let sandbox = runtime.create_sandbox(config).await.unwrap();
         let one = async |number: usize| {
             let name = format!("c{number}");
-            let config = container(&name, &root, &["sh", "-c", "echo out; exit 3"]);
+            let config = container(&name, &root, &OUT);
             let mut process = sandbox.create_container(config).await.unwrap();
             sandbox.start_container(&id(&name)).await.unwrap();
             assert_eq!(output(process.take_streams().unwrap()).await, "out\n");
             assert_eq!(process.wait().await.unwrap().status, ExitStatus::Code(3));
             sandbox.delete_container(&id(&name), false).await.unwrap();
         };
-        // What is made once is made by the first ones.
-        tokio::join!(one(0), one(1), one(2), one(3));
-        let before = held(&runtime, sandbox.id());
-        for number in (4..count + 4).step_by(4) {
-            tokio::join!(
-                one(number),
-                one(number + 1),
-                one(number + 2),
-                one(number + 3)
-            );
-        }
-        let after = held(&runtime, sandbox.id());
-        // Threads that wait for a disk come and go with a descriptor or two.
-        assert!(after.0 <= before.0 + 4, "descriptors: {before:?} {after:?}");
-        assert_eq!(after.1, before.1, "mounts of the share");
+        let record = runtime.status_sandbox(sandbox.id()).unwrap();
+        let devices: Vec<_> = record.processes.into_iter().collect();
+        assert!(!devices.is_empty());
+        let held = || {
+            let of = |device: &vc_store::DeviceProcess| {
+                let pid = device.identity.pid().to_string();
+                (device.name.clone(), Held::by(&pid))
+            };
+            let own = ("keeper".to_owned(), Held::by("self"));
+            devices.iter().map(of).chain([own]).collect()
+        };
+        again_and_again(one, held).await;
         sandbox.stop().await.unwrap();
         sandbox.delete().await.unwrap();
     });
+}
+
+#[test]
+fn many_sandboxes_one_after_the_other_leave_nothing_in_who_made_them() {
+    let mut host = host();
+    let root = busybox_root(&host);
+    on_executor(async {
+        let runtime = runtime(&host);
+        let one = async |number: usize| {
+            let name = format!("s{number}");
+            let config = sandbox(&name, vec![container("c", &root, &OUT)]);
+            let sandbox = runtime.run_sandbox(config).await.unwrap();
+            let exit = sandbox.wait_process(&id("c")).await.unwrap();
+            assert_eq!(exit.status, ExitStatus::Code(3));
+            sandbox.stop().await.unwrap();
+            sandbox.delete().await.unwrap();
+        };
+        let held = || vec![("who made them".to_owned(), Held::by("self"))];
+        again_and_again(one, held).await;
+        assert!(runtime.list_sandbox().unwrap().is_empty());
+    });
+    host.expect_nothing_left();
 }

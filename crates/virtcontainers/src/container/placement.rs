@@ -98,7 +98,7 @@ impl Placement {
                     source: source.clone(),
                     read_only: config.root.access != Access::ReadWrite,
                 });
-                share_path(guest::USER_SHARE_TAG, &name)
+                user_share_path(&name)
             }
         };
         let root = format!("{}/rootfs", container_dir(id));
@@ -144,7 +144,7 @@ impl Placement {
         }
         for (number, volume) in config.volumes.iter().enumerate() {
             let name = format!("{tag}-volume-{number}");
-            let shared = share_path(guest::USER_SHARE_TAG, &name);
+            let shared = user_share_path(&name);
             self.entries.push(ShareEntry {
                 name,
                 source: volume.source.clone(),
@@ -246,6 +246,11 @@ fn shared_memory(mount_point: &str) -> Storage {
         mount_point: mount_point.into(),
         ..Storage::default()
     }
+}
+
+/// Where the guest has a name of the share with the invoker's rights.
+pub(crate) fn user_share_path(name: &str) -> String {
+    share_path(guest::USER_SHARE_TAG, name)
 }
 
 fn share_path(tag: &str, name: &str) -> String {

@@ -22,6 +22,7 @@ use super::machine::kill;
 use super::making::make;
 use super::process::Process;
 use super::surroundings::USER_SHARE;
+use crate::container::placement::user_share_path;
 use crate::container::{ContainerConfig, saved};
 use crate::error::{Error, Result};
 use crate::fault;
@@ -211,8 +212,13 @@ impl SandboxHandle {
         if let Some(entry) = record.containers.get(container) {
             let names = entry.shared.clone();
             if !names.is_empty() {
+                let paths = names.iter().map(|name| user_share_path(name)).collect();
                 self.change_share(record, move |share| share.remove(&names))
                     .await?;
+                // What the guest remembers keeps files open, and costs nothing else.
+                if let Err(error) = self.0.guest.forget_paths(paths).await {
+                    tracing::warn!(%container, %error, "the guest does not forget its files");
+                }
             }
             fault::point("delete-container.share-changed")?;
             let entry = entry.clone();

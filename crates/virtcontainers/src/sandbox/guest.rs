@@ -193,6 +193,12 @@ impl Guest {
         .await
     }
 
+    /// See [`AgentClient::forget_paths`].
+    pub(super) async fn forget_paths(&self, paths: Vec<String>) -> Result<()> {
+        let forgotten = self.agent.forget_paths(paths);
+        self.while_it_runs(async { Ok(forgotten.await?) }).await
+    }
+
     /// Waits for the end of the machine.
     pub(super) async fn ended(&self) -> Result<EndReason> {
         match &self.end {
