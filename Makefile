@@ -63,7 +63,7 @@ check: setup
 soak: build guest
 	@scripts/setup-tool.sh cargo-nextest $(CARGO_NEXTEST_VERSION)
 	@VIRTC_TEST_CONTAINERS=$${VIRTC_TEST_CONTAINERS:-200} \
-		cargo nextest run --release --workspace --features $(TEST_FEATURES) \
+		cargo nextest run --profile soak --release --workspace --features $(TEST_FEATURES) \
 		--run-ignored all -E 'binary(real)' --stress-count $(SOAK_ROUNDS)
 
 # A cold start beside its floors. BENCH_FLAGS='--gate --runs 3', see `xtask bench --help`.
