@@ -11,6 +11,7 @@
 
 pub mod frame;
 pub mod oci_convert;
+pub mod relay;
 
 mod error;
 mod text;

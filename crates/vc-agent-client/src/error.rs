@@ -78,6 +78,14 @@ pub enum Error {
         #[source]
         source: ttrpc::Error,
     },
+    /// The guest has nobody who takes a connection.
+    #[error("the guest refused to {request}: {reason}")]
+    RelayRefused {
+        /// What was asked.
+        request: String,
+        /// The agent's words, cleaned and bounded.
+        reason: String,
+    },
     /// A standard stream broke off before its end.
     #[error("stream {stream} broke off")]
     Stream {

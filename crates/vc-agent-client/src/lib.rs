@@ -3,7 +3,7 @@
 //! [`Transport`] reaches a port of the guest whatever carries it; [`ReadyListener`] hears the one
 //! call that the guest makes when it can serve; [`AgentClient`] makes the agent's calls, each with
 //! a limit, and [`network`] has what those about the guest's network say; [`stream`] carries a
-//! process's standard streams with ends that cannot be lost.
+//! process's standard streams with ends that cannot be lost; [`relay`] carries connections.
 //!
 //! The guest is not trusted: what it sends is bounded by [`vc_types::limits`], and its texts are
 //! cleaned of control characters before a person sees them.
@@ -15,6 +15,7 @@ mod copy;
 mod error;
 pub mod network;
 mod ready;
+pub mod relay;
 mod resources;
 pub mod stream;
 mod transport;

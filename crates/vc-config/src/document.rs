@@ -58,6 +58,7 @@ fn takes(key: &Key) -> String {
         Kind::Integer => "a number".to_owned(),
         Kind::Milliseconds => "milliseconds".to_owned(),
         Kind::Size => "a size".to_owned(),
+        Kind::Switch => "`true`, `false`".to_owned(),
         Kind::KernelParams => "a list of kernel parameters".to_owned(),
     };
     match shown_range(key) {

@@ -24,6 +24,8 @@ pub enum Kind {
     Milliseconds,
     /// A number of bytes, or text such as `512m` or `2 GiB`.
     Size,
+    /// `true` or `false`.
+    Switch,
     /// A list of parameters of the guest's kernel.
     KernelParams,
 }
@@ -35,6 +37,11 @@ impl Kind {
             Self::Path | Self::Text | Self::Choice(_) | Self::Size => {
                 Ok(toml::Value::String(text.to_owned()))
             }
+            Self::Switch => text
+                .trim()
+                .parse()
+                .map(toml::Value::Boolean)
+                .map_err(|_| format!("{text:?} is neither true nor false")),
             Self::Integer | Self::Milliseconds => text
                 .trim()
                 .parse()
@@ -146,6 +153,18 @@ impl Setting for PathBuf {
 
     fn show(&self) -> Option<toml::Value> {
         Some(self.to_string_lossy().into_owned().into())
+    }
+}
+
+impl Setting for bool {
+    const KIND: Kind = Kind::Switch;
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        by_serde(value)
+    }
+
+    fn show(&self) -> Option<toml::Value> {
+        Some((*self).into())
     }
 }
 

@@ -71,7 +71,8 @@ pub use interworking::InterworkingModel;
 pub use limits::{NETLINK_LIMIT, QUEUES_MAX};
 pub use link::{Link, LinkKind};
 pub use loopback::{
-    LoopbackListeners, LoopbackRelay, LoopbackUndo, dial_inside, original_destination,
+    LoopbackListeners, LoopbackRelay, LoopbackUndo, datagrams_inside, dial_inside,
+    original_destination,
 };
 pub use mac::MacAddress;
 pub use namespace::{MadeNamespace, Namespace, NamespaceId};

@@ -9,6 +9,9 @@ pub const STREAM_PORT: u32 = 1026;
 /// The *host's* port that the agent dials once when it is ready to serve.
 pub const READY_PORT: u32 = 1027;
 
+/// The agent's relayed connections, see `agent_protocol::relay`.
+pub const RELAY_PORT: u32 = 1028;
+
 /// The context id of every guest. Each VM has a vsock device of its own, so they never meet.
 pub const GUEST_CID: u32 = 3;
 

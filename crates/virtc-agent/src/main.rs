@@ -23,6 +23,7 @@ mod pid_namespace;
 mod process;
 mod ready;
 mod reaper;
+mod relay;
 mod sandbox;
 mod seccomp;
 mod service;
@@ -33,7 +34,7 @@ mod uevents;
 
 use std::sync::Arc;
 
-use agent_protocol::guest::{AGENT_PORT, STREAM_PORT};
+use agent_protocol::guest::{AGENT_PORT, RELAY_PORT, STREAM_PORT};
 
 use crate::cgroup::OomEvents;
 use crate::error::{Attempt as _, Result};
@@ -74,6 +75,7 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
     let sandbox = Arc::new(Sandbox::new(modules.clone(), timeline, reaper, oom_events));
     let _server = service::serve(&sandbox, AGENT_PORT).await?;
     streams::listen(&sandbox, STREAM_PORT)?;
+    relay::listen(RELAY_PORT)?;
     if let Some(port) = arguments.passfd_port {
         sandbox.passfd.listen(port)?;
     }

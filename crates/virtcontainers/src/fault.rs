@@ -10,7 +10,7 @@ pub enum Walk {
     Caller,
     /// The stand-in of a container with a sandbox of its own: it makes and keeps that.
     Keeper,
-    /// What a keeper passes besides, where its sandbox has a network.
+    /// What a keeper passes besides, where its sandbox has a network with relayed connections.
     Network,
     /// The same, where an address of the private network is leased for it.
     Nat,
@@ -90,6 +90,7 @@ impl Walk {
             Self::Network => &[
                 "network.noted",
                 "network.attached",
+                "network.relayed",
                 "network.configured",
                 "network.undone",
             ],

@@ -14,7 +14,8 @@
 //! Whoever reads may send [`Frame::Error`] at any time: nobody reads any more, and the sender gives
 //! up its end of the pipe, so that a process that still writes gets EPIPE.
 //!
-//! Nothing here does I/O. A reader fills [`Decoder::space`] with what its transport gives:
+//! Nothing here does I/O but [`FrameReader`] and [`send`], which are asynchronous. A reader fills
+//! [`Decoder::space`] with what its transport gives:
 //!
 //! ```
 //! use agent_protocol::frame::{Decoder, Frame, Stream, encode};
@@ -35,10 +36,12 @@
 mod decoder;
 mod header;
 mod hello;
+mod io;
 
 pub use decoder::Decoder;
 pub use header::{HEADER_BYTES, Header, Kind};
 pub use hello::{Hello, Stream};
+pub use io::{FrameReader, send};
 
 use crate::{Result, text_prefix};
 

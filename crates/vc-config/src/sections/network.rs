@@ -24,6 +24,10 @@ section! {
         pub nat_subnet: String = "10.89.199.0/24".to_owned();
         /// The directory that says who has which address. It must be gone after a boot.
         pub nat_dir: PathBuf = PathBuf::from("/run/virtcontainers-nat");
+        /// Whether connections that are made inside a sandbox's network namespace to its loopback
+        /// addresses come to those of the guest, which a port-forward of Kubernetes needs. Programs
+        /// that are in the namespace themselves do not reach each other by them then.
+        pub loopback_relay: bool = false;
         /// Who makes the connections of `--net user`. `auto` is `passt` where the host has it and a
         /// default route, otherwise QEMU.
         pub user_backend: UserBackend = UserBackend::Auto;

@@ -1,5 +1,5 @@
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -26,13 +26,33 @@ pub fn dial_inside(namespace: &Namespace, to: SocketAddr, limit: Duration) -> Re
         .map_err(io("connect inside the namespace to", to))
 }
 
-fn dial(to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let family = match to {
+/// A socket inside the namespace whose datagrams go to one address and come from there, past a relay
+/// of its loopback addresses.
+///
+/// # Errors
+///
+/// [`crate::Error::Io`] when there is no way to the address.
+pub fn datagrams_inside(namespace: &Namespace, to: SocketAddr) -> Result<UdpSocket> {
+    let connected = namespace.run_io(|| {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket: OwnedFd = socket_with(family_of(to), SocketType::DGRAM, flags, None)?;
+        setsockopt(&socket, Mark, &OWN_MARK)?;
+        connect(&socket, &to)?;
+        Ok(UdpSocket::from(socket))
+    });
+    connected.map_err(io("ask inside the namespace", to))
+}
+
+fn family_of(address: SocketAddr) -> AddressFamily {
+    match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
-    };
+    }
+}
+
+fn dial(to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket: OwnedFd = socket_with(family, SocketType::STREAM, flags, None)?;
+    let socket: OwnedFd = socket_with(family_of(to), SocketType::STREAM, flags, None)?;
     setsockopt(&socket, Mark, &OWN_MARK)?;
     match connect(&socket, &to) {
         Ok(()) => {}

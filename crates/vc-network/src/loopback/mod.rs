@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use rustix::io::Errno;
 use rustix::net::sockopt::{ip_original_dst, ipv6_original_dst};
 
-pub use dial::dial_inside;
+pub use dial::{datagrams_inside, dial_inside};
 pub use relay::{LoopbackListeners, LoopbackRelay};
 pub use undo::LoopbackUndo;
 

@@ -24,13 +24,14 @@ use crate::sandbox::Sandbox;
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What this agent has beyond Kata's, by name.
-const FEATURES: [&str; 8] = [
+const FEATURES: [&str; 9] = [
     "virtc.v1.GuestService",
     "copy",
     "forget",
     "framed-streams",
     "network",
     "passfd-streams",
+    "relay",
     "spec-extensions",
     "wait-detail",
 ];

@@ -3,10 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use agent_protocol::frame::Frame;
+use agent_protocol::frame::{Frame, FrameReader, send};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::framed::{FrameReader, send};
 use crate::process::{Pipe, end_input, write_pipe};
 
 /// What the host is told when the process has closed its input.

@@ -1,6 +1,5 @@
 //! The connections that carry the standard streams of processes.
 
-mod framed;
 mod input;
 mod output;
 mod passfd;
@@ -10,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_protocol::frame::{Frame, Hello, Stream};
+use agent_protocol::frame::{Frame, FrameReader, Hello, Stream, send};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -18,7 +17,6 @@ use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
 use crate::error::{Attempt as _, Error, Result};
 use crate::sandbox::Sandbox;
-use framed::{FrameReader, send};
 
 pub(crate) use passfd::PassfdStreams;
 
@@ -47,7 +45,7 @@ pub(crate) fn listen(sandbox: &Arc<Sandbox>, port: u32) -> Result<()> {
 }
 
 /// Listens on `port` and spawns `serve` for each connection, which gets its peer's port too.
-fn accept_each<F, S>(port: u32, serve: S) -> Result<()>
+pub(crate) fn accept_each<F, S>(port: u32, serve: S) -> Result<()>
 where
     S: Fn(VsockStream, u32) -> F + Send + 'static,
     F: Future<Output = ()> + Send + 'static,

@@ -3,10 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use agent_protocol::frame::{Frame, HEADER_BYTES, Header};
+use agent_protocol::frame::{Frame, FrameReader, HEADER_BYTES, Header, send};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
-use super::framed::{FrameReader, send};
 use crate::process::{Pipe, read_pipe};
 
 /// Bytes of a frame with its header: what the guest's kernel sends as one packet (Linux's

@@ -60,6 +60,7 @@ pub(super) fn enter(spec: &Spec) -> Result<Entered, Failure> {
             let own = || format!("/proc/{}/ns/net", std::process::id()).into();
             network = NetworkConfig::Namespace {
                 path: namespace.path().clone().unwrap_or_else(own),
+                loopback_relay: false,
             };
         }
         if kind == LinuxNamespaceType::Uts

@@ -22,7 +22,7 @@ const DAEMON_LIMIT: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// A docker with a daemon, a root and one image, `box`, of its own.
-struct Docker {
+pub(super) struct Docker {
     /// Short: its sockets are below, and their paths have 107 bytes at most.
     directory: PathBuf,
     daemon: Child,
@@ -31,6 +31,15 @@ struct Docker {
 impl Docker {
     /// Nothing, and the reason on stderr, where there is no docker.
     fn new(host: &Host) -> Option<Self> {
+        Self::started(host, None)
+    }
+
+    /// One whose daemon makes its networks in a network namespace.
+    pub(super) fn in_namespace(host: &Host, namespace: &str) -> Option<Self> {
+        Self::started(host, Some(namespace))
+    }
+
+    fn started(host: &Host, namespace: Option<&str>) -> Option<Self> {
         if !Path::new(DOCKERD).exists() {
             eprintln!("skipped: dockerd is missing, which scripts/setup-packages.sh installs");
             return None;
@@ -43,7 +52,14 @@ impl Docker {
         let config = format!(r#"{{"deprecated-key-path": "{}"}}"#, at("key.json"));
         fs::write(at("daemon.json"), config).unwrap();
         let log = File::create(at("log")).unwrap();
-        let mut command = Command::new(DOCKERD);
+        let mut command = match namespace {
+            None => Command::new(DOCKERD),
+            Some(namespace) => {
+                let mut inside = Command::new("nsenter");
+                inside.args([&format!("--net=/run/netns/{namespace}"), DOCKERD]);
+                inside
+            }
+        };
         for (flag, value) in [
             ("--config-file", at("daemon.json")),
             ("--data-root", at("data")),
@@ -61,8 +77,10 @@ impl Docker {
         ] {
             command.args([flag, &value]);
         }
+        if namespace.is_none() {
+            command.args(["--iptables=false", "--ip6tables=false"]);
+        }
         let daemon = command
-            .args(["--iptables=false", "--ip6tables=false"])
             .env("VIRTC_RUNTIME_FAILURES", host.failures())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -124,7 +142,7 @@ impl Docker {
     }
 
     #[track_caller]
-    fn done(&self, args: &[&str]) -> String {
+    pub(super) fn done(&self, args: &[&str]) -> String {
         let output = self.output(args, "");
         let err = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "docker {args:?}: {err}");

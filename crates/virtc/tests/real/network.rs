@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use test_vm::Host;
 use virtcontainers::fault::{VARIABLE, Walk};
 
@@ -26,13 +26,13 @@ fn sh(program: &str, args: &[&str]) -> String {
 }
 
 /// Two network namespaces of a test: that of a container, with `eth0`, and its only neighbour.
-struct Wire {
-    container: String,
-    peer: String,
+pub(super) struct Wire {
+    pub(super) container: String,
+    pub(super) peer: String,
 }
 
 impl Wire {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = |end: &str| format!("virtc-test-{}-{number}-{end}", std::process::id());
@@ -75,7 +75,7 @@ impl Wire {
     }
 
     /// Everything that somebody could have changed in the container's namespace.
-    fn seen(&self) -> String {
+    pub(super) fn seen(&self) -> String {
         let namespace = self.container.as_str();
         let ip = |args: &[&str]| sh("ip", &[&["-n", namespace], args].concat());
         let mut seen = ip(&["-d", "addr"]);
@@ -83,6 +83,8 @@ impl Wire {
         seen += &ip(&["-6", "route"]);
         seen += &ip(&["neigh", "show", "nud", "permanent"]);
         seen += &sh("tc", &["-n", namespace, "qdisc"]);
+        let inside = format!("--net=/run/netns/{namespace}");
+        seen += &sh("nsenter", &[&inside, "nft", "list", "ruleset"]);
         let filters = ["-n", namespace, "filter", "show", "dev", "eth0", "ingress"];
         // Where there is no such qdisc, tc says so by its code.
         let filters = Command::new("tc").args(filters).output().unwrap().stdout;
@@ -90,12 +92,23 @@ impl Wire {
     }
 
     /// Makes the bundle of a container in the namespace.
-    fn bundle(&self, host: &Host, args: &[&str]) -> String {
+    pub(super) fn bundle(&self, host: &Host, args: &[&str]) -> String {
+        self.bundle_with(host, args, |_| {})
+    }
+
+    /// The same, changed.
+    pub(super) fn bundle_with(
+        &self,
+        host: &Host,
+        args: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> String {
         let path = format!("/run/netns/{}", self.container);
         let directory = bundle(host, args, |config| {
             let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
             namespaces.retain(|one| one["type"] != "network");
             namespaces.push(json!({"type": "network", "path": path}));
+            change(config);
         });
         directory.to_str().unwrap().to_owned()
     }
@@ -119,7 +132,7 @@ impl Drop for Wire {
 }
 
 /// `virtc create`, whose stand-in lives on.
-fn create(host: &Host, bundle: &str, fault: Option<&str>) -> bool {
+pub(super) fn create(host: &Host, bundle: &str, fault: Option<&str>) -> bool {
     let mut command = host.command(["create", "--bundle", bundle, "c1"]);
     if let Some(point) = fault {
         command.env(VARIABLE, format!("{point}:kill"));
@@ -188,6 +201,7 @@ fn the_namespace_is_as_it_was_whenever_the_keeper_is_killed() {
     let before = wire.seen();
     for point in Walk::Network.points() {
         let mut host = host();
+        host.env("VIRTC_NETWORK_LOOPBACK_RELAY", "true");
         let bundle = wire.bundle(&host, &["/bin/true"]);
         if create(&host, &bundle, Some(point)) {
             // It is killed at its end.

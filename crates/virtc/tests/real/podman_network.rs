@@ -1,77 +1,13 @@
 //! Networks of Debian's podman, made in a namespace that stands for the host.
 
-use std::process::Command;
-use std::time::{Duration, Instant};
-
+use super::engine_network::{Namespace, SERVE, wait_until};
 use super::host;
 use super::podman::Podman;
-
-/// How long something that was started may take to answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
-
-/// Between two looks.
-const RETRY: Duration = Duration::from_millis(100);
-
-/// A network namespace in which podman makes its bridges.
-struct Namespace(String);
-
-impl Namespace {
-    fn new() -> Self {
-        let name = format!("virtc-test-{}-podman", std::process::id());
-        let namespace = Self(name);
-        assert!(namespace.ip(&["netns", "add", &namespace.0]));
-        assert!(namespace.ip(&["-n", &namespace.0, "link", "set", "lo", "up"]));
-        namespace
-    }
-
-    fn ip(&self, args: &[&str]) -> bool {
-        Command::new("ip").args(args).status().unwrap().success()
-    }
-
-    /// What a program of the namespace gets from an address.
-    fn fetched(&self, url: &str) -> String {
-        let net = format!("--net=/run/netns/{}", self.0);
-        let output = Command::new("nsenter")
-            .args([
-                net.as_str(),
-                "timeout",
-                "5",
-                "busybox",
-                "wget",
-                "-q",
-                "-O",
-                "-",
-                url,
-            ])
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        self.ip(&["netns", "del", &self.0]);
-    }
-}
-
-/// Looks until it is so: what brings it is another process.
-#[track_caller]
-fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !look() {
-        assert!(begun.elapsed() < ANSWER_LIMIT, "{what}");
-        std::thread::sleep(RETRY);
-    }
-}
-
-/// A web server with one page.
-const SERVE: &str = "echo page > /page; exec busybox httpd -f -p 8080 -h /";
 
 #[test]
 fn containers_of_a_network_reach_each_other_and_their_ports_are_published() {
     let host = host();
-    let namespace = Namespace::new();
+    let namespace = Namespace::new("podman");
     let podman = Podman::in_namespace(&host, Some(namespace.0.clone()));
     let subnets = ["--subnet", "10.77.0.0/24", "--subnet", "fd77::/64"];
     let create = ["network", "create", "--ipv6"];
@@ -109,7 +45,7 @@ fn containers_of_a_network_reach_each_other_and_their_ports_are_published() {
 #[test]
 fn a_running_container_joins_and_leaves_networks_and_a_pod_has_one_address() {
     let host = host();
-    let namespace = Namespace::new();
+    let namespace = Namespace::new("podman");
     let podman = Podman::in_namespace(&host, Some(namespace.0.clone()));
     for (name, subnet) in [("one", "10.78.1.0/24"), ("two", "10.78.2.0/24")] {
         podman.done(&["network", "create", "--subnet", subnet, name]);

@@ -159,7 +159,7 @@ impl Stage {
 }
 
 /// Does something in a namespace, in a thread of its own.
-fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+pub(super) fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     let namespace = fs::File::open(format!("/run/netns/{name}")).unwrap();
     std::thread::scope(|scope| {
         let done = scope.spawn(|| {
@@ -171,7 +171,7 @@ fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
 }
 
 /// An answer of DNS: the name has the neighbour's address, and no other records.
-fn answer(query: &[u8]) -> Vec<u8> {
+pub(super) fn answer(query: &[u8]) -> Vec<u8> {
     // A header, the name in labels, a type and a class.
     let name = query[12..].iter().position(|byte| *byte == 0).unwrap();
     let question = &query[12..12 + name + 5];

@@ -39,7 +39,11 @@ impl Networking {
             NetworkSpec::Namespace(path) => {
                 let path = cwd.join(path);
                 let resolver = Resolver::of_namespace(Path::new("/"), &path);
-                (NetworkConfig::Namespace { path }, resolver)
+                let config = NetworkConfig::Namespace {
+                    path,
+                    loopback_relay: false,
+                };
+                (config, resolver)
             }
             NetworkSpec::Nat => {
                 let resolver = Resolver::of_host(Path::new("/"));

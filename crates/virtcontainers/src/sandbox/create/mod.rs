@@ -58,7 +58,11 @@ pub(super) async fn boot(
     mut timeline: Timeline,
 ) -> Result<Sandbox> {
     match come_up(runtime, prepared, &mut place, &mut timeline).await {
-        Ok(up) => up.into_sandbox(place, timeline).await,
+        Ok(up) => {
+            let sandbox = up.into_sandbox(place, timeline).await?;
+            sandbox.network.find_resolvers().await;
+            Ok(sandbox)
+        }
         Err((stage, source)) => {
             let what = format!("{stage} failed");
             let record = failure::keep(runtime, place.directory(), &what, &source, &timeline);

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use vc_agent_client::network::GuestNetwork;
 use vc_hypervisor::qemu::nic_pci_path;
 use vc_hypervisor::{Nic, NicBackend};
-use vc_network::{Attachment, Endpoint, Link, Namespace, Scan, Tap, Undo, Watch};
+use vc_network::{
+    Attachment, Endpoint, Link, LoopbackListeners, LoopbackUndo, Namespace, Scan, Tap, Undo, Watch,
+};
 use vc_store::SandboxDir;
 
 use super::super::handle::SandboxHandle;
@@ -32,6 +34,10 @@ pub(crate) struct AttachedNetwork {
     left: Vec<Undo>,
     /// Whether the guest has what the scan says. Where it could not be told, it is told again.
     told: bool,
+    /// The rules that lead connections to the guest.
+    relay: Option<LoopbackUndo>,
+    /// Where these connections come.
+    listeners: Option<LoopbackListeners>,
     /// By which the namespace is there, where it was made for the sandbox.
     lease: Option<NatLease>,
 }
@@ -63,9 +69,11 @@ impl NetworkPlan {
             links: BTreeMap::new(),
             left: Vec::new(),
             told: true,
+            relay: self.relay.as_ref().map(|relay| relay.undo().clone()),
+            listeners: None,
             lease: self.lease,
         };
-        if self.attachments.is_empty() {
+        if self.attachments.is_empty() && self.relay.is_none() {
             return Ok((attached, Vec::new()));
         }
         attached.note(undos)?;
@@ -81,6 +89,10 @@ impl NetworkPlan {
             attached.links.insert(endpoint.link().index, link);
             fault::point("network.attached")?;
             nics.push(nic(format!("net{place}"), &endpoint, done.tap));
+        }
+        if let Some(relay) = self.relay {
+            attached.listeners = Some(relay.open(&attached.namespace)?);
+            fault::point("network.relayed")?;
         }
         Ok((attached, nics))
     }
@@ -102,6 +114,15 @@ impl AttachedNetwork {
     /// What tells of changes, once.
     pub(super) fn take_watch(&mut self) -> Option<Watch> {
         self.watch.take()
+    }
+
+    /// Where connections come that are the guest's, once.
+    pub(super) fn take_listeners(&mut self) -> Option<LoopbackListeners> {
+        self.listeners.take()
+    }
+
+    pub(super) fn namespace(&self) -> &Arc<Namespace> {
+        &self.namespace
     }
 
     /// What the guest is to have, where there is more than its loopback.
@@ -225,6 +246,7 @@ impl AttachedNetwork {
         let record = NetworkRecord {
             namespace: self.path.clone(),
             undos,
+            relay: self.relay.clone(),
             nat: self.lease.as_ref().map(|lease| lease.record().clone()),
         };
         record.write(&self.directory)
@@ -236,7 +258,7 @@ impl AttachedNetwork {
     ///
     /// [`Error::Left`] when something stays; the state goes on saying so.
     pub(crate) fn undo(mut self) -> Result<()> {
-        if self.undos().is_empty() && self.lease.is_none() {
+        if self.undos().is_empty() && self.relay.is_none() && self.lease.is_none() {
             return Ok(());
         }
         let left = self.undo_all();
@@ -259,6 +281,13 @@ impl AttachedNetwork {
         self.links.clear();
         self.left.clear();
         let mut left = undo_each(&undos, &self.path, |undo| undo.undo(&self.namespace));
+        let relay = self.relay.take();
+        if let Some(Err(error)) = relay.map(|relay| relay.undo(&self.namespace)) {
+            left.push(format!(
+                "rules for connections to the guest: {}",
+                chain(&error)
+            ));
+        }
         if let Some(Err(error)) = self.lease.take().map(|mut lease| lease.release()) {
             left.push(format!("its address: {}", chain(&error)));
         }

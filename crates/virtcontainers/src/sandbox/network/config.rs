@@ -16,6 +16,11 @@ pub enum NetworkConfig {
     Namespace {
         /// Where it is, such as `/run/netns/web` or `/proc/PID/ns/net`.
         path: PathBuf,
+        /// Whether connections that are made inside the namespace to its loopback addresses come to
+        /// those of the guest, as a port-forward of Kubernetes needs it. Programs in the namespace
+        /// reach each other by them no more then.
+        #[serde(default)]
+        loopback_relay: bool,
     },
     /// Connections that a process of the host makes for the guest, by IPv4: nothing is set up or
     /// changed for it. `[network]` of the configuration says which process.

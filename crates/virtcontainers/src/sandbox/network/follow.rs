@@ -2,7 +2,7 @@
 //! guest. Nothing polls: the kernel tells of each change.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -13,6 +13,8 @@ use vc_network::Watch;
 use super::super::handle::SandboxHandle;
 use super::attached::AttachedNetwork;
 use super::record::chain;
+use super::relay::Relay;
+use super::resolver::Resolvers;
 use crate::error::{Error, Result};
 use crate::runtime::blocking;
 
@@ -25,6 +27,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 pub(crate) struct FollowedNetwork {
     sandbox: SandboxHandle,
     network: Arc<Mutex<Option<AttachedNetwork>>>,
+    resolvers: Arc<Mutex<Option<Resolvers>>>,
+    relay: std::sync::Mutex<Option<Relay>>,
     follower: Option<JoinHandle<()>>,
 }
 
@@ -37,7 +41,13 @@ impl FollowedNetwork {
     pub(crate) fn begin(sandbox: SandboxHandle, network: Option<AttachedNetwork>) -> Result<Self> {
         let mut network = network;
         let watch = network.as_mut().and_then(AttachedNetwork::take_watch);
+        let listeners = network.as_mut().and_then(AttachedNetwork::take_listeners);
+        let relay = listeners.map(|listeners| Relay::begin(listeners, &sandbox.0.guest));
+        let namespace = network.as_ref().map(AttachedNetwork::namespace);
+        let resolvers =
+            namespace.map(|namespace| Resolvers::new(sandbox.clone(), Arc::clone(namespace)));
         let network = Arc::new(Mutex::new(network));
+        let resolvers = Arc::new(Mutex::new(resolvers));
         let follower = watch.map(|watch| {
             let told = watch.as_fd().try_clone_to_owned();
             let told = told
@@ -47,11 +57,15 @@ impl FollowedNetwork {
                     source,
                 })?;
             let (sandbox, network) = (sandbox.clone(), Arc::clone(&network));
-            Ok::<_, Error>(tokio::spawn(follow(told, watch, sandbox, network)))
+            let resolvers = Arc::clone(&resolvers);
+            let followed = follow(told, watch, sandbox, network, resolvers);
+            Ok::<_, Error>(tokio::spawn(followed))
         });
         Ok(Self {
             sandbox,
             follower: follower.transpose()?,
+            resolvers,
+            relay: std::sync::Mutex::new(relay.transpose()?),
             network,
         })
     }
@@ -64,8 +78,18 @@ impl FollowedNetwork {
     /// the guest does not take it.
     pub(crate) async fn update(&self) -> Result<()> {
         match &mut *self.network.lock().await {
-            Some(network) => network.update(&self.sandbox).await,
-            None => Ok(()),
+            Some(network) => network.update(&self.sandbox).await?,
+            None => return Ok(()),
+        }
+        self.find_resolvers().await;
+        Ok(())
+    }
+
+    /// Lets the guest ask the resolvers that live in the namespace. To be called when its containers
+    /// are known.
+    pub(crate) async fn find_resolvers(&self) {
+        if let Some(resolvers) = &mut *self.resolvers.lock().await {
+            resolvers.update().await;
         }
     }
 
@@ -78,6 +102,8 @@ impl FollowedNetwork {
         // What it is at is done first, within the limits of each call: a step that is given up half-way
         // could add something behind our back.
         let network = self.network.lock().await.take();
+        *self.resolvers.lock().await = None;
+        *self.relay.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if let Some(follower) = &self.follower {
             follower.abort();
         }
@@ -101,6 +127,7 @@ async fn follow(
     mut watch: Watch,
     sandbox: SandboxHandle,
     network: Arc<Mutex<Option<AttachedNetwork>>>,
+    resolvers: Arc<Mutex<Option<Resolvers>>>,
 ) {
     loop {
         let Ok(mut ready) = told.readable().await else {
@@ -126,6 +153,10 @@ async fn follow(
                     error = chain(&error),
                     "a change of the network is not the guest's"
                 );
+            }
+            // Who changes a network may bring its resolver.
+            if let Some(resolvers) = &mut *resolvers.lock().await {
+                resolvers.update().await;
             }
         }
     }

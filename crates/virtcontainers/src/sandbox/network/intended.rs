@@ -55,7 +55,8 @@ impl IntendedNetwork {
             NetworkConfig::User { ports } => Some(Self::User(UserPlan::of(runtime, ports)?)),
             NetworkConfig::None | NetworkConfig::Namespace { .. } => {
                 let host = runtime.host_network.as_deref();
-                NetworkPlan::of(config, host, &capabilities)?
+                let relayed = runtime.config.network.loopback_relay;
+                NetworkPlan::of(config, host, &capabilities, relayed)?
                     .map(|plan| Self::Namespace(Box::new(plan)))
             }
         })

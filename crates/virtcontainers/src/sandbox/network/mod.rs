@@ -19,6 +19,8 @@ mod intended;
 mod nat;
 mod plan;
 mod record;
+mod relay;
+mod resolver;
 mod user;
 
 pub(crate) use attached::AttachedNetwork;

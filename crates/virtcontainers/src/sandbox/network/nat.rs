@@ -97,8 +97,9 @@ impl NatPlan {
         }
         let namespace = NetworkConfig::Namespace {
             path: lease.lease.namespace().to_owned(),
+            loopback_relay: false,
         };
-        let planned = NetworkPlan::of(&namespace, None, &self.capabilities)?;
+        let planned = NetworkPlan::of(&namespace, None, &self.capabilities, false)?;
         let mut plan = planned.ok_or_else(|| Error::System {
             attempt: "plan the network of a lease".into(),
             source: std::io::ErrorKind::NotFound.into(),

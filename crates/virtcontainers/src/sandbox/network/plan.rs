@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use vc_hypervisor::Capabilities;
-use vc_network::{Attachment, Endpoint, HostNetwork, InterworkingModel, Namespace, Scan, Watch};
+use vc_network::{
+    Attachment, Endpoint, HostNetwork, InterworkingModel, LoopbackRelay, Namespace, Scan, Watch,
+};
 
 use super::config::NetworkConfig;
 use super::nat::NatLease;
@@ -17,13 +19,15 @@ pub(crate) struct NetworkPlan {
     pub(super) watch: Watch,
     pub(super) scan: Scan,
     pub(super) attachments: Vec<(Endpoint, Attachment)>,
+    pub(super) relay: Option<LoopbackRelay>,
     /// By which the namespace is there, where it was made for the sandbox.
     pub(super) lease: Option<NatLease>,
 }
 
 impl NetworkPlan {
     /// Opens the namespace and plans an attachment for each of its links. `host` is the host's
-    /// network where the caller is in another one.
+    /// network where the caller is in another one. Connections to its loopback addresses come to the
+    /// guest if the configuration says so, or with `relayed`.
     ///
     /// # Errors
     ///
@@ -33,8 +37,13 @@ impl NetworkPlan {
         config: &NetworkConfig,
         host: Option<&HostNetwork>,
         capabilities: &Capabilities,
+        relayed: bool,
     ) -> Result<Option<Self>> {
-        let NetworkConfig::Namespace { path } = config else {
+        let NetworkConfig::Namespace {
+            path,
+            loopback_relay,
+        } = config
+        else {
             return Ok(None);
         };
         let namespace = match host {
@@ -60,7 +69,9 @@ impl NetworkPlan {
             Ok((endpoint, attachment))
         });
         let attachments = attachments.collect::<Result<_>>()?;
+        let relay = (*loopback_relay || relayed).then(|| LoopbackRelay::plan(&namespace));
         Ok(Some(Self {
+            relay: relay.transpose()?,
             path: path.clone(),
             namespace,
             watch,

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use vc_network::Undo;
+use vc_network::{LoopbackUndo, Undo};
 use vc_store::{Document, SandboxDir, SandboxRecord};
 
 use super::nat::NatRecord;
@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 pub(super) struct NetworkRecord {
     pub(super) namespace: PathBuf,
     pub(super) undos: Vec<Undo>,
+    /// The rules that lead connections to the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) relay: Option<LoopbackUndo>,
     /// The lease by which the namespace is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) nat: Option<NatRecord>,
@@ -26,6 +29,7 @@ impl NetworkRecord {
         Self {
             namespace: PathBuf::new(),
             undos: Vec::new(),
+            relay: None,
             nat: Some(nat.clone()),
         }
     }
@@ -44,6 +48,13 @@ impl NetworkRecord {
         let mut left = undo_each(&self.undos, &self.namespace, |undo| {
             undo.undo_at(&self.namespace)
         });
+        let relay = self.relay.as_ref();
+        if let Some(Err(error)) = relay.map(|relay| relay.undo_at(&self.namespace)) {
+            left.push(format!(
+                "rules for connections to the guest: {}",
+                chain(&error)
+            ));
+        }
         if let Some(Err(error)) = self.nat.as_ref().map(NatRecord::release) {
             left.push(format!("its address: {}", chain(&error)));
         }

@@ -2,17 +2,20 @@
 
 use std::io;
 
-use agent_protocol::frame::{Decoder, Frame, encode};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::{Decoder, Frame, encode};
+
 /// Reads frames.
-pub(super) struct FrameReader<R> {
+#[derive(Debug)]
+pub struct FrameReader<R> {
     reader: R,
     decoder: Decoder,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(super) fn new(reader: R) -> Self {
+    /// Reads from the beginning of a connection.
+    pub fn new(reader: R) -> Self {
         Self {
             reader,
             decoder: Decoder::new(),
@@ -21,7 +24,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// The next frame; `None` at the end of the connection. Nothing is lost when the future is
     /// dropped before it is done.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Frame<'_>>> {
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection, and `InvalidData` for what is no frame.
+    pub async fn next(&mut self) -> io::Result<Option<Frame<'_>>> {
         while !self.decoder.is_ready().map_err(invalid)? {
             let bytes = self.reader.read(self.decoder.space()).await?;
             if bytes == 0 {
@@ -35,15 +42,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 }
 
 /// Sends one frame.
-pub(super) async fn send<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    frame: &Frame<'_>,
-) -> io::Result<()> {
+///
+/// # Errors
+///
+/// Those of the connection, and `InvalidData` for a payload that its kind does not allow.
+pub async fn send<W: AsyncWrite + Unpin>(writer: &mut W, frame: &Frame<'_>) -> io::Result<()> {
     let mut bytes = Vec::new();
     encode(frame, &mut bytes).map_err(invalid)?;
     writer.write_all(&bytes).await
 }
 
-fn invalid(error: agent_protocol::Error) -> io::Error {
+fn invalid(error: crate::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
