@@ -1,5 +1,5 @@
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,27 @@ impl Cidr {
     /// The address.
     pub fn address(self) -> IpAddr {
         self.address
+    }
+
+    /// Its network: the address without the bits behind the prefix.
+    pub(crate) fn network(self) -> Self {
+        let prefix = u32::from(self.prefix);
+        let address = match self.address {
+            IpAddr::V4(ip) => {
+                let host = u32::MAX.checked_shr(prefix).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(ip.to_bits() & !host))
+            }
+            IpAddr::V6(ip) => {
+                let host = u128::MAX.checked_shr(prefix).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !host))
+            }
+        };
+        Self { address, ..self }
+    }
+
+    /// Whether it is one host's.
+    pub(crate) fn is_host(self) -> bool {
+        self.prefix == if self.address.is_ipv4() { 32 } else { 128 }
     }
 
     /// The length of the prefix.
@@ -135,6 +156,10 @@ pub struct LinkAddress {
     /// that of the other end's network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<IpAddr>,
+    /// Whether no route leads directly to its network, as the kernel makes one for an address: somebody
+    /// has taken it away, or never wanted it.
+    #[serde(default)]
+    pub without_route: bool,
 }
 
 impl LinkAddress {
@@ -170,10 +195,30 @@ mod tests {
     fn only_what_every_ipv6_link_has_is_link_local() {
         let is = |text: &str| {
             let cidr = text.parse().unwrap();
-            LinkAddress { cidr, peer: None }.is_link_local()
+            let (peer, without_route) = (None, false);
+            let address = LinkAddress {
+                cidr,
+                peer,
+                without_route,
+            };
+            address.is_link_local()
         };
         assert!(is("fe80::1/64"));
         assert!(!is("fd00::1/64") && !is("169.254.1.1/16"));
+    }
+
+    #[test]
+    fn a_network_has_no_bits_behind_its_prefix() {
+        for (text, network) in [
+            ("10.1.2.3/24", "10.1.2.0/24"),
+            ("10.1.2.3/0", "0.0.0.0/0"),
+            ("10.1.2.3/32", "10.1.2.3/32"),
+            ("fd00::1:2/112", "fd00::1:0/112"),
+            ("fd00::1/0", "::/0"),
+        ] {
+            let cidr: Cidr = text.parse().unwrap();
+            assert_eq!(cidr.network().to_string(), network);
+        }
     }
 
     proptest! {

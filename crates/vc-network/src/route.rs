@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -75,17 +76,35 @@ impl From<RouteScope> for u8 {
 /// A route of the kernel: one for a machine, or the reason why it is none.
 pub(crate) type Read = std::result::Result<Route, (String, &'static str)>;
 
-/// What was set in the main table and elsewhere, in the kernel's order.
-pub(crate) fn list(netlink: &mut Netlink) -> io::Result<Vec<Read>> {
-    let mut routes = Vec::new();
+/// The routes of a namespace.
+#[derive(Default)]
+pub(crate) struct Routes {
+    /// What was set in the main table and elsewhere, in the kernel's order.
+    pub(crate) set: Vec<Read>,
+    /// The networks to which the kernel has made a route for an address, each with its link.
+    pub(crate) connected: HashSet<(u32, Cidr)>,
+}
+
+/// All routes.
+pub(crate) fn list(netlink: &mut Netlink) -> io::Result<Routes> {
+    let mut routes = Routes::default();
     let list = RouteNetlinkMessage::GetRoute(RouteMessage::default());
     for message in netlink.list(&list)? {
-        if let RouteNetlinkMessage::NewRoute(message) = message
-            && is_set_by_somebody(&message)
-        {
-            let route = read(&message);
-            let route = route.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            routes.push(route);
+        let RouteNetlinkMessage::NewRoute(message) = message else {
+            continue;
+        };
+        let is_set = is_set_by_somebody(&message);
+        if !is_set && message.header.protocol != RouteProtocol::Kernel {
+            continue;
+        }
+        let route = read(&message);
+        let route = route.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        match route {
+            route if is_set => routes.set.push(route),
+            Ok(route) => {
+                routes.connected.insert((route.link, route.destination));
+            }
+            Err(_) => {}
         }
     }
     Ok(routes)

@@ -77,6 +77,13 @@ impl Scan {
             let own = addresses.remove(&link.index).unwrap_or_default();
             (link.link_local, link.addresses) =
                 own.into_iter().partition(|address| address.is_link_local());
+            // A link that is down has no routes yet.
+            for address in link.addresses.iter_mut().filter(|_| link.up) {
+                let network = (link.index, address.cidr.network());
+                address.without_route = address.peer.is_none()
+                    && !address.cidr.is_host()
+                    && !routes.connected.contains(&network);
+            }
             if link.addresses.is_empty() {
                 scan.leave_out(format!("the link {}", link.name), "it has no address");
                 scan.without_address.push(link);
@@ -86,7 +93,7 @@ impl Scan {
         }
         check_macs(&scan.links)?;
         let kept: BTreeSet<_> = scan.links.iter().map(|link| link.index).collect();
-        for route in routes {
+        for route in routes.set {
             match route {
                 Ok(route) if kept.contains(&route.link) => scan.routes.push(route),
                 Ok(route) => {

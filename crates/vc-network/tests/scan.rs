@@ -9,6 +9,28 @@ use vc_network::{Endpoint, EndpointKind, Error, LinkKind, RouteScope, Scan};
 use vc_types::Hint;
 
 #[test]
+fn an_address_whose_network_nothing_leads_to_directly_is_told() {
+    need_root!();
+    let pod = pod();
+    pod.inside.ip("route del 10.9.0.0/24 dev eth0");
+    pod.inside.ip("route add 10.9.0.1 dev eth0 scope link");
+    pod.inside.ip("route add 10.9.0.0/24 via 10.9.0.1");
+    let told = |scan: &Scan| -> Vec<_> {
+        let addresses = scan.links[0].addresses.iter();
+        addresses.map(|one| one.without_route).collect()
+    };
+    let scan = pod.inside.scan();
+    assert_eq!(told(&scan), [true, false]);
+    // That it comes back is a change.
+    pod.inside.ip("route del 10.9.0.0/24 via 10.9.0.1");
+    pod.inside
+        .ip("route add 10.9.0.0/24 dev eth0 proto kernel scope link");
+    let newer = pod.inside.scan();
+    assert_eq!(told(&newer), [false, false]);
+    assert!(!scan.difference(&newer).is_empty());
+}
+
+#[test]
 fn a_link_has_its_addresses_routes_and_neighbours() {
     need_root!();
     let pod = pod();
@@ -37,6 +59,8 @@ fn a_link_has_its_addresses_routes_and_neighbours() {
     };
     assert_eq!(texts(&link.addresses), ["10.9.0.2/24", "fd09::2/64"]);
     assert_eq!(texts(&link.link_local), ["fe80::5/64"]);
+
+    assert!(!link.addresses.iter().any(|one| one.without_route));
 
     let route = |destination: &str| {
         let mut found = scan.routes.iter();

@@ -48,6 +48,8 @@ pub struct InterfaceConfig {
     pub mtu: Option<u32>,
     /// Its addresses. Others are taken from it, but those that the guest's kernel makes.
     pub addresses: Vec<IpPrefix>,
+    /// Of them: those to whose network the guest's kernel makes no route.
+    pub without_route: Vec<IpPrefix>,
     /// Nobody is asked for the MACs of neighbours.
     pub no_arp: bool,
 }
@@ -128,6 +130,7 @@ impl InterfaceConfig {
             mac: None,
             mtu: None,
             addresses: Vec::new(),
+            without_route: Vec::new(),
             no_arp: false,
         }
     }
@@ -139,6 +142,7 @@ impl InterfaceConfig {
             mac: self.mac.map(Vec::from).unwrap_or_default(),
             mtu: self.mtu.unwrap_or(0),
             addresses: self.addresses.iter().map(IpPrefix::message).collect(),
+            without_route: self.without_route.iter().map(IpPrefix::message).collect(),
             no_arp: self.no_arp,
             ..NetworkInterface::default()
         }

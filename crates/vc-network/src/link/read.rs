@@ -126,6 +126,7 @@ fn read_address(message: &AddressMessage) -> Result<Option<LinkAddress>> {
     Ok(Some(LinkAddress {
         cidr: Cidr::new(own, message.header.prefix_len)?,
         peer: address.filter(|ip| *ip != own),
+        without_route: false,
     }))
 }
 

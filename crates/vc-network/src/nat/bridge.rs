@@ -30,7 +30,7 @@ pub(super) fn check_subnet(netlink: &mut Netlink, config: &NatConfig) -> Result<
         }
     }
     let routes = route::list(netlink).map_err(io("list the routes of", "the host"))?;
-    for route in routes.into_iter().flatten() {
+    for route in routes.set.into_iter().flatten() {
         // The way to everything else leaves what is nearer free.
         if route.destination.prefix() != 0 && overlap(route.destination, subnet) {
             return Err(taken(format!("the route to {}", route.destination)));

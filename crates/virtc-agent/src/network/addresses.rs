@@ -27,6 +27,8 @@ pub(super) struct Assigned {
     scope: AddressScope,
     /// Whether it ends by itself, as what a router has told.
     is_dynamic: bool,
+    /// Whether the kernel made no route to its network.
+    without_route: bool,
 }
 
 impl Assigned {
@@ -67,15 +69,27 @@ fn read(message: &AddressMessage) -> Option<Assigned> {
         index: message.header.index,
         prefix: Prefix::new(address, message.header.prefix_len.into()).ok()?,
         scope: message.header.scope,
+        without_route: message.attributes.iter().any(|entry| {
+            matches!(entry, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Noprefixroute))
+        }),
         is_dynamic: !message.header.flags.contains(AddressHeaderFlags::Permanent),
     })
 }
 
-/// Gives a link these addresses and takes all others but those that the kernel made.
-pub(super) fn replace(netlink: &mut Netlink, link: &Link, wanted: &[Prefix]) -> Result<()> {
+/// Gives a link these addresses and takes all others but those that the kernel made. To the networks of
+/// `without_route`, which are among them, the kernel makes no route.
+pub(super) fn replace(
+    netlink: &mut Netlink,
+    link: &Link,
+    wanted: &[Prefix],
+    without_route: &[Prefix],
+) -> Result<()> {
     let assigned = list(netlink)?;
     let others = assigned.iter().filter(|assigned| {
-        assigned.index == link.index && !assigned.is_kernels() && !wanted.contains(&assigned.prefix)
+        // One whose route is to come or to go is given anew.
+        let as_wanted = wanted.contains(&assigned.prefix)
+            && without_route.contains(&assigned.prefix) == assigned.without_route;
+        assigned.index == link.index && !assigned.is_kernels() && !as_wanted
     });
     for Assigned { prefix, .. } in others {
         let message = RouteNetlinkMessage::DelAddress(message(link, prefix));
@@ -94,11 +108,10 @@ pub(super) fn replace(netlink: &mut Netlink, link: &Link, wanted: &[Prefix]) -> 
                 .attributes
                 .push(AddressAttribute::Broadcast(broadcast));
         }
-        if prefix.address.is_ipv6() {
-            message
-                .attributes
-                .push(AddressAttribute::Flags(AddressFlags::Nodad));
-        }
+        let mut flags = AddressFlags::empty();
+        flags.set(AddressFlags::Nodad, prefix.address.is_ipv6());
+        flags.set(AddressFlags::Noprefixroute, without_route.contains(prefix));
+        message.attributes.push(AddressAttribute::Flags(flags));
         netlink
             .change(
                 RouteNetlinkMessage::NewAddress(message),

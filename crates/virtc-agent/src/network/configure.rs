@@ -61,7 +61,7 @@ impl Wanted {
             for index in gone {
                 // Its device may have been taken out.
                 if let Some(link) = links.iter().find(|link| link.index == index) {
-                    addresses::replace(netlink, link, &[])?;
+                    addresses::replace(netlink, link, &[], &[])?;
                     link.set_up(netlink, false)?;
                 }
             }
@@ -110,6 +110,11 @@ fn interface(message: &NetworkInterface) -> Result<Interface> {
         mtu: non_zero(message.mtu),
         addresses: message
             .addresses
+            .iter()
+            .map(own_address)
+            .collect::<Result<_>>()?,
+        without_route: message
+            .without_route
             .iter()
             .map(own_address)
             .collect::<Result<_>>()?,

@@ -23,6 +23,8 @@ pub(super) struct Interface {
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u32>,
     pub(super) addresses: Vec<Prefix>,
+    /// Of them: those to whose network nothing leads by itself.
+    pub(super) without_route: Vec<Prefix>,
     pub(super) no_arp: bool,
 }
 
@@ -127,7 +129,7 @@ impl Interface {
             trust_own_addresses(&link.name)?;
             link.set_up(netlink, true)?;
         }
-        addresses::replace(netlink, link, &self.addresses)
+        addresses::replace(netlink, link, &self.addresses, &self.without_route)
     }
 }
 

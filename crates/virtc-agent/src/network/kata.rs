@@ -44,6 +44,7 @@ pub(super) fn interface(message: &types::Interface) -> Result<Interface> {
         addresses: addresses
             .map(|address| Prefix::parse(&address.address, &address.mask))
             .collect::<Result<_>>()?,
+        without_route: Vec::new(),
         no_arp: message.raw_flags & IFF_NOARP != 0,
         name,
     })

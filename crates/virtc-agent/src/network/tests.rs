@@ -234,6 +234,30 @@ fn addresses_are_replaced_and_ipv6_ones_are_usable_at_once() {
 }
 
 #[test]
+fn an_address_brings_no_route_where_the_host_has_none() {
+    in_a_namespace(|network| {
+        let own = ["10.0.0.2/24", "fd00::2/64"];
+        let with = interface("eth0", MACS[0], &own);
+        let mut without = with.clone();
+        without.without_route = own.map(prefix).to_vec();
+        let to_its_network = || {
+            let found = super::routes::list(&mut Netlink::open().unwrap()).unwrap();
+            found.iter().filter(|found| found.is_kernels).count()
+        };
+        configure(network, std::slice::from_ref(&with), &[]).unwrap();
+        let routes = to_its_network();
+        // Back and forth.
+        for _ in 0..2 {
+            configure(network, std::slice::from_ref(&without), &[]).unwrap();
+            assert_eq!(shown(MACS[0]).1, own);
+            assert_eq!(to_its_network(), routes - 2);
+            configure(network, std::slice::from_ref(&with), &[]).unwrap();
+            assert_eq!(to_its_network(), routes);
+        }
+    });
+}
+
+#[test]
 fn an_interface_that_is_not_named_any_more_is_put_away() {
     in_a_namespace(|network| {
         let eth0 = interface("eth0", MACS[0], &["10.0.0.1/24", "fd00::1/64"]);

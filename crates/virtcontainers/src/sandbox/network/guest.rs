@@ -44,6 +44,12 @@ fn interface(link: &Link, pci_path: &str) -> InterfaceConfig {
             .iter()
             .map(|address| prefix(address.cidr))
             .collect(),
+        without_route: link
+            .addresses
+            .iter()
+            .filter(|address| address.without_route)
+            .map(|address| prefix(address.cidr))
+            .collect(),
         no_arp: link.no_arp,
     }
 }

@@ -264,6 +264,7 @@ fn guest(mtu: u32) -> GuestNetwork {
                 address: IpAddr::V4(ADDRESS),
                 length: PREFIX,
             }],
+            without_route: Vec::new(),
             no_arp: false,
         }],
         routes: vec![RouteConfig {
