@@ -150,6 +150,7 @@ pub(crate) fn shown_range(key: &Key) -> Option<String> {
     let range = key.range.as_ref()?;
     let show = |number: &u64| match key.kind {
         Kind::Size => vc_types::ByteSize::from_bytes(*number).to_string(),
+        Kind::Rate => crate::Rate::new(*number).to_string(),
         _ => number.to_string(),
     };
     Some(format!("{} to {}", show(range.start()), show(range.end())))

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::annotation::ANNOTATION_KEYS;
 use crate::config::{Config, shown_range};
 use crate::setting::{Key, Kind};
 
@@ -13,9 +14,14 @@ Values come from four places, the later over the earlier: the defaults below, th
 `virtc config` prints what holds, with the origin of each value. A key that is not known is an
 error, which names the nearest known one.
 
-A size is a number of bytes or text with a binary unit: `512m`, `2 GiB`. A list in a variable is
+A size is a number of bytes or text with a binary unit: `512m`, `2 GiB`. A rate is a number of bits a
+second or text with a decimal unit: `64 kbit`, `10 Mbit`, `1 Gbit`. A list in a variable is
 separated by commas, or written as in the file: `[\"a\", \"b\"]`. Variables that begin with
 `VIRTC_TEST_` are for the project's tests and no part of the configuration.
+
+Where `runtime.annotations` allows a key, the annotation `io.virtcontainers.KEY` of a bundle sets it for
+its sandbox, over everything else. An annotation with that prefix that is not allowed, and one that is
+no key, is refused by name.
 
 This page is made from the code; a test holds it true.
 ";
@@ -59,7 +65,9 @@ fn takes(key: &Key) -> String {
         Kind::Milliseconds => "milliseconds".to_owned(),
         Kind::Size => "a size".to_owned(),
         Kind::Switch => "`true`, `false`".to_owned(),
+        Kind::Rate => "a rate".to_owned(),
         Kind::KernelParams => "a list of kernel parameters".to_owned(),
+        Kind::AllowedKeys => format!("a list of `{}`", ANNOTATION_KEYS.join("`, `")),
     };
     match shown_range(key) {
         Some(range) => format!("{kind}, {range}"),

@@ -10,6 +10,7 @@
 
 pub mod syntax;
 
+mod annotation;
 mod config;
 mod document;
 mod effective;
@@ -18,10 +19,12 @@ mod host;
 mod load;
 mod name;
 mod nearest;
+mod rate;
 mod sections;
 mod setting;
 mod tree;
 
+pub use annotation::{ANNOTATION_KEYS, ANNOTATION_PREFIX, AllowedKeys};
 pub use config::{Config, Hypervisor};
 pub use document::document;
 pub use effective::Effective;
@@ -29,8 +32,9 @@ pub use error::{Error, Problem, Result};
 pub use host::HostFacts;
 pub use load::{CONFIG_FILE, Loaded, Origin, Sources};
 pub use name::random_name;
+pub use rate::Rate;
 pub use sections::{
-    Accelerator, Guest, Limits, Millis, Network, Qemu, Runtime, Scratch, ScratchKind, Share,
-    ShareCache, TcgThreads, UserBackend, Vm, VmSize,
+    Accelerator, Guest, Interworking, Limits, Millis, Network, Qemu, Runtime, Scratch, ScratchKind,
+    Share, ShareCache, TcgThreads, UserBackend, Vhost, Vm, VmSize,
 };
 pub use setting::{Key, Kind, Section};

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::annotation::ANNOTATION_PREFIX;
 use crate::config::Config;
 use crate::error::{Error, Problem, Result};
 use crate::nearest::nearest;
@@ -45,6 +46,11 @@ pub enum Origin {
         /// The variable.
         variable: String,
     },
+    /// An annotation of a bundle.
+    Annotation {
+        /// Its key, such as `io.virtcontainers.network.send_rate`.
+        annotation: String,
+    },
     /// A flag of the command line.
     Flag {
         /// The flag, such as `--memory`.
@@ -58,6 +64,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => write!(f, "file {} line {line}", path.display()),
             Self::Environment { variable } => write!(f, "environment {variable}"),
+            Self::Annotation { annotation } => write!(f, "annotation {annotation}"),
             Self::Flag { flag } => write!(f, "flag {flag}"),
         }
     }
@@ -81,6 +88,7 @@ pub struct Sources {
     file: Option<(PathBuf, Missing)>,
     variables: Vec<(String, String)>,
     flags: Vec<(String, String, FlagValue)>,
+    annotations: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -140,6 +148,27 @@ impl Sources {
         self.flags.push((key.to_owned(), flag.to_owned(), value));
     }
 
+    /// Adds the annotations of a bundle. Those that are settings ([`ANNOTATION_PREFIX`]) hold over
+    /// everything else, as far as `runtime.annotations` allows them; the others are no settings.
+    ///
+    /// ```
+    /// use vc_config::Sources;
+    ///
+    /// let mut sources = Sources::default();
+    /// sources.environment([("VIRTC_RUNTIME_ANNOTATIONS".into(), "network.send_rate".into())]);
+    /// sources.annotations([("io.virtcontainers.network.send_rate", "10 Mbit")]);
+    /// let rate = sources.load()?.config.network.send_rate;
+    /// assert_eq!(rate.map(|rate| rate.bits_per_second()), Some(10_000_000));
+    /// # Ok::<(), vc_config::Error>(())
+    /// ```
+    pub fn annotations<'a>(&mut self, annotations: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        let settings = annotations
+            .into_iter()
+            .filter(|(annotation, _)| annotation.starts_with(ANNOTATION_PREFIX));
+        self.annotations
+            .extend(settings.map(|(name, text)| (name.to_owned(), text.to_owned())));
+    }
+
     /// Reads everything, and checks it.
     ///
     /// # Errors
@@ -157,6 +186,7 @@ impl Sources {
         for (key, flag, value) in &self.flags {
             layers.add_flag(key, flag, value);
         }
+        layers.add_annotations(&self.annotations);
         layers.finish()
     }
 }
@@ -235,6 +265,27 @@ impl Layers {
             (FlagValue::Text(text), None) => Ok(toml::Value::String(text.clone())),
         };
         self.set(path, value, origin);
+    }
+
+    /// Those that are allowed by what was set before.
+    fn add_annotations(&mut self, annotations: &[(String, String)]) {
+        let allowed = self.config.runtime.annotations.clone();
+        for (annotation, text) in annotations {
+            let origin = Origin::Annotation {
+                annotation: annotation.clone(),
+            };
+            let path = annotation
+                .strip_prefix(ANNOTATION_PREFIX)
+                .unwrap_or(annotation);
+            let value = match key(path) {
+                Some(_) if !allowed.contains(path) => {
+                    Err("`runtime.annotations` of the configuration does not allow it".to_owned())
+                }
+                Some(key) => key.kind.value_from_text(text),
+                None => Ok(toml::Value::String(text.clone())),
+            };
+            self.set(path, value, origin);
+        }
     }
 
     fn set(&mut self, path: &str, value: Result<toml::Value, String>, origin: Origin) {

@@ -26,15 +26,19 @@ pub enum Kind {
     Size,
     /// `true` or `false`.
     Switch,
+    /// Bits a second, or text such as `10 Mbit`.
+    Rate,
     /// A list of parameters of the guest's kernel.
     KernelParams,
+    /// A list of keys of the configuration.
+    AllowedKeys,
 }
 
 impl Kind {
     /// Reads the text of an environment variable or of a flag as a value of this kind.
     pub(crate) fn value_from_text(self, text: &str) -> Result<toml::Value, String> {
         match self {
-            Self::Path | Self::Text | Self::Choice(_) | Self::Size => {
+            Self::Path | Self::Text | Self::Choice(_) | Self::Size | Self::Rate => {
                 Ok(toml::Value::String(text.to_owned()))
             }
             Self::Switch => text
@@ -47,13 +51,15 @@ impl Kind {
                 .parse()
                 .map(toml::Value::Integer)
                 .map_err(|_| format!("{text:?} is not a whole number")),
-            Self::KernelParams if text.trim_start().starts_with('[') => {
+            Self::KernelParams | Self::AllowedKeys if text.trim_start().starts_with('[') => {
                 toml::from_str::<toml::Table>(&format!("list = {text}"))
                     .ok()
                     .and_then(|mut table| table.remove("list"))
                     .ok_or_else(|| format!("{text:?} is not a list such as [\"a\", \"b\"]"))
             }
-            Self::KernelParams => Ok(list(text.split(',').filter(|item| !item.is_empty()))),
+            Self::KernelParams | Self::AllowedKeys => {
+                Ok(list(text.split(',').filter(|item| !item.is_empty())))
+            }
         }
     }
 }

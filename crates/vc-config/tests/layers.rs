@@ -274,3 +274,57 @@ proptest! {
         prop_assert_eq!(sources.load().unwrap().config, first.config);
     }
 }
+
+fn with_annotations(file_text: &str, annotations: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
+    let (_dir, path) = file(file_text);
+    let mut sources = Sources::default();
+    sources.file(path);
+    sources.annotations(annotations.iter().copied());
+    match sources.load() {
+        Ok(loaded) => Ok(loaded.config),
+        Err(Error::Invalid { problems }) => Err(problems),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_annotation_is_a_setting_where_the_administrator_allows_its_key() {
+    const SEND: &str = "io.virtcontainers.network.send_rate";
+    let allowed = "[runtime]\nannotations = [\"network.send_rate\"]\n\
+                   [network]\nsend_rate = \"1 Gbit\"\n";
+    let config = with_annotations(allowed, &[(SEND, "10 Mbit"), ("com.example", "x")]).unwrap();
+    let rate = config.network.send_rate.unwrap();
+    assert_eq!(rate.bits_per_second(), 10_000_000);
+    // Neither without it, nor by one whose name is only alike.
+    for refused in [SEND, "io.virtcontainers.network.receive_rate"] {
+        let text = if refused == SEND { "" } else { allowed };
+        let problems = with_annotations(text, &[(refused, "10 Mbit")]).unwrap_err();
+        let shown = problems[0].to_string();
+        assert!(
+            shown.starts_with(&format!("annotation {refused}:")),
+            "{shown}"
+        );
+        assert!(shown.contains("runtime.annotations"), "{shown}");
+    }
+    // What is allowed is checked all the same.
+    for text in ["1 bit", "much", "2000 Gbit"] {
+        with_annotations(allowed, &[(SEND, text)]).unwrap_err();
+    }
+    let problems = with_annotations(allowed, &[("io.virtcontainers.network.send_rat", "1")]);
+    assert_eq!(
+        problems.unwrap_err()[0].nearest.as_deref(),
+        Some("network.send_rate")
+    );
+}
+
+#[test]
+fn a_key_that_no_annotation_may_set_is_not_allowed_either() {
+    let problems = problems("[runtime]\nannotations = [\"hypervisor.qemu.path\"]\n");
+    assert!(
+        problems[0].message.contains("network.send_rate"),
+        "{problems:?}"
+    );
+    // An annotation allows nothing by itself.
+    let itself = [("io.virtcontainers.runtime.annotations", "network.send_rate")];
+    with_annotations("", &itself).unwrap_err();
+}

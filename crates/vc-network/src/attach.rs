@@ -1,8 +1,9 @@
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, EndpointKind};
 use crate::error::{Error, Result, invalid, io};
 use crate::interworking::{
     InterworkingModel, TapFlags, add_ingress, has_ingress, macvtap, open_tap, redirect, tbf,
 };
+use crate::limits::QUEUES_MAX;
 use crate::link;
 use crate::namespace::Namespace;
 use crate::netlink::Netlink;
@@ -91,6 +92,26 @@ impl Attachment {
             queues,
             limits: RateLimits::default(),
         })
+    }
+
+    /// The most queues with which the endpoint can be attached.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the kernel cannot be asked, [`Error::LinkGone`] when the link has vanished.
+    pub fn queues_max(namespace: &Namespace, endpoint: &Endpoint) -> Result<u16> {
+        if *endpoint.kind() != EndpointKind::Tap {
+            return Ok(QUEUES_MAX);
+        }
+        let link = endpoint.link();
+        let mut netlink = namespace.netlink()?;
+        let found = link::tap_flags(&mut netlink, link.index);
+        let found = found.map_err(io("look at the link", &link.name))?;
+        let gone = || Error::LinkGone {
+            link: link.name.clone(),
+            index: link.index,
+        };
+        Ok(found.ok_or_else(gone)?.queues_max())
     }
 
     /// Limits how much the machine receives and sends, in place of earlier limits.

@@ -1,4 +1,4 @@
-//! The two ioctls that no crate offers in a safe form.
+//! The ioctls that no crate offers in a safe form.
 #![allow(
     unsafe_code,
     reason = "an ioctl takes a pointer of which the compiler knows nothing"
@@ -18,6 +18,27 @@ pub(crate) fn namespace_type(fd: BorrowedFd<'_>) -> io::Result<c_int> {
         Err(io::Error::last_os_error())
     } else {
         Ok(answer)
+    }
+}
+
+/// `VHOST_GET_FEATURES` of linux/vhost.h, which `libc` does not have.
+const VHOST_GET_FEATURES: libc::Ioctl = libc::_IOR::<u64>(0xaf, 0);
+
+/// What an open vhost device can do, a bit each; `ENOTTY` for another file.
+pub(crate) fn vhost_features(device: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut features = 0_u64;
+    // SAFETY: the request writes one `u64`, which outlives the call.
+    let answer = unsafe {
+        libc::ioctl(
+            device.as_raw_fd(),
+            VHOST_GET_FEATURES,
+            std::ptr::from_mut(&mut features),
+        )
+    };
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(features)
     }
 }
 

@@ -58,6 +58,7 @@ mod route;
 mod scan;
 mod tap;
 mod undo;
+mod vhost;
 mod watch;
 
 pub use address::{Cidr, LinkAddress};
@@ -83,4 +84,5 @@ pub use route::{Route, RouteScope};
 pub use scan::{LeftOut, Scan};
 pub use tap::Tap;
 pub use undo::Undo;
+pub use vhost::VhostNet;
 pub use watch::Watch;

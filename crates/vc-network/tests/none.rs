@@ -89,6 +89,8 @@ fn a_tap_that_others_have_open_or_that_has_one_queue_is_refused() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let test = with_tap("");
     let namespace = test.open();
+    let endpoint = test.endpoint("eth0");
+    assert_eq!(Attachment::queues_max(&namespace, &endpoint).unwrap(), 1);
     let error = refused(&test, InterworkingModel::None, 2);
     assert!(
         error.to_string().contains("made for a single one"),

@@ -270,6 +270,15 @@ pub enum Error {
         #[source]
         source: vc_network::Error,
     },
+    /// vhost-net must be there and is not.
+    #[error("the setting network.vhost is on, and {} cannot be used", device.display())]
+    VhostNet {
+        /// Its device.
+        device: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A namespace has more links than a machine can have network devices.
     #[error(
         "the network namespace {} has {wanted} links with addresses, and a machine can have {max} \
@@ -379,6 +388,9 @@ impl Hint for Error {
             Self::Processors { available, .. } => Some(format!("use at most `--cpus {available}`")),
             Self::Missing { .. } => {
                 Some("`virtc check` shows all that is needed, and what installs it".into())
+            }
+            Self::VhostNet { .. } => {
+                Some("load the module vhost_net, or set network.vhost to auto".into())
             }
             Self::LowPort { .. } => {
                 Some("install the package passt, or publish a port from 1024 on".into())

@@ -52,9 +52,9 @@ pub use hook::{ContainerHooks, HookFailure, HookKind, run_hooks};
 pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
 pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{
-    Address, CONSOLE_LOG, CopyOptions, Device, DeviceConfig, GcReport, GuestProcess, Interface,
-    Lease, NetworkConfig, PROCESS_LOGS, Process, ProcessExit, Removed, Route, Sandbox,
-    SandboxConfig, SandboxHandle, Scratch, Started, VMM_LOG, VmConfig,
+    Address, CONSOLE_LOG, CopyOptions, Device, DeviceConfig, EndpointConfig, GcReport,
+    GuestProcess, Interface, Lease, NetworkConfig, PROCESS_LOGS, Process, ProcessExit, Removed,
+    Route, Sandbox, SandboxConfig, SandboxHandle, Scratch, Started, VMM_LOG, VmConfig,
 };
 pub use stats::{
     BlkioEntry, BlkioStats, ContainerStats, CpuStats, HugetlbStats, MemoryStats, MemoryUsage,
@@ -63,7 +63,9 @@ pub use stats::{
 pub use vc_hypervisor::PlugPhase;
 /// Whom a guest with [`NetworkConfig::User`] asks for names: it asks the host's resolver.
 pub const USER_RESOLVER: std::net::Ipv4Addr = sandbox::RESOLVER;
-pub use vc_network::{HostNetwork, Protocol, PublishedPort};
+pub use vc_network::{
+    BitRate, HostNetwork, InterworkingModel, Protocol, PublishedPort, RateLimits,
+};
 /// The directories of the host that a root made of the host's own system shows.
 pub use vc_storage::host_system::DIRECTORIES as HOST_SYSTEM;
 pub use vc_store::{Listed, UnixMillis, View};

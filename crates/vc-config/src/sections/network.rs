@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::rate::Rate;
 use crate::setting::{choice, section};
 
 choice! {
@@ -14,10 +15,47 @@ choice! {
     }
 }
 
+choice! {
+    /// How the links of a network namespace reach a machine.
+    pub enum Interworking {
+        /// A tap beside each link, and a filter on both that hands to the other what it receives.
+        Tcfilter = "tcfilter",
+        /// A macvtap on each link that can have one, a tap and filters for the others.
+        Macvtap = "macvtap",
+        /// The link itself; each must be a tap.
+        None = "none",
+    }
+}
+
+choice! {
+    /// Whether the host's kernel moves the frames of a tap.
+    pub enum Vhost {
+        /// Where it can.
+        Auto = "auto",
+        /// Or an error.
+        On = "on",
+        /// The VMM does.
+        Off = "off",
+    }
+}
+
 section! {
-    /// The networks of throw-away VMs: `--net nat`, of which there is one private network on a host,
-    /// and `--net user`.
+    /// How what is in a network namespace reaches a machine, and the networks of throw-away VMs:
+    /// `--net nat`, of which there is one private network on a host, and `--net user`.
     pub struct Network at "network" {
+        /// How links of a namespace reach the machine: by a tap and filters (`tcfilter`), by a macvtap
+        /// on each link that can have one (`macvtap`), or by themselves (`none`), where each must be a
+        /// tap. A link that is a tap always reaches it by itself.
+        pub interworking: Interworking = Interworking::Tcfilter;
+        /// Pairs of queues of each interface, and no more than the machine has processors.
+        pub queues: u32 = 1, in 1..=16;
+        /// Whether the host's kernel moves the frames (vhost-net). `auto` is where `/dev/vhost-net` is
+        /// there and works, otherwise QEMU moves them.
+        pub vhost: Vhost = Vhost::Auto;
+        /// What each interface receives at most. A macvtap cannot be limited so.
+        pub receive_rate: Option<Rate> = None, in 8_000..=1_000_000_000_000, unset "no limit";
+        /// What each interface sends at most. A link that is itself a tap cannot be limited so.
+        pub send_rate: Option<Rate> = None, in 8_000..=1_000_000_000_000, unset "no limit";
         /// The bridge's name: a letter, then up to five letters and digits, in lower case.
         pub nat_bridge: String = "virtc0".to_owned();
         /// The addresses behind it, a network of IPv4 that nobody else on the host uses.

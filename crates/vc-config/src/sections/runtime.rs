@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::annotation::AllowedKeys;
 use crate::setting::{choice, section};
 
 choice! {
@@ -26,5 +27,7 @@ section! {
         /// What runs the guest's instructions. `auto` is KVM where it can run the guest's
         /// kernel, otherwise TCG.
         pub accelerator: Accelerator = Accelerator::Auto;
+        /// The keys that annotations of a bundle may set for its sandbox, each matched whole.
+        pub annotations: AllowedKeys = AllowedKeys::default();
     }
 }

@@ -189,8 +189,8 @@ mod tests {
     fn the_lowest_free_port_is_taken_and_a_full_vm_refuses_by_name() {
         let mut record = record(2);
         let path = |record: &mut HotPlugRecord, id| record.reserve(&disk(id)).unwrap().pci_path;
-        assert_eq!(path(&mut record, "a"), "18.0/00");
-        assert_eq!(path(&mut record, "b"), "18.1/00");
+        assert_eq!(path(&mut record, "a"), "1b.0/00");
+        assert_eq!(path(&mut record, "b"), "1b.1/00");
         let before = record.clone();
         let error = record.reserve(&disk("c")).unwrap_err();
         assert!(matches!(error, Error::NoFreePort { ports: 2, .. }));
@@ -199,7 +199,7 @@ mod tests {
         record.set_phase("a", PlugPhase::Leaving).unwrap();
         assert!(record.reserve(&disk("c")).is_err(), "it may still be there");
         record.free("a");
-        assert_eq!(path(&mut record, "c"), "18.0/00");
+        assert_eq!(path(&mut record, "c"), "1b.0/00");
         assert!(record.place("a").is_err());
     }
 

@@ -18,7 +18,7 @@ pub(super) mod slot {
     pub(super) const FIRST_DISK: usize = 0x03;
     pub(super) const FIRST_SHARE: usize = 0x0b;
     pub(in crate::qemu) const FIRST_NIC: usize = 0x13;
-    pub(super) const FIRST_ROOT_PORT: usize = 0x18;
+    pub(super) const FIRST_ROOT_PORT: usize = 0x1b;
 }
 
 /// Network devices and root ports are the functions of their slots, so that many take few slots.
@@ -260,7 +260,7 @@ pub(super) fn port_id(port: usize) -> String {
 /// bus, then the slot behind it, as the agent's calls have it.
 ///
 /// ```
-/// assert_eq!(vc_hypervisor::qemu::port_pci_path(0), "18.0/00");
+/// assert_eq!(vc_hypervisor::qemu::port_pci_path(0), "1b.0/00");
 /// assert_eq!(vc_hypervisor::qemu::port_pci_path(11), "19.3/00");
 /// ```
 pub fn port_pci_path(port: usize) -> String {

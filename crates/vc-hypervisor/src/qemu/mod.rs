@@ -57,7 +57,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     memory_mib_min: 128,
     shares_max: 8,
     disks_max: 8,
-    nics_max: 40,
+    nics_max: 64,
     nic_queues_max: 16,
     // Of the 200 that the launcher passes to one process.
     nic_descriptors_max: 128,

@@ -148,7 +148,7 @@ pub(crate) fn disk_comes_and_goes() {
         let before = Seen::of(host, &*vm);
         for serial in ["data", "again"] {
             let plugged = vm.plug(disk(host, serial)).await.unwrap();
-            assert_eq!(plugged.pci_path, "18.0/00");
+            assert_eq!(plugged.pci_path, "1b.0/00");
             let seen = Seen::of(host, &*vm);
             assert_eq!(seen.devices, ["\"hot0\" behind \"port0\""]);
             assert!(seen.nodes.contains(&"\"hot0\"".to_owned()), "{seen:?}");
@@ -181,7 +181,7 @@ pub(crate) fn nic_comes_and_goes() {
             let tap = Tap::make(&namespace, &name, 1500, queues).unwrap();
             let device = nic("eth1", 1, tap.into_queues());
             let plugged = vm.plug(device).await.unwrap();
-            assert_eq!(plugged.pci_path, "18.0/00");
+            assert_eq!(plugged.pci_path, "1b.0/00");
             let seen = Seen::of(host, &*vm);
             assert_eq!(seen.devices, ["\"hot0\" behind \"port0\""]);
             assert!(has_tap(&namespace));
@@ -240,7 +240,7 @@ pub(crate) fn all_ports_taken() {
         let vm = host.launch(Guest::LetsGo).await.unwrap();
         for port in 0..4 {
             let plugged = vm.plug(disk(host, &format!("data{port}"))).await.unwrap();
-            assert_eq!(plugged.pci_path, format!("18.{port}/00"));
+            assert_eq!(plugged.pci_path, format!("1b.{port}/00"));
         }
         let before = Seen::of(host, &*vm);
         assert_eq!(before.devices.len(), 4);
@@ -252,7 +252,7 @@ pub(crate) fn all_ports_taken() {
         assert_eq!(Seen::of(host, &*vm), before);
         vm.unplug("data2").await.unwrap();
         let plugged = vm.plug(disk(host, "more")).await.unwrap();
-        assert_eq!(plugged.pci_path, "18.2/00");
+        assert_eq!(plugged.pci_path, "1b.2/00");
         // The serial number of a disk from the start.
         let error = vm.plug(disk(host, "disk")).await.unwrap_err();
         assert!(matches!(error, Error::DeviceKnown { .. }), "{error}");
@@ -295,7 +295,7 @@ pub(crate) fn kept_by_the_guest() {
             .unwrap();
         assert_eq!(other.plugged(), vm.plugged());
         let plugged = other.plug(disk(host, "more")).await.unwrap();
-        assert_eq!(plugged.pci_path, "18.1/00", "the first port is not free");
+        assert_eq!(plugged.pci_path, "1b.1/00", "the first port is not free");
         let seen = Seen::of(host, &*vm);
         assert_eq!(seen.devices.len(), 2);
         assert_eq!(seen.nodes.len(), before.nodes.len() + 2);

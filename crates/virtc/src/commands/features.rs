@@ -206,8 +206,8 @@ fn known() -> Result<Features, OciSpecError> {
         .annotations(HashMap::from(
             annotations.map(|(key, value)| (key.to_owned(), value.to_owned())),
         ))
-        // The prefix of ours, whether or not one of them is honoured.
-        .potentially_unsafe_config_annotations(words(&["io.virtcontainers."]))
+        // Those that the administrator has allowed change settings.
+        .potentially_unsafe_config_annotations(words(&[vc_config::ANNOTATION_PREFIX]))
         .build()
 }
 

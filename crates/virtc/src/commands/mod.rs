@@ -25,6 +25,7 @@ pub(crate) mod state;
 pub(crate) mod update;
 pub(crate) mod version;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use vc_config::{Loaded, Sources};
@@ -43,14 +44,33 @@ pub(crate) type Done = Result<std::process::ExitCode, Failure>;
 ///
 /// All that is wrong with it.
 pub(crate) fn load(global: &GlobalArgs, flags: &[(&str, &str, String)]) -> Result<Loaded, Failure> {
-    let mut sources = Sources::of_process(global.config.as_deref());
-    if let Some(root) = &global.root {
-        sources.flag("runtime.root", "--root", root.display().to_string());
-    }
+    let mut sources = sources(global);
     for (key, flag, value) in flags {
         sources.flag(key, flag, value.clone());
     }
     Ok(sources.load()?)
+}
+
+/// The configuration with what the annotations of a bundle set.
+///
+/// # Errors
+///
+/// All that is wrong with it, and the annotations that are not allowed.
+pub(crate) fn load_annotated(
+    global: &GlobalArgs,
+    annotations: &BTreeMap<String, String>,
+) -> Result<Loaded, Failure> {
+    let mut sources = sources(global);
+    sources.annotations(annotations.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+    Ok(sources.load()?)
+}
+
+fn sources(global: &GlobalArgs) -> Sources {
+    let mut sources = Sources::of_process(global.config.as_deref());
+    if let Some(root) = &global.root {
+        sources.flag("runtime.root", "--root", root.display().to_string());
+    }
+    sources
 }
 
 /// The runtime that the global flags name.

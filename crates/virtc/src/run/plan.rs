@@ -15,8 +15,8 @@ use vc_config::syntax::{
 use vc_config::{Config, HostFacts};
 use vc_types::{ContainerId, SandboxId};
 use virtcontainers::{
-    Access, ContainerConfig, ProcessConfig, Root, RootSource, SandboxConfig, Scratch, VmConfig,
-    default_spec,
+    Access, ContainerConfig, EndpointConfig, ProcessConfig, Root, RootSource, SandboxConfig,
+    Scratch, VmConfig, default_spec,
 };
 
 use self::files::{Files, is_host_root};
@@ -121,6 +121,7 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
     let size = config.vm.size(&caller.facts);
     let sandbox = SandboxConfig {
         network: networking.config,
+        endpoints: EndpointConfig::of(&config.network)?,
         id,
         hostname: Some(hostname.as_str().to_owned()),
         vm: VmConfig {

@@ -4,8 +4,8 @@ use vc_cgroups::CgroupDriver;
 use vc_config::HostFacts;
 use vc_types::{ContainerId, SandboxId};
 use virtcontainers::{
-    Bundle, ContainerHooks, Error, HookKind, Neighbours, NetworkConfig, Runtime, RuntimeOptions,
-    Sandbox, SandboxConfig, Scratch, VmConfig, fault,
+    Bundle, ContainerHooks, EndpointConfig, Error, HookKind, Neighbours, NetworkConfig, Runtime,
+    RuntimeOptions, Sandbox, SandboxConfig, Scratch, VmConfig, fault,
 };
 
 use super::executor::{Waiting, block_on};
@@ -13,7 +13,7 @@ use super::namespaces::Entered;
 use super::report::Reporter;
 use super::view::Viewer;
 use super::{Outcome, Report, Request, take_terminal};
-use crate::commands::{container, load, own_program};
+use crate::commands::{container, load_annotated, own_program};
 use crate::error::{FAILED, Failure};
 use crate::join::{Joined, Kept, Signals};
 
@@ -51,7 +51,8 @@ async fn make(
     entered: Entered,
     viewer: &Viewer,
 ) -> Result<Made, Failure> {
-    let loaded = load(&request.global(), &[])?;
+    let annotations = bundle.annotations();
+    let loaded = load_annotated(&request.global(), &annotations)?;
     // Signals count from here on: they are the container's.
     let signals = Signals::take().map_err(|error| Failure::plain(FAILED, &error))?;
     let container = container(&request.id)?;
@@ -127,6 +128,7 @@ fn sandbox_config(
         annotations: bundle.annotations(),
         cgroup: true,
         network: NetworkConfig::None,
+        endpoints: EndpointConfig::of(&config.network)?,
         containers: vec![bundle.container(
             container.clone(),
             &Neighbours::default(),

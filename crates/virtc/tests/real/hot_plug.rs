@@ -73,10 +73,10 @@ fn a_running_guest_gets_disks_and_lets_go_of_them() {
 
         let path = images.path().join("data");
         let plugged = vm.plug(disk(image(&path, 1 << 20), "data", false)).await;
-        assert_eq!(plugged.unwrap().pci_path, "18.0/00");
+        assert_eq!(plugged.unwrap().pci_path, "1b.0/00");
         assert_eq!(shell(&sandbox, &seen_disk("data")).await, "2048\n0\n");
         let read_only = disk(File::open(&path).unwrap(), "again", true);
-        assert_eq!(vm.plug(read_only).await.unwrap().pci_path, "18.1/00");
+        assert_eq!(vm.plug(read_only).await.unwrap().pci_path, "1b.1/00");
         assert_eq!(shell(&sandbox, &seen_disk("again")).await, "2048\n1\n");
 
         for serial in ["data", "again"] {
@@ -105,7 +105,7 @@ fn a_running_sandbox_gets_an_image_from_one_process_and_another_takes_it_out() {
         };
         let device = runtime(&host).add_device(sandbox.id(), &data).await;
         let device = device.unwrap();
-        assert_eq!(device.pci_path, "18.0/00");
+        assert_eq!(device.pci_path, "1b.0/00");
         assert_eq!(shell(&sandbox, &seen_disk(&device.id)).await, "2048\n0\n");
         let taken = runtime(&host).add_device(sandbox.id(), &data).await;
         let taken = taken.unwrap_err();

@@ -77,6 +77,7 @@ pub(super) fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> SandboxCo
         scratch: Scratch::Memory { size: None },
         containers,
         shared_pids: false,
+        endpoints: virtcontainers::EndpointConfig::default(),
         throw_away: false,
         annotations: BTreeMap::from([("owner".to_owned(), "a test".to_owned())]),
         network: virtcontainers::NetworkConfig::None,

@@ -30,6 +30,8 @@ mod library;
 mod loopback;
 mod machine;
 mod network;
+mod network_endpoints;
+mod network_hostile;
 mod oci;
 mod podman;
 mod podman_network;

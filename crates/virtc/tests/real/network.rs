@@ -18,7 +18,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 const SETTLE_RETRY: Duration = Duration::from_millis(50);
 
 /// Runs a program of the host to its end.
-fn sh(program: &str, args: &[&str]) -> String {
+pub(super) fn sh(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap();
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {err}");
@@ -65,13 +65,17 @@ impl Wire {
             "-n", container, "route", "add", "default", "via", "10.7.0.1",
         ];
         sh("ip", &route);
-        // The addresses that links make for themselves are looked for first.
+        wire.settle();
+        wire
+    }
+
+    /// Waits for the addresses that links make for themselves, which are looked for first.
+    pub(super) fn settle(&self) {
         let begun = Instant::now();
-        while wire.seen().contains("tentative") {
+        while self.seen().contains("tentative") {
             assert!(begun.elapsed() < SETTLE_LIMIT);
             std::thread::sleep(SETTLE_RETRY);
         }
-        wire
     }
 
     /// Everything that somebody could have changed in the container's namespace.
@@ -114,7 +118,7 @@ impl Wire {
     }
 
     /// What the container's neighbour gets at an address.
-    fn fetched(&self, url: &str) -> String {
+    pub(super) fn fetched(&self, url: &str) -> String {
         let in_peer = ["netns", "exec", &self.peer];
         let wget = ["timeout", "20", "busybox", "wget", "-q", "-O", "-", url];
         sh("ip", &[&in_peer[..], &wget].concat())
@@ -132,8 +136,8 @@ impl Drop for Wire {
 }
 
 /// `virtc create`, whose stand-in lives on.
-pub(super) fn create(host: &Host, bundle: &str, fault: Option<&str>) -> bool {
-    let mut command = host.command(["create", "--bundle", bundle, "c1"]);
+pub(super) fn create(host: &Host, bundle: &str, fault: Option<&str>, id: &str) -> bool {
+    let mut command = host.command(["create", "--bundle", bundle, id]);
     if let Some(point) = fault {
         command.env(VARIABLE, format!("{point}:kill"));
     }
@@ -150,7 +154,7 @@ fn what_is_in_the_namespace_is_the_guests_and_stays_as_it_was() {
     let wire = Wire::new();
     let before = wire.seen();
     let bundle = wire.bundle(&host, &["/bin/sleep", "1000"]);
-    assert!(create(&host, &bundle, None));
+    assert!(create(&host, &bundle, None, "c1"));
     host.virtc(["start", "c1"]).expect_code(0);
 
     let script = "echo served > /page; httpd -p 8080 -h /; \
@@ -199,16 +203,28 @@ fn what_is_in_the_namespace_is_the_guests_and_stays_as_it_was() {
 fn the_namespace_is_as_it_was_whenever_the_keeper_is_killed() {
     let wire = Wire::new();
     let before = wire.seen();
-    for point in Walk::Network.points() {
+    let models = [("tcfilter", "VIRTC_NETWORK_RECEIVE_RATE"), ("macvtap", "")];
+    let points = Walk::Network.points();
+    let cases = points
+        .iter()
+        .flat_map(|point| models.map(|model| (point, model)));
+    for (point, (model, receive)) in cases {
         let mut host = host();
         host.env("VIRTC_NETWORK_LOOPBACK_RELAY", "true");
+        host.env("VIRTC_NETWORK_INTERWORKING", model);
+        // What was limited is freed too.
+        for key in ["VIRTC_NETWORK_SEND_RATE", receive] {
+            if !key.is_empty() {
+                host.env(key, "1 Gbit");
+            }
+        }
         let bundle = wire.bundle(&host, &["/bin/true"]);
-        if create(&host, &bundle, Some(point)) {
+        if create(&host, &bundle, Some(point), "c1") {
             // It is killed at its end.
             host.virtc(["start", "c1"]).expect_code(0);
         }
         host.virtc(["delete", "--force", "c1"]).expect_code(0);
-        assert_eq!(wire.seen(), before, "{point}");
+        assert_eq!(wire.seen(), before, "{point} {model}");
         host.expect_nothing_left();
     }
 }
@@ -236,7 +252,7 @@ fn many_machines_leave_no_trace_in_a_namespace() {
     let mut host = host();
     for _ in 0..count {
         let bundle = wire.bundle(&host, &["/bin/true"]);
-        assert!(create(&host, &bundle, None));
+        assert!(create(&host, &bundle, None, "c1"));
         host.virtc(["delete", "--force", "c1"]).expect_code(0);
         assert_eq!(wire.seen(), before);
     }
@@ -265,7 +281,7 @@ fn what_changes_in_the_namespace_comes_to_the_guest() {
     let wire = Wire::new();
     let (container, peer) = (wire.container.as_str(), wire.peer.as_str());
     let bundle = wire.bundle(&host, &["/bin/sleep", "1000"]);
-    assert!(create(&host, &bundle, None));
+    assert!(create(&host, &bundle, None, "c1"));
     host.virtc(["start", "c1"]).expect_code(0);
     let ip = |args: &[&str]| sh("ip", &[&["-n", container], args].concat());
 

@@ -27,6 +27,7 @@ pub fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> Result<SandboxCo
         containers,
         shared_pids: false,
         network: crate::NetworkConfig::None,
+        endpoints: crate::EndpointConfig::default(),
         throw_away: false,
         annotations: BTreeMap::new(),
         cgroup: false,

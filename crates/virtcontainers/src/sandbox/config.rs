@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vc_types::{ByteSize, SandboxId};
 
-use super::network::NetworkConfig;
+use super::network::{EndpointConfig, NetworkConfig};
 use crate::container::ContainerConfig;
 
 /// A sandbox as it is asked for.
@@ -30,6 +30,9 @@ pub struct SandboxConfig {
     /// Its network.
     #[serde(default)]
     pub network: NetworkConfig,
+    /// How the links of its network namespace become interfaces.
+    #[serde(default)]
+    pub endpoints: EndpointConfig,
     /// Whether its VMM and device processes get a cgroup of their own on the host.
     pub cgroup: bool,
 }

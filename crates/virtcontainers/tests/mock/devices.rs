@@ -61,7 +61,7 @@ fn a_device_is_known_to_whoever_comes_later_and_goes_with_the_sandbox() {
         let pod = pod(&host).await;
         let config = image(&host, "image");
         let device = pod.add_device(&config).await.unwrap();
-        assert_eq!(device.pci_path, "18.0/00");
+        assert_eq!(device.pci_path, "1b.0/00");
         assert_eq!(device.phase, PlugPhase::Present);
 
         let fetched = host.runtime.fetch_sandbox(pod.id()).await.unwrap();
@@ -69,7 +69,7 @@ fn a_device_is_known_to_whoever_comes_later_and_goes_with_the_sandbox() {
         assert_eq!(device.config, Some(config.clone()));
         let other = image(&host, "other");
         let second = host.runtime.add_device(pod.id(), &other).await.unwrap();
-        assert_eq!(second.pci_path, "18.1/00");
+        assert_eq!(second.pci_path, "1b.1/00");
 
         host.runtime
             .remove_device(pod.id(), &device.id)
@@ -152,7 +152,7 @@ fn a_device_that_the_guest_keeps_is_leaving_and_can_be_removed_again() {
         let fetched = host.runtime.fetch_sandbox(pod.id()).await.unwrap();
         assert_eq!(fetched.devices().unwrap()[0].phase, PlugPhase::Leaving);
         let next = fetched.add_device(&image(&host, "next")).await.unwrap();
-        assert_eq!(next.pci_path, "18.1/00", "the first place is not free");
+        assert_eq!(next.pci_path, "1b.1/00", "the first place is not free");
         fetched.remove_device(&device.id).await.unwrap();
         assert_eq!(pod.devices().unwrap(), [next]);
         pod.delete().await.unwrap();

@@ -203,10 +203,10 @@ fn nic(id: &str, queues: u16, vhost: u16) -> HotDevice {
 async fn a_disk_comes_and_goes() {
     let peer = Peer::with(&[]);
     let plugged = peer.plug(disk("data", true)).await.unwrap();
-    assert_eq!(plugged.pci_path, "18.0/00");
+    assert_eq!(plugged.pci_path, "1b.0/00");
     assert_eq!(plugged.phase, PlugPhase::Present);
     let writable = peer.plug(disk("more", false)).await.unwrap();
-    assert_eq!(writable.pci_path, "18.1/00");
+    assert_eq!(writable.pci_path, "1b.1/00");
     peer.unplug("data").await.unwrap();
     insta::assert_snapshot!(peer.sent());
     assert!(matches!(
@@ -280,7 +280,7 @@ async fn a_device_that_stays_is_known_as_leaving_and_keeps_its_port() {
         assert_eq!(peer.phases(), [PlugPhase::Leaving]);
     }
     let next = peer.plug(disk("more", false)).await.unwrap();
-    assert_eq!(next.pci_path, "18.1/00");
+    assert_eq!(next.pci_path, "1b.1/00");
     peer.sent();
     let full = peer.plug(nic("eth1", 1, 0)).await.unwrap_err();
     assert!(matches!(full, Error::NoFreePort { ports: 2, .. }));
@@ -288,7 +288,7 @@ async fn a_device_that_stays_is_known_as_leaving_and_keeps_its_port() {
     peer.unplug("data").await.unwrap();
     assert_eq!(
         peer.plug(nic("eth1", 1, 0)).await.unwrap().pci_path,
-        "18.0/00"
+        "1b.0/00"
     );
 }
 

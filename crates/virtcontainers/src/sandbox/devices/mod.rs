@@ -172,12 +172,15 @@ impl SandboxHandle {
     }
 
     /// Plugs a network device in, which `nic` makes with its name.
-    pub(super) async fn plug_nic(&self, nic: impl FnOnce(String) -> Nic) -> Result<Plugged> {
+    pub(super) async fn plug_nic(
+        &self,
+        nic: impl FnOnce(String) -> Result<Nic>,
+    ) -> Result<Plugged> {
         let operation = self.begin(Verb::Update).await?;
         let record = self.0.directory.read()?;
         let vm = self.vm(&record).await?;
         let id = format!("nic-{}", record.generation());
-        plug(operation, &*vm, HotDevice::Nic(nic(id))).await
+        plug(operation, &*vm, HotDevice::Nic(nic(id)?)).await
     }
 
     /// Takes a device out of the machine.

@@ -5,17 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use vc_agent_client::network::GuestNetwork;
+use vc_hypervisor::Nic;
 use vc_hypervisor::qemu::nic_pci_path;
-use vc_hypervisor::{Nic, NicBackend};
-use vc_network::{
-    Attachment, Endpoint, Link, LoopbackListeners, LoopbackUndo, Namespace, Scan, Tap, Undo, Watch,
-};
+use vc_network::{Endpoint, Link, LoopbackListeners, LoopbackUndo, Namespace, Scan, Undo, Watch};
 use vc_store::SandboxDir;
 
 use super::super::handle::SandboxHandle;
+use super::endpoint::EndpointRules;
 use super::guest;
 use super::nat::NatLease;
-use super::plan::{NetworkPlan, QUEUES, model_of};
+use super::plan::NetworkPlan;
 use super::record::{NetworkRecord, chain, undo_each};
 use crate::error::{Error, Result};
 use crate::fault;
@@ -28,6 +27,7 @@ pub(crate) struct AttachedNetwork {
     namespace: Arc<Namespace>,
     watch: Option<Watch>,
     scan: Scan,
+    rules: EndpointRules,
     /// By the link's index.
     links: BTreeMap<u32, AttachedLink>,
     /// Of links that have vanished, whose devices the guest still has.
@@ -66,6 +66,7 @@ impl NetworkPlan {
             namespace: Arc::new(self.namespace),
             watch: Some(self.watch),
             scan: self.scan,
+            rules: self.rules,
             links: BTreeMap::new(),
             left: Vec::new(),
             told: true,
@@ -88,25 +89,14 @@ impl NetworkPlan {
             };
             attached.links.insert(endpoint.link().index, link);
             fault::point("network.attached")?;
-            nics.push(nic(format!("net{place}"), &endpoint, done.tap));
+            let rules = &attached.rules;
+            nics.push(rules.nic(format!("net{place}"), &endpoint, done.tap)?);
         }
         if let Some(relay) = self.relay {
             attached.listeners = Some(relay.open(&attached.namespace)?);
             fault::point("network.relayed")?;
         }
         Ok((attached, nics))
-    }
-}
-
-fn nic(id: String, endpoint: &Endpoint, tap: Tap) -> Nic {
-    Nic {
-        id,
-        mac: endpoint.mac().octets(),
-        queues: QUEUES,
-        backend: NicBackend::Tap {
-            fds: tap.into_queues(),
-            vhost_fds: Vec::new(),
-        },
     }
 }
 
@@ -173,11 +163,8 @@ impl AttachedNetwork {
         let index = link.index;
         let endpoint = Endpoint::new(link)?;
         let (namespace, planned) = (Arc::clone(&self.namespace), endpoint.clone());
-        let attachment = blocking(move || {
-            let model = model_of(&planned);
-            Ok(Attachment::plan(&namespace, &planned, model, QUEUES)?)
-        })
-        .await?;
+        let rules = self.rules.clone();
+        let attachment = blocking(move || rules.plan(&namespace, &planned)).await?;
         // Whoever gives this up half-way leaves it to the end.
         let planned = attachment.undo().clone();
         self.left.push(planned.clone());
@@ -186,7 +173,7 @@ impl AttachedNetwork {
         let attached = blocking(move || Ok(attachment.attach(&namespace)?)).await?;
         let undo = attached.undo;
         let plugged = sandbox
-            .plug_nic(|id| nic(id, &endpoint, attached.tap))
+            .plug_nic(|id| self.rules.nic(id, &endpoint, attached.tap))
             .await;
         match plugged {
             Ok(device) => {

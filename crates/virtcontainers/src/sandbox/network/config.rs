@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use vc_network::PublishedPort;
+use vc_network::{BitRate, InterworkingModel, PublishedPort, RateLimits};
+
+use crate::error::{Error, Result};
 
 /// The network of a sandbox, as it is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,4 +36,67 @@ pub enum NetworkConfig {
         /// Ports of the host that lead to ports of the guest.
         ports: Vec<PublishedPort>,
     },
+}
+
+/// How each link of a network namespace becomes an interface of the guest.
+///
+/// ```
+/// use virtcontainers::EndpointConfig;
+///
+/// let mut settings = vc_config::Network::default();
+/// settings.send_rate = Some(vc_config::Rate::new(10_000_000));
+/// let config = EndpointConfig::of(&settings)?;
+/// assert!(config.limits.receive.is_none());
+/// # Ok::<(), virtcontainers::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointConfig {
+    /// How it reaches the machine. A link that is a tap does by itself, and one that can have no
+    /// macvtap does by filters.
+    pub interworking: InterworkingModel,
+    /// Pairs of queues, and no more than the machine has processors.
+    pub queues: u16,
+    /// Whether the host's kernel moves the frames.
+    pub vhost: vc_config::Vhost,
+    /// How much each receives and sends.
+    pub limits: RateLimits,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        Self {
+            interworking: InterworkingModel::default(),
+            queues: 1,
+            vhost: vc_config::Vhost::Auto,
+            limits: RateLimits::default(),
+        }
+    }
+}
+
+impl EndpointConfig {
+    /// What the configuration says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] for a rate that cannot be.
+    pub fn of(settings: &vc_config::Network) -> Result<Self> {
+        let rate = |key, rate: Option<vc_config::Rate>| {
+            let rate = rate.map(|rate| BitRate::new(rate.bits_per_second()));
+            rate.transpose()
+                .map_err(|source| Error::Setting { key, source })
+        };
+        Ok(Self {
+            interworking: match settings.interworking {
+                vc_config::Interworking::Tcfilter => InterworkingModel::Tcfilter,
+                vc_config::Interworking::Macvtap => InterworkingModel::Macvtap,
+                vc_config::Interworking::None => InterworkingModel::None,
+            },
+            queues: u16::try_from(settings.queues).unwrap_or(u16::MAX),
+            vhost: settings.vhost,
+            limits: RateLimits {
+                receive: rate("network.receive_rate", settings.receive_rate)?,
+                send: rate("network.send_rate", settings.send_rate)?,
+            },
+        })
+    }
 }

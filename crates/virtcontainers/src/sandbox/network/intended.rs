@@ -9,8 +9,9 @@ use super::config::NetworkConfig;
 use super::nat::NatPlan;
 use super::plan::NetworkPlan;
 use super::user::UserPlan;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::runtime::{Shared, blocking};
+use crate::sandbox::config::SandboxConfig;
 use crate::sandbox::machine::Device;
 use crate::sandbox::place::Place;
 
@@ -19,7 +20,7 @@ pub(crate) enum IntendedNetwork {
     /// What is in a namespace that is there.
     Namespace(Box<NetworkPlan>),
     /// What will be in one that is leased.
-    Nat(NatPlan),
+    Nat(Box<NatPlan>),
     /// What a process of the host has.
     User(UserPlan),
 }
@@ -42,22 +43,37 @@ impl IntendedNetwork {
     ///
     /// # Errors
     ///
-    /// Those of [`NetworkPlan::of`], and [`crate::Error::Setting`].
+    /// Those of [`NetworkPlan::of`], [`Error::Setting`], and [`Error::Unsupported`] for a rate limit where
+    /// there is nothing to limit.
     pub(crate) fn of(
         runtime: &Shared,
-        config: &NetworkConfig,
+        config: &SandboxConfig,
         capabilities: Capabilities,
     ) -> Result<Option<Self>> {
-        Ok(match config {
+        let (endpoints, vcpus) = (&config.endpoints, config.vm.vcpus);
+        Ok(match &config.network {
+            NetworkConfig::None => None,
             NetworkConfig::Nat { ports } => {
-                Some(Self::Nat(NatPlan::of(runtime, ports, capabilities)?))
+                let plan = NatPlan::of(runtime, ports, endpoints, vcpus, capabilities)?;
+                Some(Self::Nat(Box::new(plan)))
+            }
+            NetworkConfig::User { .. } if !endpoints.limits.is_empty() => {
+                return Err(Error::Unsupported {
+                    what: "a rate limit with --net user, which has no interface on the host".into(),
+                });
             }
             NetworkConfig::User { ports } => Some(Self::User(UserPlan::of(runtime, ports)?)),
-            NetworkConfig::None | NetworkConfig::Namespace { .. } => {
+            NetworkConfig::Namespace {
+                path,
+                loopback_relay,
+            } => {
                 let host = runtime.host_network.as_deref();
-                let relayed = runtime.config.network.loopback_relay;
-                NetworkPlan::of(config, host, &capabilities, relayed)?
-                    .map(|plan| Self::Namespace(Box::new(plan)))
+                let plan = NetworkPlan::of(path, host, endpoints, vcpus, &capabilities)?;
+                let plan = match runtime.config.network.loopback_relay || *loopback_relay {
+                    true => plan.relayed()?,
+                    false => plan,
+                };
+                Some(Self::Namespace(Box::new(plan)))
             }
         })
     }

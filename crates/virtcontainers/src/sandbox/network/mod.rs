@@ -13,6 +13,7 @@
 mod attached;
 mod calls;
 mod config;
+mod endpoint;
 mod follow;
 mod guest;
 mod intended;
@@ -25,7 +26,7 @@ mod user;
 
 pub(crate) use attached::AttachedNetwork;
 pub use calls::{Address, Interface, Route};
-pub use config::NetworkConfig;
+pub use config::{EndpointConfig, NetworkConfig};
 pub(crate) use follow::FollowedNetwork;
 pub(crate) use intended::{IntendedNetwork, MadeNetwork};
 pub(crate) use record::undo;

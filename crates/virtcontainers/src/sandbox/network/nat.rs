@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vc_hypervisor::Capabilities;
-use vc_network::{HostNetwork, Lease, Nat, NatConfig, PublishedPort};
+use vc_network::{HostNetwork, InterworkingModel, Lease, Nat, NatConfig, PublishedPort};
 use vc_store::{Listed, SandboxDir, Store};
 use vc_types::limits::ID_BYTES_MAX;
 use vc_types::{ProcessIdentity, SandboxId};
 
-use super::config::NetworkConfig;
+use super::config::EndpointConfig;
 use super::plan::NetworkPlan;
 use super::record::NetworkRecord;
 use crate::error::{Error, Result};
@@ -29,6 +29,8 @@ pub(crate) struct NatPlan {
     ports: Vec<PublishedPort>,
     store: Store,
     host: Option<Arc<HostNetwork>>,
+    endpoints: EndpointConfig,
+    vcpus: u32,
     capabilities: Capabilities,
 }
 
@@ -39,6 +41,8 @@ impl NatPlan {
     pub(super) fn of(
         runtime: &Shared,
         ports: &[PublishedPort],
+        endpoints: &EndpointConfig,
+        vcpus: u32,
         capabilities: Capabilities,
     ) -> Result<Self> {
         let settings = &runtime.config.network;
@@ -54,6 +58,15 @@ impl NatPlan {
             ports: ports.to_vec(),
             store: runtime.store.clone(),
             host: runtime.host_network.clone(),
+            endpoints: EndpointConfig {
+                // What is leased has no taps.
+                interworking: match endpoints.interworking {
+                    InterworkingModel::None => InterworkingModel::Tcfilter,
+                    other => other,
+                },
+                ..endpoints.clone()
+            },
+            vcpus,
             capabilities,
         })
     }
@@ -95,15 +108,9 @@ impl NatPlan {
                  it through: allow what comes from and goes to the bridge {bridge}"
             );
         }
-        let namespace = NetworkConfig::Namespace {
-            path: lease.lease.namespace().to_owned(),
-            loopback_relay: false,
-        };
-        let planned = NetworkPlan::of(&namespace, None, &self.capabilities, false)?;
-        let mut plan = planned.ok_or_else(|| Error::System {
-            attempt: "plan the network of a lease".into(),
-            source: std::io::ErrorKind::NotFound.into(),
-        })?;
+        let namespace = lease.lease.namespace();
+        let (endpoints, vcpus) = (&self.endpoints, self.vcpus);
+        let mut plan = NetworkPlan::of(namespace, None, endpoints, vcpus, &self.capabilities)?;
         plan.lease = Some(lease);
         Ok(plan)
     }

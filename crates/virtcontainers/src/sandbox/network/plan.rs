@@ -1,13 +1,14 @@
 //! What a sandbox's network will be: everything looked at, nothing changed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vc_hypervisor::Capabilities;
 use vc_network::{
-    Attachment, Endpoint, HostNetwork, InterworkingModel, LoopbackRelay, Namespace, Scan, Watch,
+    Attachment, Endpoint, HostNetwork, LoopbackRelay, Namespace, Scan, VhostNet, Watch,
 };
 
-use super::config::NetworkConfig;
+use super::config::EndpointConfig;
+use super::endpoint::EndpointRules;
 use super::nat::NatLease;
 use crate::error::{Error, Result};
 
@@ -18,6 +19,7 @@ pub(crate) struct NetworkPlan {
     /// Since before the scan, so that no change between the two is lost.
     pub(super) watch: Watch,
     pub(super) scan: Scan,
+    pub(super) rules: EndpointRules,
     pub(super) attachments: Vec<(Endpoint, Attachment)>,
     pub(super) relay: Option<LoopbackRelay>,
     /// By which the namespace is there, where it was made for the sandbox.
@@ -32,20 +34,14 @@ impl NetworkPlan {
     /// # Errors
     ///
     /// [`Error::Network`] with the link that cannot be, [`Error::Interfaces`] for more than a
-    /// machine can have.
+    /// machine can have, [`Error::VhostNet`].
     pub(crate) fn of(
-        config: &NetworkConfig,
+        path: &Path,
         host: Option<&HostNetwork>,
+        endpoints: &EndpointConfig,
+        vcpus: u32,
         capabilities: &Capabilities,
-        relayed: bool,
-    ) -> Result<Option<Self>> {
-        let NetworkConfig::Namespace {
-            path,
-            loopback_relay,
-        } = config
-        else {
-            return Ok(None);
-        };
+    ) -> Result<Self> {
         let namespace = match host {
             Some(host) => Namespace::open_beside(path, host)?,
             None => Namespace::open(path)?,
@@ -58,37 +54,41 @@ impl NetworkPlan {
         let max = capabilities.nics_max;
         if scan.links.len() > max {
             return Err(Error::Interfaces {
-                namespace: path.clone(),
+                namespace: path.to_owned(),
                 wanted: scan.links.len(),
                 max,
             });
         }
+        let links = scan.links.len();
+        let rules = EndpointRules::of(endpoints, VhostNet::default(), vcpus, links, capabilities)?;
         let attachments = scan.links.iter().map(|link| {
             let endpoint = Endpoint::new(link.clone())?;
-            let attachment = Attachment::plan(&namespace, &endpoint, model_of(&endpoint), QUEUES)?;
+            let attachment = rules.plan(&namespace, &endpoint)?;
             Ok((endpoint, attachment))
         });
         let attachments = attachments.collect::<Result<_>>()?;
-        let relay = (*loopback_relay || relayed).then(|| LoopbackRelay::plan(&namespace));
-        Ok(Some(Self {
-            relay: relay.transpose()?,
-            path: path.clone(),
+        Ok(Self {
+            path: path.to_owned(),
+            rules,
+            relay: None,
             namespace,
             watch,
             scan,
             attachments,
             lease: None,
-        }))
+        })
     }
-}
 
-/// Pairs of queues of an interface. More pay only where as many processors run at once.
-pub(super) const QUEUES: u16 = 1;
-
-/// How an endpoint reaches the machine: a tap is opened by it, anything else is joined to one.
-pub(super) fn model_of(endpoint: &Endpoint) -> InterworkingModel {
-    match endpoint.kind() {
-        vc_network::EndpointKind::Tap => InterworkingModel::None,
-        _ => InterworkingModel::default(),
+    /// The same, with connections to the namespace's loopback addresses coming to the guest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Network`] where that cannot be.
+    pub(super) fn relayed(self) -> Result<Self> {
+        let relay = LoopbackRelay::plan(&self.namespace)?;
+        Ok(Self {
+            relay: Some(relay),
+            ..self
+        })
     }
 }

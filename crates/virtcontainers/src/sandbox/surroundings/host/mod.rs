@@ -102,7 +102,7 @@ impl Surroundings for Host {
             Scratch::Disk { .. } => Some(find_mkfs()?),
             Scratch::Memory { .. } => None,
         };
-        let network = IntendedNetwork::of(runtime, &config.network, CAPABILITIES)?;
+        let network = IntendedNetwork::of(runtime, config, CAPABILITIES)?;
         Ok(Box::new(HostPlan {
             assets,
             boot,

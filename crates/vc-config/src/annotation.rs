@@ -1,0 +1,55 @@
+//! Settings by annotation: a bundle may ask for a few, as far as the administrator allows.
+
+use serde::{Deserialize, Serialize};
+
+use crate::setting::{Kind, Setting, list};
+
+/// What the annotations that are settings begin with; the key's whole path follows.
+///
+/// ```
+/// let annotation = format!("{}network.send_rate", vc_config::ANNOTATION_PREFIX);
+/// assert_eq!(annotation, "io.virtcontainers.network.send_rate");
+/// ```
+pub const ANNOTATION_PREFIX: &str = "io.virtcontainers.";
+
+/// The keys that an administrator can allow: those of one sandbox, with which it harms no other one.
+pub const ANNOTATION_KEYS: &[&str] = &[
+    "network.interworking",
+    "network.queues",
+    "network.receive_rate",
+    "network.send_rate",
+    "network.vhost",
+];
+
+/// The keys that annotations may set, each matched whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowedKeys(Vec<String>);
+
+impl AllowedKeys {
+    /// Whether an annotation may set the key with this path.
+    pub fn contains(&self, key: &str) -> bool {
+        self.0.iter().any(|allowed| allowed == key)
+    }
+}
+
+impl Setting for AllowedKeys {
+    const KIND: Kind = Kind::AllowedKeys;
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let keys = Vec::<String>::read(value)?;
+        match keys
+            .iter()
+            .find(|key| !ANNOTATION_KEYS.contains(&key.as_str()))
+        {
+            Some(key) => Err(format!(
+                "{key:?} is not one of {}",
+                ANNOTATION_KEYS.join(", ")
+            )),
+            None => Ok(Self(keys)),
+        }
+    }
+
+    fn show(&self) -> Option<toml::Value> {
+        Some(list(self.0.iter().map(String::as_str)))
+    }
+}
