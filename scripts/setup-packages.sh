@@ -15,9 +15,12 @@ set -eu
 # iproute2                  network namespaces for tests
 # nftables                  nft, by which addresses are translated
 # passt                     connections of throw-away VMs with --net user
+# containernetworking-plugins  CNI's plug-ins, for tests of their networks
+# iperf3                    measurements of networks
 packages='gcc libc6-dev binutils libseccomp-dev libcap-ng-dev'
 packages="$packages qemu-system-x86 qemu-system-data e2fsprogs busybox-static podman"
 packages="$packages docker.io bsdutils iproute2 nftables netavark aardvark-dns iptables passt"
+packages="$packages containernetworking-plugins iperf3"
 
 have dpkg-query || fail "this system has no dpkg" \
     "install the counterparts of: $packages, and run \`make\` with SETUP_PACKAGES=no"

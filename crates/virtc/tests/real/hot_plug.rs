@@ -159,6 +159,7 @@ fn a_running_guest_gets_a_network_device_and_lets_go_of_it() {
             mac: Some(MAC),
             mtu: None,
             addresses: Vec::new(),
+            without_route: Vec::new(),
             no_arp: false,
         };
         agent.update_interface(&interface).await.unwrap();

@@ -11,6 +11,7 @@
 
 mod agent;
 mod check;
+mod cni;
 mod cp;
 mod differences;
 mod docker;
