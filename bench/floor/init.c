@@ -3,6 +3,7 @@
  *   floor ready                          loads the modules of the start, says so on the serial line
  *   floor run TAG DIR PROGRAM ARG...     loads all, mounts DIR of share TAG with the scratch disk
  *                                        over it, and runs PROGRAM in that root
+ *   floor net TAG DIR PROGRAM ARG...     the same with the driver of network devices
  *   floor stream PORT BYTES              sends BYTES to the host's vsock port; in a second
  *                                        connection reads to the end, then answers with a byte
  */
@@ -104,7 +105,9 @@ int main(int argc, char **argv) {
         _exit(0);
     }
     load_modules("boot");
-    if (argc > 4 && !strcmp(argv[1], "run"))
+    if (argc > 4 && !strcmp(argv[1], "net"))
+        load_modules("virtio_net");
+    if (argc > 4 && (!strcmp(argv[1], "run") || !strcmp(argv[1], "net")))
         run(argv + 2);
     else if (argc > 3 && !strcmp(argv[1], "stream"))
         stream(argv[2], atol(argv[3]));

@@ -1,6 +1,7 @@
 //! Work on the tree itself.
 //!
 //! - `xtask commands`: what the commands of the OCI command line cost, `exec` beside runc's
+//! - `xtask network`: what a machine's network reaches, beside that of a VM with nothing of virtc in it
 //! - `xtask bench`: what a start of `virtc run` costs, beside a VM with nothing of virtc in it
 #![forbid(unsafe_code)]
 
@@ -8,6 +9,7 @@ mod bench;
 mod commands;
 mod floor;
 mod median;
+mod network;
 mod process;
 mod stream;
 
@@ -27,6 +29,8 @@ struct Cli {
 enum Command {
     /// Measure `virtc run` and, in turn with it, the floors that its targets are ratios to
     Bench(bench::Options),
+    /// Measure the network of a machine and, in turn with it, that of the bare VM
+    Network(network::Options),
     /// Measure the commands of the OCI command line
     Commands(commands::Options),
 }
@@ -34,6 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(options) => bench::run(&options),
+        Command::Network(options) => network::run(&options),
         Command::Commands(options) => commands::run(&options),
     };
     let printed = result.and_then(|(text, code)| {

@@ -6,9 +6,9 @@
 mod measure;
 mod record;
 mod report;
-mod table;
-mod target;
-mod timeline;
+pub(crate) mod table;
+pub(crate) mod target;
+pub(crate) mod timeline;
 mod virtc;
 
 use std::path::PathBuf;

@@ -2,21 +2,21 @@
 
 /// One promise and what came of it.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) name: String,
-    pub(super) figure: f64,
-    pub(super) limit: Limit,
-    pub(super) unit: &'static str,
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) figure: f64,
+    pub(crate) limit: Limit,
+    pub(crate) unit: &'static str,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Limit {
+pub(crate) enum Limit {
     AtMost(f64),
     AtLeast(f64),
 }
 
 impl Limit {
-    pub(super) fn value(self) -> f64 {
+    pub(crate) fn value(self) -> f64 {
         match self {
             Self::AtMost(limit) | Self::AtLeast(limit) => limit,
         }
@@ -25,20 +25,20 @@ impl Limit {
 
 /// The figures that promises are made about.
 #[derive(Debug)]
-pub(super) struct Figures {
-    pub(super) f2_ms: f64,
+pub(crate) struct Figures {
+    pub(crate) f2_ms: f64,
     /// From before virtc's process to its first byte, as F2 is measured.
-    pub(super) output_ms: f64,
+    pub(crate) output_ms: f64,
     /// From the command's end, as virtc learnt of it, to virtc's own.
-    pub(super) end_to_exit_ms: f64,
-    pub(super) pss_mb: f64,
-    pub(super) initrd_mb: f64,
+    pub(crate) end_to_exit_ms: f64,
+    pub(crate) pss_mb: f64,
+    pub(crate) initrd_mb: f64,
     /// What the sandbox's stream reaches of the bare VM's.
-    pub(super) ratio_out: f64,
-    pub(super) ratio_into: f64,
+    pub(crate) ratio_out: f64,
+    pub(crate) ratio_into: f64,
 }
 
-pub(super) fn targets(figures: &Figures) -> Vec<Target> {
+pub(crate) fn targets(figures: &Figures) -> Vec<Target> {
     let target = |name: &str, figure, limit, unit| Target {
         name: name.into(),
         figure,
@@ -82,14 +82,14 @@ pub(super) fn targets(figures: &Figures) -> Vec<Target> {
 }
 
 impl Target {
-    pub(super) fn is_met(&self) -> bool {
+    pub(crate) fn is_met(&self) -> bool {
         match self.limit {
             Limit::AtMost(limit) => self.figure <= limit,
             Limit::AtLeast(limit) => self.figure >= limit,
         }
     }
 
-    pub(super) fn verdict(&self) -> &'static str {
+    pub(crate) fn verdict(&self) -> &'static str {
         match (self.is_met(), self.limit) {
             (true, _) => "ok",
             (false, Limit::AtMost(_)) => "over",

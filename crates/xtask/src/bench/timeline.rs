@@ -6,18 +6,18 @@ use crate::median::median;
 
 /// One line of a timeline.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Row {
-    pub(super) name: String,
+pub(crate) struct Row {
+    pub(crate) name: String,
     /// Whether it is a clock point and not a step between two.
-    pub(super) is_point: bool,
+    pub(crate) is_point: bool,
     /// Since *exec*, in milliseconds.
-    pub(super) at: f64,
+    pub(crate) at: f64,
     /// Since the line before, in milliseconds.
-    pub(super) took: f64,
+    pub(crate) took: f64,
 }
 
 /// The lines in `text` that are of a timeline.
-pub(super) fn parse(text: &str) -> Vec<Row> {
+pub(crate) fn parse(text: &str) -> Vec<Row> {
     text.lines().filter_map(row).collect()
 }
 
@@ -34,7 +34,7 @@ fn row(line: &str) -> Option<Row> {
 }
 
 /// When a clock point was reached.
-pub(super) fn point(rows: &[Row], name: &str) -> Result<f64> {
+pub(crate) fn point(rows: &[Row], name: &str) -> Result<f64> {
     rows.iter()
         .find(|row| row.is_point && row.name == name)
         .map(|row| row.at)
@@ -42,7 +42,7 @@ pub(super) fn point(rows: &[Row], name: &str) -> Result<f64> {
 }
 
 /// The medians of each line over all timelines, in the order of time.
-pub(super) fn medians(timelines: &[&[Row]]) -> Vec<Row> {
+pub(crate) fn medians(timelines: &[&[Row]]) -> Vec<Row> {
     let first = timelines.first().copied().unwrap_or_default();
     let mut rows: Vec<_> = first
         .iter()

@@ -4,6 +4,7 @@
 //! construction. What virtc holds by descriptor gets a path, and its monitors are left out.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -13,7 +14,7 @@ use crate::process::Process;
 const VMM: &str = "qemu-system-";
 const SHARE: &str = "share-device";
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(super) vmm: PathBuf,
     args: Vec<String>,
@@ -32,6 +33,33 @@ pub(super) struct Replacement<'a> {
     pub(super) scratch: &'a Path,
     /// Kernel parameters behind virtc's.
     pub(super) parameters: &'a str,
+    /// The tap of the one network device, where there is one.
+    pub(super) tap: Option<&'a Tap>,
+}
+
+/// A tap that is there, in a network namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Tap {
+    pub(crate) namespace: PathBuf,
+    pub(crate) name: String,
+}
+
+impl Tap {
+    /// A program that finds it.
+    pub(super) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        let net = format!("--net={}", self.namespace.display());
+        command.arg(net).arg(program);
+        command
+    }
+
+    /// In place of virtc's back end.
+    fn netdev(&self, value: &str) -> String {
+        let id = part(value, "id=").unwrap_or_default();
+        let vhost = part(value, "vhost=").unwrap_or("off");
+        let name = &self.name;
+        format!("tap,id={id},ifname={name},script=no,downscript=no,vhost={vhost}")
+    }
 }
 
 impl Machine {
@@ -115,6 +143,12 @@ impl Machine {
                     Some(replaced) => replaced,
                     None => continue,
                 },
+                "-netdev" => match with.tap {
+                    Some(tap) => tap.netdev(value()),
+                    None => {
+                        bail!("the sandbox's machine has a network device, and the floor no tap")
+                    }
+                },
                 "-blockdev" => disk(value(), with.scratch),
                 "-kernel" => {
                     value();
@@ -193,6 +227,7 @@ mod tests {
         share: Path::new("/w/share"),
         scratch: Path::new("/w/disk"),
         parameters: "rdinit=/floor",
+        tap: None,
     };
 
     #[test]
@@ -208,6 +243,26 @@ mod tests {
              -append quiet rdinit=/floor -chardev socket,id=vsock,path=/w/vsock \
              -blockdev driver=file,filename=/w/disk,locking=off -smp 2"
         );
+    }
+
+    #[test]
+    fn a_network_device_has_the_tap_of_the_floor() {
+        let given = "-netdev tap,id=net0,fds=9,vhost=off -device virtio-net-pci,netdev=net0";
+        let tap = Tap {
+            namespace: "/run/netns/x".into(),
+            name: "tap0".into(),
+        };
+        let with = Replacement {
+            tap: Some(&tap),
+            ..WITH()
+        };
+        let args = machine(given).vmm_args(&with).unwrap().join(" ");
+        assert_eq!(
+            args,
+            "-netdev tap,id=net0,ifname=tap0,script=no,downscript=no,vhost=off \
+             -device virtio-net-pci,netdev=net0"
+        );
+        assert!(machine(given).vmm_args(&WITH()).is_err());
     }
 
     #[test]

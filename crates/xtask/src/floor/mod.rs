@@ -18,8 +18,8 @@ use anyhow::{Context, Result, ensure};
 use guest_image::build::cpio::{Archive, Entry};
 
 use crate::stream::{Rates, receive, send};
-pub(crate) use machine::Machine;
-use vm::Vm;
+pub(crate) use machine::{Machine, Tap};
+pub(crate) use vm::Vm;
 
 /// The floor's init in the initrd.
 const INIT: &str = "floor";
@@ -35,6 +35,7 @@ pub(crate) struct Floor {
     /// What is shared, and the root in it.
     shared: PathBuf,
     root: String,
+    tap: Option<Tap>,
 }
 
 impl Floor {
@@ -52,7 +53,25 @@ impl Floor {
             initrd,
             shared: shared.into(),
             root: root.into(),
+            tap: None,
         })
+    }
+
+    /// The same with a tap for its one network device.
+    pub(crate) fn with_tap(self, tap: Tap) -> Self {
+        Self {
+            tap: Some(tap),
+            ..self
+        }
+    }
+
+    /// A VM with a network whose program has said something on its standard output.
+    pub(crate) fn serve(&self, program: &[&str]) -> Result<Vm> {
+        let tag = self.machine.share_tag()?;
+        let arguments = format!("net {tag} {} {}", self.root, program.join(" "));
+        let mut vm = self.start(&arguments)?;
+        vm.first_byte().context("the bare VM's servers")?;
+        Ok(vm)
     }
 
     /// F1, and how long the VMM then takes to end.
@@ -85,7 +104,8 @@ impl Floor {
 
     fn start(&self, arguments: &str) -> Result<Vm> {
         let parameters = format!("rdinit=/{INIT} -- {arguments}");
-        Vm::start(&self.machine, &self.initrd, &self.shared, &parameters)
+        let tap = self.tap.as_ref();
+        Vm::start(&self.machine, &self.initrd, &self.shared, &parameters, tap)
     }
 }
 

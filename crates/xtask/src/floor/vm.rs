@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::machine::{Machine, Replacement};
+use super::machine::{Machine, Replacement, Tap};
 
 /// How long a start may take before the measurement is given up.
 pub(super) const START_MAX: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ const FORMAT: &str = "-q -F -b 4096 -m 0 -i 16384 -G 256 \
 
 /// A VM that runs, with the processes and the thread of its devices.
 #[derive(Debug)]
-pub(super) struct Vm {
+pub(crate) struct Vm {
     vmm: Child,
     share: Child,
     vsock: Option<JoinHandle<vc_vsock_device::Result<()>>>,
@@ -50,6 +50,7 @@ impl Vm {
         initrd: &Path,
         shared: &Path,
         parameters: &str,
+        tap: Option<&Tap>,
     ) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let at = |name: &str| directory.path().join(name);
@@ -65,6 +66,7 @@ impl Vm {
             share: &share_socket,
             scratch: &scratch,
             parameters,
+            tap,
         })?;
 
         let begin = Instant::now();
@@ -73,7 +75,11 @@ impl Vm {
             .stdin(Stdio::from(OwnedFd::from(share_listener)))
             .spawn()
             .with_context(|| machine.share.display().to_string())?;
-        let vmm = Command::new(&machine.vmm)
+        let mut vmm = match tap {
+            None => Command::new(&machine.vmm),
+            Some(tap) => tap.command(&machine.vmm),
+        };
+        let vmm = vmm
             .args(args)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn();
