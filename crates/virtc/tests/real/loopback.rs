@@ -27,7 +27,11 @@ httpd -p [::1]:8080 -h /
 exec nc -ll -p 9000 -e wc -c";
 
 fn started(host: &Host, bundle: &str) {
-    assert!(create(host, bundle, None, "c1"), "{}", host.virtc(["list"]).out());
+    assert!(
+        create(host, bundle, None, "c1"),
+        "{}",
+        host.virtc(["list"]).out()
+    );
     host.virtc(["start", "c1"]).expect_code(0);
 }
 

@@ -28,8 +28,7 @@ pub(crate) struct NetworkPlan {
 
 impl NetworkPlan {
     /// Opens the namespace and plans an attachment for each of its links. `host` is the host's
-    /// network where the caller is in another one. Connections to its loopback addresses come to the
-    /// guest if the configuration says so, or with `relayed`.
+    /// network where the caller is in another one.
     ///
     /// # Errors
     ///
