@@ -11,6 +11,9 @@ use vc_types::{SandboxId, Timeline};
 use crate::error::{Result, io as io_error};
 use crate::time::UnixMillis;
 
+/// Records of one sandbox and moment, in milliseconds, that find a name.
+const SAME_MOMENT_MAX: u64 = 100;
+
 /// Names that begin so are records that are being written.
 const UNFINISHED: &str = ".unfinished:";
 
@@ -64,15 +67,35 @@ impl FailureRecords {
     pub fn write(&self, record: &FailureRecord) -> Result<PathBuf> {
         let name = format!("{}-{}", record.at, record.id);
         let unfinished = self.dir.join(format!("{UNFINISHED}{name}"));
-        let path = self.dir.join(&name);
         let written = self
             .write_files(&unfinished, record)
-            .and_then(|()| fs::rename(&unfinished, &path).map_err(io_error("rename", &unfinished)));
+            .and_then(|()| self.finish(&unfinished, record));
         if written.is_err() {
             let _ = fs::remove_dir_all(&unfinished);
         }
         self.prune();
-        written.map(|()| path)
+        written
+    }
+
+    /// Gives a record its name: its time, or the next one that no other record of the sandbox has.
+    fn finish(&self, unfinished: &Path, record: &FailureRecord) -> Result<PathBuf> {
+        let mut at = record.at;
+        loop {
+            let path = self.dir.join(format!("{at}-{}", record.id));
+            match fs::rename(unfinished, &path) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::DirectoryNotEmpty
+                        && at.0 < record.at.0 + SAME_MOMENT_MAX =>
+                {
+                    at.0 += 1;
+                }
+                renamed => {
+                    return renamed
+                        .map(|()| path)
+                        .map_err(io_error("rename", unfinished));
+                }
+            }
+        }
     }
 
     /// The records there are, the oldest first.
@@ -186,6 +209,15 @@ mod tests {
             console: vec![b'x'; 2 << 20],
             logs: vec![("qemu/..".into(), b"oops".to_vec())],
         }
+    }
+
+    #[test]
+    fn two_of_one_moment_are_both_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = FailureRecords::new(dir.path(), 5);
+        let (first, second) = (records.write(&record(7)), records.write(&record(7)));
+        let written = [first.unwrap(), second.unwrap()];
+        assert_eq!(records.list().unwrap(), written);
     }
 
     #[test]
