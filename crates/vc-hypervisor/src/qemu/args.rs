@@ -261,7 +261,7 @@ pub(super) fn port_id(port: usize) -> String {
 ///
 /// ```
 /// assert_eq!(vc_hypervisor::qemu::port_pci_path(0), "1b.0/00");
-/// assert_eq!(vc_hypervisor::qemu::port_pci_path(11), "19.3/00");
+/// assert_eq!(vc_hypervisor::qemu::port_pci_path(11), "1c.3/00");
 /// ```
 pub fn port_pci_path(port: usize) -> String {
     let (slot, function) = place(slot::FIRST_ROOT_PORT, port);
