@@ -362,6 +362,16 @@ impl Error {
         }
     }
 
+    /// Whether it came because there is a sandbox or container of the name already.
+    pub fn is_existing(&self) -> bool {
+        match self {
+            Self::ContainerExists { .. } => true,
+            Self::Store(error) => matches!(error, vc_store::Error::Exists { .. }),
+            Self::Start { source, .. } => source.is_existing(),
+            _ => false,
+        }
+    }
+
     /// Whether it can have come because a machine ended or is about to end.
     pub(crate) fn is_of_a_machine(&self) -> bool {
         matches!(

@@ -43,8 +43,8 @@ mod stats;
 
 pub use check::{CheckItem, CheckStatus, Versions};
 pub use container::{
-    Access, Bundle, ContainerConfig, ContainerStatus, GeneratedFile, Neighbours, PodRole,
-    ProcessConfig, Root, RootSource, Volume, default_spec,
+    Access, Bundle, ContainerConfig, ContainerStatus, GeneratedFile, HostNamespaces, Neighbours,
+    PodRole, ProcessConfig, Root, RootSource, Volume, default_spec,
 };
 pub use driver::Driver;
 pub use error::{Error, FailureReport, Result, Stage};

@@ -1,15 +1,12 @@
 //! Keeps the sandbox of one container, from its making to its end.
 
-use vc_cgroups::CgroupDriver;
-use vc_config::HostFacts;
-use vc_types::{ContainerId, SandboxId};
+use vc_types::ContainerId;
 use virtcontainers::{
-    Bundle, ContainerHooks, EndpointConfig, Error, HookKind, Neighbours, NetworkConfig, Runtime,
-    RuntimeOptions, Sandbox, SandboxConfig, Scratch, VmConfig, fault,
+    Bundle, ContainerHooks, Error, HookKind, HostNamespaces, Runtime, RuntimeOptions, Sandbox,
+    SandboxConfig, fault,
 };
 
 use super::executor::{Waiting, block_on};
-use super::namespaces::Entered;
 use super::report::Reporter;
 use super::view::Viewer;
 use super::{Outcome, Report, Request, take_terminal};
@@ -21,7 +18,7 @@ use crate::join::{Joined, Kept, Signals};
 pub(super) fn keep(
     request: &Request,
     bundle: Bundle,
-    entered: Entered,
+    entered: HostNamespaces,
     viewer: &Viewer,
     reporter: Reporter,
 ) -> Outcome {
@@ -48,7 +45,7 @@ struct Made {
 async fn make(
     request: &Request,
     bundle: Bundle,
-    entered: Entered,
+    entered: HostNamespaces,
     viewer: &Viewer,
 ) -> Result<Made, Failure> {
     let annotations = bundle.annotations();
@@ -58,7 +55,7 @@ async fn make(
     let container = container(&request.id)?;
     let terminal = take_terminal(request, bundle.spec().process().as_ref())?;
     let driver = request.cgroup_driver();
-    let mut config = sandbox_config(bundle, &container, &loaded.config, driver)?;
+    let mut config = SandboxConfig::of_bundle(bundle, &container, &loaded.config, driver)?;
     config.network = entered.network;
     let runtime = Runtime::open(RuntimeOptions {
         config: loaded.config,
@@ -105,39 +102,6 @@ pub(super) async fn run_last_hooks(hooks: &ContainerHooks) {
     if let Err(error) = hooks.run(HookKind::Poststop, None).await {
         tracing::warn!(%error, "hooks of a container that was not made");
     }
-}
-
-fn sandbox_config(
-    bundle: Bundle,
-    container: &ContainerId,
-    config: &vc_config::Config,
-    driver: CgroupDriver,
-) -> Result<SandboxConfig, Failure> {
-    let size = config.vm.size(&HostFacts::read()?);
-    Ok(SandboxConfig {
-        id: SandboxId::new(container.as_str()).map_err(Failure::usage)?,
-        hostname: bundle.hostname(),
-        vm: VmConfig {
-            vcpus: size.vcpus,
-            memory: size.memory,
-            accelerator: virtcontainers::accelerator_choice(config.runtime.accelerator),
-            kernel_params: config.guest.kernel_params.clone(),
-            root_ports: u8::try_from(config.hypervisor.qemu.root_ports).unwrap_or(u8::MAX),
-        },
-        scratch: Scratch::Memory { size: None },
-        annotations: bundle.annotations(),
-        cgroup: true,
-        network: NetworkConfig::None,
-        endpoints: EndpointConfig::of(&config.network)?,
-        containers: vec![bundle.container(
-            container.clone(),
-            &Neighbours::default(),
-            driver,
-            &config.runtime.root,
-        )?],
-        shared_pids: false,
-        throw_away: false,
-    })
 }
 
 /// Carries streams and signals until the container's process has ended, and writes its end down.

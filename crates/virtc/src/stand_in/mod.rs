@@ -9,7 +9,6 @@ mod enter;
 mod executor;
 mod keep;
 mod member;
-mod namespaces;
 mod outcome;
 mod report;
 mod request;
@@ -32,7 +31,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use oci_spec::runtime::Process as ProcessSpec;
 
 use vc_types::SandboxId;
-use virtcontainers::{Bundle, Neighbours, PodRole, fault};
+use virtcontainers::{Bundle, HostNamespaces, Neighbours, PodRole, fault};
 
 use crate::commands::{container, own_program, runtime};
 use crate::error::{FAILED, Failure};
@@ -131,7 +130,7 @@ fn create(request: &Request, bundle: &Path, reporter: Reporter) -> std::io::Resu
         let role = bundle.pod_role()?;
         refuse_known(request)?;
         bundle.check_namespaces(&neighbours(request, &role)?)?;
-        let entered = namespaces::enter(bundle.spec())?;
+        let entered = HostNamespaces::enter(bundle.spec(), false)?;
         Ok::<_, Failure>((role, bundle, entered))
     };
     match opened() {

@@ -1,10 +1,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vc_types::{ByteSize, SandboxId};
+use vc_cgroups::CgroupDriver;
+use vc_config::{Config, HostFacts};
+use vc_types::{ByteSize, ContainerId, SandboxId};
 
 use super::network::{EndpointConfig, NetworkConfig};
-use crate::container::ContainerConfig;
+use crate::container::{Bundle, ContainerConfig, Neighbours};
+use crate::error::Result;
+use crate::runtime::accelerator_choice;
 
 /// A sandbox as it is asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,6 +39,48 @@ pub struct SandboxConfig {
     pub endpoints: EndpointConfig,
     /// Whether its VMM and device processes get a cgroup of their own on the host.
     pub cgroup: bool,
+}
+
+impl SandboxConfig {
+    /// A sandbox with the container of an OCI bundle, which has its name, as the configuration wants
+    /// it. It has no network yet.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Bundle::container`], and [`crate::Error::Config`] when the host cannot be looked
+    /// at.
+    pub fn of_bundle(
+        bundle: Bundle,
+        container: &ContainerId,
+        config: &Config,
+        driver: CgroupDriver,
+    ) -> Result<Self> {
+        let size = config.vm.size(&HostFacts::read()?);
+        Ok(Self {
+            id: SandboxId::new(container.as_str())?,
+            hostname: bundle.hostname(),
+            vm: VmConfig {
+                vcpus: size.vcpus,
+                memory: size.memory,
+                accelerator: accelerator_choice(config.runtime.accelerator),
+                kernel_params: config.guest.kernel_params.clone(),
+                root_ports: u8::try_from(config.hypervisor.qemu.root_ports).unwrap_or(u8::MAX),
+            },
+            scratch: Scratch::Memory { size: None },
+            annotations: bundle.annotations(),
+            cgroup: true,
+            network: NetworkConfig::None,
+            endpoints: EndpointConfig::of(&config.network)?,
+            containers: vec![bundle.container(
+                container.clone(),
+                &Neighbours::default(),
+                driver,
+                &config.runtime.root,
+            )?],
+            shared_pids: false,
+            throw_away: false,
+        })
+    }
 }
 
 /// The size and kind of a virtual machine.

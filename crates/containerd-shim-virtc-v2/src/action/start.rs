@@ -1,0 +1,96 @@
+use std::io::{IsTerminal, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::{answer, bundle};
+use crate::bootstrap::Asked;
+use crate::cli::Flags;
+use crate::error::{Error, Result};
+use crate::pod::sandbox_of;
+use crate::socket::ShimSocket;
+
+/// Bytes of what containerd may send by stdin; containerd has the same.
+const INPUT_BYTES_MAX: u64 = 10 << 20;
+
+/// Where containerd 1.x looks for the address when it is restarted.
+const ADDRESS_FILE: &str = "address";
+
+/// Begins to serve a task, and answers where: at the socket of its pod, or of a new process.
+pub(super) fn start(flags: &Flags) -> Result<()> {
+    let bundle = bundle(flags)?;
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let version_max = variable("MAX_SHIM_VERSION");
+    let events = variable("TTRPC_ADDRESS");
+    let asked = Asked::of(&input()?, flags, version_max.as_deref(), events);
+    let sandbox = sandbox_of(&bundle, &flags.id)?;
+    let socket = ShimSocket::of(&flags.address, &flags.namespace, &sandbox);
+    if sandbox != flags.id {
+        if !socket.is_served() {
+            return Err(Error::NotFound {
+                what: format!("the shim of sandbox {sandbox}"),
+            });
+        }
+    } else {
+        let listener = socket.listen()?;
+        if let Err(error) = serve(flags, &bundle, listener.into(), asked.events.as_deref()) {
+            socket.remove();
+            return Err(error);
+        }
+    }
+    write_address(&bundle, &socket.address())?;
+    answer(&asked.answer(&socket.address())?)
+}
+
+/// Calls this program again, to serve the socket that it gets as stdin. It outlives us.
+fn serve(flags: &Flags, bundle: &Path, listener: OwnedFd, events: Option<&str>) -> Result<()> {
+    let failed = |source| Error::System {
+        attempt: "start the process that serves the task".into(),
+        source,
+    };
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut command = Command::new(program);
+    command
+        .args(["-namespace", &flags.namespace])
+        .args(["-id", &flags.id])
+        .args(["-address", &flags.address])
+        .current_dir(bundle)
+        .stdin(Stdio::from(listener))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // What is sent to containerd's group is not meant for it.
+        .process_group(0);
+    if flags.debug {
+        command.arg("-debug");
+    }
+    if let Some(events) = events {
+        command.env("TTRPC_ADDRESS", events);
+    }
+    command.spawn().map(drop).map_err(failed)
+}
+
+/// What containerd says by stdin: nothing, options, or a message.
+fn input() -> Result<Vec<u8>> {
+    let stdin = std::io::stdin();
+    let mut input = Vec::new();
+    if !stdin.is_terminal() {
+        let read = stdin.lock().take(INPUT_BYTES_MAX).read_to_end(&mut input);
+        read.map_err(|source| Error::System {
+            attempt: "read what containerd asks for".into(),
+            source,
+        })?;
+    }
+    Ok(input)
+}
+
+/// Never half: containerd may be killed while we write.
+fn write_address(bundle: &Path, address: &str) -> Result<()> {
+    let temporary = bundle.join(".address");
+    let written = std::fs::write(&temporary, address)
+        .and_then(|()| std::fs::rename(&temporary, bundle.join(ADDRESS_FILE)));
+    written.map_err(|source| Error::System {
+        attempt: format!("write the address into {}", bundle.display()),
+        source,
+    })
+}

@@ -1,0 +1,110 @@
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use virtcontainers::stream::{CopyEnd, GuestWait, Incoming, Outgoing, Streams};
+
+use super::{Opened, Sink, Source, Wake};
+
+/// Stack of a thread that copies: it calls little.
+const STACK_BYTES: usize = 128 << 10;
+
+/// The streams of a process on their way, each on a thread of its own. They end with this.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    cancel: Wake,
+    close_stdin: Wake,
+    outputs: Vec<oneshot::Receiver<()>>,
+}
+
+impl Carried {
+    /// Begins.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no more threads.
+    pub(crate) fn begin(streams: Streams, opened: Opened) -> io::Result<Self> {
+        let Opened {
+            stdin,
+            stdout,
+            stderr,
+            cancel,
+            close_stdin,
+        } = opened;
+        let mut carried = Self {
+            cancel,
+            close_stdin,
+            outputs: Vec::new(),
+        };
+        carried.output("stdout", streams.stdout, stdout)?;
+        if let Some(stream) = streams.stderr {
+            carried.output("stderr", stream, stderr)?;
+        }
+        input(streams.stdin, stdin)?;
+        Ok(carried)
+    }
+
+    fn output(&mut self, name: &'static str, stream: Incoming, mut sink: Sink) -> io::Result<()> {
+        let (done, end) = oneshot::channel();
+        thread(name, move || {
+            match stream.copy_to(&mut sink, &GuestWait::default()) {
+                Ok(CopyEnd::End) => {}
+                Ok(CopyEnd::ReaderGone) => tracing::debug!(name, "nobody takes the output"),
+                // Its machine has ended.
+                Err(error) => tracing::debug!(%error, name, "the output ended early"),
+            }
+            drop(sink);
+            let _ = done.send(());
+        })?;
+        self.outputs.push(end);
+        Ok(())
+    }
+
+    /// Ends stdin when what is in its pipe by now has been read.
+    pub(crate) fn close_stdin(&self) {
+        self.close_stdin.wake();
+    }
+
+    /// Waits until all output is where it belongs, at most for `limit`: then the rest is lost.
+    pub(crate) async fn drained(&mut self, limit: Duration) {
+        let all = async {
+            for output in &mut self.outputs {
+                let _ = output.await;
+            }
+        };
+        if timeout(limit, all).await.is_err() {
+            tracing::warn!("output is lost: nobody takes it");
+            self.cancel.wake();
+        }
+        self.outputs.clear();
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.cancel.wake();
+    }
+}
+
+/// One without a pipe is at its end at once.
+fn input(stream: Outgoing, source: Option<Source>) -> io::Result<()> {
+    thread("stdin", move || {
+        let sent = match source {
+            Some(mut source) => stream.copy_from(&mut source),
+            None => stream.finish(),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "stdin ended early");
+        }
+    })
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(work)
+        .map(drop)
+}

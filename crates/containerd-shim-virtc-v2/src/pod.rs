@@ -1,0 +1,238 @@
+//! What one shim serves: a sandbox and the tasks in it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::Notify;
+use vc_types::ContainerId;
+use virtcontainers::{
+    ContainerHooks, HostNamespaces, NetworkConfig, PodRole, Runtime, Sandbox, SandboxHandle,
+};
+
+use crate::error::{Error, Result};
+use crate::process::TaskProcess;
+use crate::publisher::Publisher;
+use crate::rootfs::Rootfs;
+
+/// A task: a container, its first process, and those that were added.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) container: ContainerId,
+    pub(crate) bundle: PathBuf,
+    /// Whether the machine is its.
+    pub(crate) owns_sandbox: bool,
+    pub(crate) first: Arc<TaskProcess>,
+    execs: Mutex<BTreeMap<String, Arc<Exec>>>,
+    pub(crate) rootfs: Mutex<Option<Rootfs>>,
+    pub(crate) hooks: OnceLock<ContainerHooks>,
+    /// Whoever makes it is to give up.
+    pub(crate) given_up: Notify,
+}
+
+/// A process that is added to a task.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) process: Arc<TaskProcess>,
+    pub(crate) spec: oci_spec::runtime::Process,
+}
+
+impl Task {
+    pub(crate) fn new(
+        container: ContainerId,
+        bundle: PathBuf,
+        owns_sandbox: bool,
+        first: TaskProcess,
+    ) -> Self {
+        Self {
+            container,
+            bundle,
+            owns_sandbox,
+            first: Arc::new(first),
+            execs: Mutex::new(BTreeMap::new()),
+            rootfs: Mutex::new(None),
+            hooks: OnceLock::new(),
+            given_up: Notify::new(),
+        }
+    }
+
+    /// The process that a request is about: the first one, where it names none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub(crate) fn process(&self, exec: &str) -> Result<Arc<TaskProcess>> {
+        match exec {
+            "" => Ok(Arc::clone(&self.first)),
+            exec => Ok(Arc::clone(&self.exec(exec)?.process)),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub(crate) fn exec(&self, exec: &str) -> Result<Arc<Exec>> {
+        self.execs()
+            .get(exec)
+            .cloned()
+            .ok_or_else(|| Error::NotFound {
+                what: format!("process {exec} of task {}", self.container),
+            })
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Exists`].
+    pub(crate) fn add_exec(&self, id: &str, exec: Exec) -> Result<()> {
+        let mut execs = self.execs();
+        if execs.contains_key(id) {
+            return Err(Error::Exists {
+                what: format!("process {id} of task {}", self.container),
+            });
+        }
+        execs.insert(id.to_owned(), Arc::new(exec));
+        Ok(())
+    }
+
+    pub(crate) fn remove_exec(&self, id: &str) {
+        self.execs().remove(id);
+    }
+
+    fn execs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Exec>>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn take_rootfs(&self) -> Option<Rootfs> {
+        self.rootfs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+/// The sandbox and its tasks.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    /// containerd's namespace.
+    pub(crate) namespace: String,
+    pub(crate) runtime: Runtime,
+    /// The network of the namespaces that this process is in.
+    pub(crate) network: NetworkConfig,
+    pub(crate) events: Publisher,
+    tasks: Mutex<BTreeMap<String, Arc<Task>>>,
+    /// Copies of it do not keep the machine.
+    handle: Mutex<Option<SandboxHandle>>,
+    /// The machine, and who changes it: one at a time.
+    pub(crate) sandbox: tokio::sync::Mutex<Option<Sandbox>>,
+    /// That this process may end.
+    pub(crate) shut_down: Notify,
+    has_served: AtomicBool,
+}
+
+impl Pod {
+    pub(crate) fn new(
+        namespace: String,
+        runtime: Runtime,
+        entered: HostNamespaces,
+        events: Publisher,
+    ) -> Self {
+        Self {
+            namespace,
+            runtime,
+            network: entered.network,
+            events,
+            tasks: Mutex::new(BTreeMap::new()),
+            handle: Mutex::new(None),
+            sandbox: tokio::sync::Mutex::new(None),
+            shut_down: Notify::new(),
+            has_served: AtomicBool::new(false),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub(crate) fn task(&self, id: &str) -> Result<Arc<Task>> {
+        self.tasks()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::NotFound {
+                what: format!("task {id}"),
+            })
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Exists`].
+    pub(crate) fn add_task(&self, task: &Arc<Task>) -> Result<()> {
+        let mut tasks = self.tasks();
+        let id = task.container.to_string();
+        if tasks.contains_key(&id) {
+            return Err(Error::Exists {
+                what: format!("task {id}"),
+            });
+        }
+        tasks.insert(id, Arc::clone(task));
+        self.has_served.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn remove_task(&self, id: &str) {
+        self.tasks().remove(id);
+    }
+
+    pub(crate) fn has_tasks(&self) -> bool {
+        !self.tasks().is_empty()
+    }
+
+    /// The tasks in the sandbox that is this one's.
+    pub(crate) fn all_tasks(&self) -> Vec<Arc<Task>> {
+        self.tasks().values().cloned().collect()
+    }
+
+    /// What is done with the running sandbox.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when it has none.
+    pub(crate) fn handle(&self) -> Result<SandboxHandle> {
+        let handle = self.handle_slot().clone();
+        handle.ok_or_else(|| Error::NotFound {
+            what: "the sandbox".into(),
+        })
+    }
+
+    pub(crate) fn set_handle(&self, handle: Option<SandboxHandle>) {
+        *self.handle_slot() = handle;
+    }
+
+    fn handle_slot(&self) -> MutexGuard<'_, Option<SandboxHandle>> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Task>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sandbox that the container of a bundle belongs to: its own, or the one that it is to join.
+///
+/// # Errors
+///
+/// When `config.json` cannot be read or names something that cannot be one.
+pub(crate) fn sandbox_of(bundle: &Path, id: &str) -> Result<String> {
+    // The root is not mounted yet: only the annotations count.
+    let path = bundle.join("config.json");
+    let failed = |source: std::io::Error| Error::System {
+        attempt: format!("read {}", path.display()),
+        source,
+    };
+    let text = std::fs::read(&path).map_err(failed)?;
+    let spec: oci_spec::runtime::Spec =
+        serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
+    Ok(match PodRole::of(&spec)? {
+        PodRole::Sandbox => id.to_owned(),
+        PodRole::Member(sandbox) => sandbox.to_string(),
+    })
+}

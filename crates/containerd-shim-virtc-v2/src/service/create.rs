@@ -1,0 +1,188 @@
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use containerd_shim_protos::api::CreateTaskRequest;
+use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
+use containerd_shim_protos::protobuf::MessageField;
+use oci_spec::runtime::Spec;
+use vc_cgroups::CgroupDriver;
+use vc_types::ContainerId;
+use virtcontainers::{Bundle, ContainerConfig, HookKind, PodRole, Process, SandboxConfig};
+
+use super::{TaskService, pid};
+use crate::error::{Error, Result};
+use crate::io::Stdio;
+use crate::pod::{Pod, Task};
+use crate::process::{Phase, TaskProcess};
+use crate::rootfs::Rootfs;
+
+/// Where a bundle's root is mounted.
+const ROOTFS: &str = "rootfs";
+
+/// A task that is being made; dropped before it is done, nothing of it stays.
+struct Making<'a> {
+    pod: &'a Pod,
+    task: Arc<Task>,
+    done: bool,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.task
+                .first
+                .enter(Phase::Stopped(crate::process::Exit::lost()));
+            self.pod.remove_task(self.task.container.as_str());
+        }
+    }
+}
+
+impl TaskService {
+    /// Makes a container, and the sandbox with the first one.
+    pub(super) async fn create_task(&self, request: CreateTaskRequest) -> Result<()> {
+        let pod = &*self.pod;
+        let container = ContainerId::new(&request.id)?;
+        if !request.checkpoint.is_empty() {
+            return Err(Error::Unsupported("a container from a checkpoint".into()));
+        }
+        let stdio = Stdio {
+            terminal: request.terminal,
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+        };
+        let bundle = PathBuf::from(&request.bundle);
+        let owns_sandbox = crate::pod::sandbox_of(&bundle, &request.id)? == request.id;
+        let name = format!("task {container}");
+        let first = TaskProcess::new(name, stdio, Phase::Creating);
+        let task = Arc::new(Task::new(container, bundle, owns_sandbox, first));
+        pod.add_task(&task)?;
+        let mut making = Making {
+            pod,
+            task: Arc::clone(&task),
+            done: false,
+        };
+        tokio::select! {
+            made = self.make(&task, &request) => made?,
+            () = task.given_up.notified() => {
+                return Err(Error::Finished { what: task.first.name().to_owned() });
+            }
+        }
+        making.done = true;
+        pod.events.publish(&TaskCreate {
+            container_id: request.id,
+            bundle: request.bundle,
+            rootfs: request.rootfs,
+            io: MessageField::some(TaskIO {
+                stdin: request.stdin,
+                stdout: request.stdout,
+                stderr: request.stderr,
+                terminal: request.terminal,
+                ..TaskIO::default()
+            }),
+            pid: pid(),
+            ..TaskCreate::default()
+        });
+        task.first.enter(Phase::Created);
+        Ok(())
+    }
+
+    async fn make(&self, task: &Arc<Task>, request: &CreateTaskRequest) -> Result<()> {
+        let pod = &*self.pod;
+        let (stdio, namespace) = (task.first.stdio.clone(), pod.namespace.clone());
+        let (mounts, target) = (request.rootfs.clone(), task.bundle.join(ROOTFS));
+        let (id, directory) = (request.id.clone(), task.bundle.clone());
+        let (rootfs, opened, bundle) = super::exec::blocking(move || {
+            let rootfs = Rootfs::mount(&mounts, &target)?;
+            let opened = stdio.open(&namespace, &id)?;
+            Ok((rootfs, opened, Bundle::open(&directory)?))
+        })
+        .await?;
+        *task.rootfs.lock().unwrap_or_else(PoisonError::into_inner) = Some(rootfs);
+        let process = match bundle.pod_role()? {
+            PodRole::Sandbox => self.make_sandbox(task, bundle).await?,
+            PodRole::Member(_) => self.make_member(task, bundle).await?,
+        };
+        task.first.attach(process, opened)
+    }
+
+    /// The machine, with the container that it is for.
+    async fn make_sandbox(&self, task: &Task, bundle: Bundle) -> Result<Process> {
+        let pod = &*self.pod;
+        let mut slot = pod.sandbox.lock().await;
+        if slot.is_some() {
+            return Err(Error::Exists {
+                what: "the sandbox".into(),
+            });
+        }
+        let driver = cgroup_driver(bundle.spec());
+        let mut config =
+            SandboxConfig::of_bundle(bundle, &task.container, pod.runtime.config(), driver)?;
+        config.network = pod.network.clone();
+        let sandbox = pod.runtime.create_sandbox(config).await?;
+        let hooks = pod.runtime.container_hooks(sandbox.id(), &task.container)?;
+        let completed = async {
+            hooks.run_creating(own_pid()).await?;
+            // What fills a namespace by hooks has done so.
+            sandbox.update_network().await?;
+            sandbox.process(&task.container)
+        };
+        match completed.await {
+            Ok(process) => {
+                pod.set_handle(Some(sandbox.handle().clone()));
+                *slot = Some(sandbox);
+                let _ = task.hooks.set(hooks);
+                Ok(process)
+            }
+            Err(error) => {
+                if let Err(error) = sandbox.delete().await {
+                    tracing::warn!(%error, "not everything is removed after the making failed");
+                }
+                let _ = hooks.run(HookKind::Poststop, None).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A further container of the pod.
+    async fn make_member(&self, task: &Task, bundle: Bundle) -> Result<Process> {
+        let pod = &*self.pod;
+        let sandbox = pod.handle()?;
+        let neighbours = pod.runtime.neighbours(sandbox.id())?;
+        let driver = cgroup_driver(bundle.spec());
+        let root = &pod.runtime.config().runtime.root;
+        let config = ContainerConfig {
+            // This process stands for the pod's first container.
+            stand_in: false,
+            cgroup: None,
+            ..bundle.container(task.container.clone(), &neighbours, driver, root)?
+        };
+        let process = sandbox.create_container(config).await?;
+        let hooks = pod.runtime.container_hooks(sandbox.id(), &task.container)?;
+        if let Err(error) = hooks.run_creating(own_pid()).await {
+            if let Err(error) = process.remove_container().await {
+                tracing::warn!(%error, "not everything is removed after the making failed");
+            }
+            let _ = hooks.run(HookKind::Poststop, None).await;
+            return Err(error.into());
+        }
+        let _ = task.hooks.set(hooks);
+        Ok(process)
+    }
+}
+
+/// Which form the cgroup's path has: systemd's has the slice, a prefix and a name.
+fn cgroup_driver(spec: &Spec) -> CgroupDriver {
+    let path = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.cgroups_path().as_deref());
+    match path.and_then(Path::to_str) {
+        Some(path) if path.matches(':').count() == 2 => CgroupDriver::Systemd,
+        _ => CgroupDriver::Cgroupfs,
+    }
+}
+
+pub(super) fn own_pid() -> i32 {
+    i32::try_from(pid()).unwrap_or_default()
+}

@@ -1,0 +1,128 @@
+use std::sync::Arc;
+
+use containerd_shim_protos::api::DeleteResponse;
+use containerd_shim_protos::events::task::TaskDelete;
+use containerd_shim_protos::protobuf::MessageField;
+use virtcontainers::HookKind;
+
+use super::{TaskService, pid};
+use crate::error::{Error, Result};
+use crate::pod::Task;
+use crate::process::{Exit, Phase, TaskProcess};
+use crate::publisher::timestamp;
+
+impl TaskService {
+    /// Removes a task that does not run, and the sandbox with the one that it is for.
+    pub(super) async fn delete_task(&self, id: &str) -> Result<DeleteResponse> {
+        let pod = &self.pod;
+        let task = pod.task(id)?;
+        let _changing = task.first.changing.lock().await;
+        let exit = exit_of(&task.first)?;
+        task.first.drained().await;
+        match task.owns_sandbox {
+            true => self.delete_sandbox(&task).await?,
+            false => self.delete_member(&task).await?,
+        }
+        if let Some(hooks) = task.hooks.get()
+            && let Err(error) = hooks.run(HookKind::Poststop, None).await
+        {
+            tracing::warn!(%error, "hooks of a container that is gone");
+        }
+        let rootfs = task.take_rootfs();
+        super::exec::blocking(move || {
+            drop(rootfs);
+            Ok(())
+        })
+        .await?;
+        // One that was never started has ended too.
+        task.first.enter(Phase::Stopped(exit));
+        pod.remove_task(id);
+        pod.events.publish(&TaskDelete {
+            container_id: id.to_owned(),
+            pid: pid(),
+            exit_status: exit.code,
+            exited_at: MessageField::some(timestamp(exit.at)),
+            ..TaskDelete::default()
+        });
+        Ok(response(exit))
+    }
+
+    async fn delete_sandbox(&self, task: &Task) -> Result<()> {
+        let pod = &self.pod;
+        let others = pod.all_tasks().into_iter();
+        if let Some(other) = others
+            .filter(|other| other.container != task.container)
+            .find(|other| other.first.phase().exit().is_none())
+        {
+            return Err(Error::Precondition {
+                what: other.first.name().to_owned(),
+                state: other.first.phase().name(),
+                wanted: "left without its sandbox",
+            });
+        }
+        let mut slot = pod.sandbox.lock().await;
+        if let Some(sandbox) = slot.take() {
+            pod.set_handle(None);
+            // One that has stopped is no error.
+            sandbox.delete().await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_member(&self, task: &Task) -> Result<()> {
+        let Ok(sandbox) = self.pod.handle() else {
+            // It went with the sandbox.
+            return Ok(());
+        };
+        let alive = matches!(
+            sandbox.status()?.state,
+            vc_types::SandboxState::Running | vc_types::SandboxState::Paused
+        );
+        let removed = match alive {
+            true => sandbox.delete_container(&task.container, true).await,
+            // The machine is gone, and what it had with it.
+            false => Ok(()),
+        };
+        match removed {
+            Err(error) if error.is_not_found() => Ok(()),
+            removed => Ok(removed?),
+        }
+    }
+
+    /// Removes a process that was added.
+    pub(super) async fn delete_exec(&self, id: &str, exec_id: &str) -> Result<DeleteResponse> {
+        let task = self.pod.task(id)?;
+        let process = Arc::clone(&task.exec(exec_id)?.process);
+        let _changing = process.changing.lock().await;
+        let exit = exit_of(&process)?;
+        process.drained().await;
+        process.enter(Phase::Stopped(exit));
+        task.remove_exec(exec_id);
+        Ok(response(exit))
+    }
+}
+
+/// How what is to be removed has ended.
+fn exit_of(process: &TaskProcess) -> Result<Exit> {
+    match process.phase() {
+        Phase::Stopped(exit) => Ok(exit),
+        Phase::Created => Ok(Exit {
+            code: 0,
+            ..Exit::lost()
+        }),
+        phase @ (Phase::Creating | Phase::Running | Phase::Paused) => Err(Error::Precondition {
+            what: process.name().to_owned(),
+            state: phase.name(),
+            wanted: "deleted",
+        }),
+    }
+}
+
+fn response(exit: Exit) -> DeleteResponse {
+    DeleteResponse {
+        pid: pid(),
+        exit_status: exit.code,
+        exited_at: MessageField::some(timestamp(exit.at)),
+        ..DeleteResponse::default()
+    }
+}

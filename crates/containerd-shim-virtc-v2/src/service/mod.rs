@@ -1,0 +1,178 @@
+//! The task service of containerd: each call in a file of its own, where it is more than a line.
+
+mod create;
+mod delete;
+mod exec;
+mod kill;
+mod start;
+mod state;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use containerd_shim_protos::api::{
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest,
+    PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, ShutdownRequest,
+    StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse,
+    UpdateTaskRequest, WaitRequest, WaitResponse,
+};
+use containerd_shim_protos::shim_async;
+use containerd_shim_protos::ttrpc::Result;
+use containerd_shim_protos::ttrpc::asynchronous::{Service, TtrpcContext};
+
+use crate::error::Error;
+use crate::pod::Pod;
+
+/// The names under which the one service is known; the messages are the same.
+const NAMES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+
+/// The service of one pod.
+#[derive(Clone, Debug)]
+pub(crate) struct TaskService {
+    pub(crate) pod: Arc<Pod>,
+}
+
+/// The service under all its names.
+pub(crate) fn services(pod: &Arc<Pod>) -> HashMap<String, Service> {
+    let mut all = HashMap::new();
+    for name in NAMES {
+        let service = TaskService {
+            pod: Arc::clone(pod),
+        };
+        let made = shim_async::create_task(Arc::new(service)).into_values();
+        all.extend(made.map(|service| (name.to_owned(), service)));
+    }
+    all
+}
+
+/// The process on the host that stands for all of a pod.
+pub(crate) fn pid() -> u32 {
+    std::process::id()
+}
+
+#[async_trait]
+impl shim_async::Task for TaskService {
+    async fn create(
+        &self,
+        context: &TtrpcContext,
+        request: CreateTaskRequest,
+    ) -> Result<CreateTaskResponse> {
+        let limit = u64::try_from(context.timeout_nano)
+            .ok()
+            .filter(|&limit| limit > 0);
+        let what = format!("the creation of task {}", request.id);
+        // In a box, what the making takes goes with it.
+        let created = Box::pin(self.create_task(request));
+        match limit.map(Duration::from_nanos) {
+            None => created.await?,
+            Some(limit) => tokio::time::timeout(limit, created)
+                .await
+                .map_err(|_| Error::TimedOut { what })??,
+        }
+        Ok(CreateTaskResponse {
+            pid: pid(),
+            ..CreateTaskResponse::default()
+        })
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Result<StartResponse> {
+        match request.exec_id.as_str() {
+            "" => self.start_task(&request.id).await?,
+            exec => self.start_exec(&request.id, exec).await?,
+        }
+        Ok(StartResponse {
+            pid: pid(),
+            ..StartResponse::default()
+        })
+    }
+
+    async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Result<DeleteResponse> {
+        Ok(match request.exec_id.as_str() {
+            "" => self.delete_task(&request.id).await?,
+            exec => self.delete_exec(&request.id, exec).await?,
+        })
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Result<Empty> {
+        self.add_exec(request)?;
+        Ok(Empty::new())
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Result<Empty> {
+        self.kill_process(&request).await?;
+        Ok(Empty::new())
+    }
+
+    async fn state(&self, _: &TtrpcContext, request: StateRequest) -> Result<StateResponse> {
+        Ok(self.state_of(&request)?)
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> Result<WaitResponse> {
+        Ok(self.wait_for(&request).await?)
+    }
+
+    async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Result<PidsResponse> {
+        Ok(self.pids_of(&request.id)?)
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Result<StatsResponse> {
+        Ok(self.stats_of(&request.id).await?)
+    }
+
+    async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Result<ConnectResponse> {
+        self.pod.task(&request.id)?;
+        Ok(ConnectResponse {
+            shim_pid: pid(),
+            task_pid: pid(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..ConnectResponse::default()
+        })
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Result<Empty> {
+        self.pause_task(&request.id).await?;
+        Ok(Empty::new())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Result<Empty> {
+        self.resume_task(&request.id).await?;
+        Ok(Empty::new())
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> Result<Empty> {
+        Err(Error::Unsupported("a checkpoint of a container in a machine".into()).into())
+    }
+
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> Result<Empty> {
+        let process = self.pod.task(&request.id)?.process(&request.exec_id)?;
+        let size = |cells: u32| u16::try_from(cells).unwrap_or(u16::MAX);
+        process
+            .resize(size(request.height), size(request.width))
+            .await?;
+        Ok(Empty::new())
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> Result<Empty> {
+        let process = self.pod.task(&request.id)?.process(&request.exec_id)?;
+        if request.stdin {
+            process.close_stdin();
+        }
+        Ok(Empty::new())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> Result<Empty> {
+        self.update_task(&request).await?;
+        Ok(Empty::new())
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> Result<Empty> {
+        // One of a pod goes, the others stay.
+        if request.now || !self.pod.has_tasks() {
+            self.pod.shut_down.notify_one();
+        }
+        Ok(Empty::new())
+    }
+}

@@ -1,0 +1,124 @@
+use std::sync::Arc;
+
+use containerd_shim_protos::events::task::{TaskExecStarted, TaskExit, TaskStart};
+use containerd_shim_protos::protobuf::MessageField;
+use virtcontainers::HookKind;
+
+use super::create::own_pid;
+use super::{TaskService, pid};
+use crate::error::Result;
+use crate::pod::{Pod, Task};
+use crate::process::{Exit, Phase, TaskProcess};
+use crate::publisher::timestamp;
+
+impl TaskService {
+    /// Lets the first process of a task begin.
+    pub(super) async fn start_task(&self, id: &str) -> Result<()> {
+        let pod = &self.pod;
+        let task = pod.task(id)?;
+        let first = Arc::clone(&task.first);
+        let _changing = first.changing.lock().await;
+        first.expect(Phase::Created, "started")?;
+        let sandbox = pod.handle()?;
+        if task.owns_sandbox
+            && let Some(kept) = &*pod.sandbox.lock().await
+        {
+            // Networks that were given to this process after its task was made.
+            kept.update_network().await?;
+        }
+        sandbox.start_container(&task.container).await?;
+        if let Some((rows, columns)) = first.wanted_size()
+            && let Err(error) = first.resize(rows, columns).await
+        {
+            tracing::debug!(%error, "a terminal keeps its size");
+        }
+        first.enter(Phase::Running);
+        pod.events.publish(&TaskStart {
+            container_id: id.to_owned(),
+            pid: pid(),
+            ..TaskStart::default()
+        });
+        watch(pod, &task, None);
+        if let Some(hooks) = task.hooks.get() {
+            hooks.run(HookKind::Poststart, Some(own_pid())).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds the process that an exec described.
+    pub(super) async fn start_exec(&self, id: &str, exec_id: &str) -> Result<()> {
+        let pod = &self.pod;
+        let task = pod.task(id)?;
+        let exec = task.exec(exec_id)?;
+        let process = Arc::clone(&exec.process);
+        let _changing = process.changing.lock().await;
+        process.expect(Phase::Created, "started")?;
+        task.first.expect(Phase::Running, "given a process")?;
+        let (stdio, namespace) = (process.stdio.clone(), pod.namespace.clone());
+        let name = id.to_owned();
+        let opened = super::exec::blocking(move || stdio.open(&namespace, &name)).await?;
+        let mut spec = exec.spec.clone();
+        super::exec::size(&mut spec, process.wanted_size());
+        let entered = pod.handle()?.enter_container(&task.container, &spec).await;
+        let guest = match entered {
+            Ok(guest) => guest,
+            Err(error) => {
+                process.enter(Phase::Stopped(Exit::lost()));
+                return Err(error.into());
+            }
+        };
+        process.attach(guest, opened)?;
+        process.enter(Phase::Running);
+        pod.events.publish(&TaskExecStarted {
+            container_id: id.to_owned(),
+            exec_id: exec_id.to_owned(),
+            pid: pid(),
+            ..TaskExecStarted::default()
+        });
+        watch(pod, &task, Some((exec_id.to_owned(), process.clone())));
+        Ok(())
+    }
+}
+
+/// Tells containerd of a process's end. It was told of its start.
+fn watch(pod: &Arc<Pod>, task: &Arc<Task>, exec: Option<(String, Arc<TaskProcess>)>) {
+    let (pod, task) = (Arc::clone(pod), Arc::clone(task));
+    tokio::spawn(async move {
+        let (id, process) = match exec {
+            Some((id, process)) => (id, process),
+            None => (task.container.to_string(), Arc::clone(&task.first)),
+        };
+        let exit = match process.guest("waited for") {
+            Ok(guest) => Exit::of(guest.wait().await),
+            Err(error) => {
+                tracing::error!(%error, "a process is not watched");
+                Exit::lost()
+            }
+        };
+        if !process.enter(Phase::Stopped(exit)) {
+            return;
+        }
+        pod.events.publish(&TaskExit {
+            container_id: task.container.to_string(),
+            id,
+            pid: pid(),
+            exit_status: exit.code,
+            exited_at: MessageField::some(timestamp(exit.at)),
+            ..TaskExit::default()
+        });
+        if task.owns_sandbox && Arc::ptr_eq(&process, &task.first) {
+            end_machine(&pod, &task).await;
+        }
+    });
+}
+
+/// Ends the machine when the container that it is for has ended, with its output told. The others in
+/// it end too, and are seen to.
+async fn end_machine(pod: &Pod, task: &Task) {
+    task.first.drained().await;
+    if let Some(sandbox) = &*pod.sandbox.lock().await
+        && let Err(error) = sandbox.stop().await
+    {
+        tracing::error!(%error, "the machine was not ended");
+    }
+}

@@ -1,0 +1,72 @@
+use containerd_shim_protos::api::{
+    PidsResponse, ProcessInfo, StateRequest, StateResponse, StatsResponse, WaitRequest,
+    WaitResponse,
+};
+use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
+
+use super::{TaskService, pid};
+use crate::error::Result;
+use crate::process::Phase;
+use crate::publisher::timestamp;
+use crate::stats;
+
+impl TaskService {
+    /// Where a process stands. Nobody is waited for.
+    pub(super) fn state_of(&self, request: &StateRequest) -> Result<StateResponse> {
+        let task = self.pod.task(&request.id)?;
+        let process = task.process(&request.exec_id)?;
+        let phase = process.phase();
+        let exit = phase.exit();
+        Ok(StateResponse {
+            id: request.id.clone(),
+            exec_id: request.exec_id.clone(),
+            bundle: task.bundle.display().to_string(),
+            pid: pid(),
+            status: EnumOrUnknown::new(phase.status()),
+            stdin: process.stdio.stdin.clone(),
+            stdout: process.stdio.stdout.clone(),
+            stderr: process.stdio.stderr.clone(),
+            terminal: process.stdio.terminal,
+            exit_status: exit.map(|exit| exit.code).unwrap_or_default(),
+            exited_at: exit.map(|exit| timestamp(exit.at)).into(),
+            ..StateResponse::default()
+        })
+    }
+
+    /// Waits for the end of a process, as many do as want to.
+    pub(super) async fn wait_for(&self, request: &WaitRequest) -> Result<WaitResponse> {
+        let process = self.pod.task(&request.id)?.process(&request.exec_id)?;
+        let exit = process.ended().await;
+        Ok(WaitResponse {
+            exit_status: exit.code,
+            exited_at: MessageField::some(timestamp(exit.at)),
+            ..WaitResponse::default()
+        })
+    }
+
+    /// The process on the host that stands for the task's.
+    pub(super) fn pids_of(&self, id: &str) -> Result<PidsResponse> {
+        let task = self.pod.task(id)?;
+        let processes = match task.first.phase() {
+            Phase::Creating | Phase::Stopped(_) => Vec::new(),
+            Phase::Created | Phase::Running | Phase::Paused => vec![ProcessInfo {
+                pid: pid(),
+                ..ProcessInfo::default()
+            }],
+        };
+        Ok(PidsResponse {
+            processes,
+            ..PidsResponse::default()
+        })
+    }
+
+    /// What a task has used of the guest.
+    pub(super) async fn stats_of(&self, id: &str) -> Result<StatsResponse> {
+        let task = self.pod.task(id)?;
+        let used = self.pod.handle()?.stats_container(&task.container).await?;
+        Ok(StatsResponse {
+            stats: MessageField::some(stats::metrics(&used, stats::Version::of_host())?),
+            ..StatsResponse::default()
+        })
+    }
+}
