@@ -15,7 +15,7 @@ BUILT := target/$(TARGET)/release
 DIST := target/$(TARGET)/dist
 TOOLS := $(VIRTCONTAINERS_CACHE)/tools
 # Features that tests need and that a plain build leaves out.
-TEST_FEATURES := guest-image/build,virtc/fault-points
+TEST_FEATURES := guest-image/build,virtc/fault-points,containerd-shim-virtc-v2/fault-points
 
 export VIRTCONTAINERS_CACHE
 export PATH := $(PATH):$(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin:$(TOOLS)/cargo-nextest-$(CARGO_NEXTEST_VERSION)/bin
@@ -34,7 +34,7 @@ build: setup
 	@cargo build --release
 
 dist: setup
-	@cargo build --profile dist -p virtc
+	@cargo build --profile dist -p virtc -p containerd-shim-virtc-v2
 
 # The guest's kernel and initrd. KERNEL_PACKAGE=FILE, or KERNEL=FILE KERNEL_MODULES=DIR.
 guest: setup
@@ -82,10 +82,10 @@ conformance: dist guest
 	@VIRTC=$(DIST)/virtc VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		sh scripts/conformance.sh
 
-# Program and guest.
+# Programs and guest.
 install: build dist guest
 	@install -d $(DESTDIR)$(PREFIX)/bin
-	@install -m 755 $(DIST)/virtc $(DESTDIR)$(PREFIX)/bin/virtc
+	@install -m 755 $(DIST)/virtc $(DIST)/containerd-shim-virtc-v2 $(DESTDIR)$(PREFIX)/bin
 	@scripts/install-guest.sh $(BUILT)/guest-image $(DESTDIR)$(PREFIX)/share/virtcontainers/guest
 
 # What was built from this tree. What was fetched stays in VIRTCONTAINERS_CACHE.

@@ -10,6 +10,7 @@ set -eu
 # e2fsprogs                 mkfs.ext4 for the scratch disk
 # busybox-static            root directories for tests and benchmarks
 # podman, docker.io         tests of the OCI command line; they start a daemon of their own
+# containerd                tests of the shim; docker.io brings it
 # netavark, aardvark-dns    networks of podman for those tests; iptables is what netavark calls
 # bsdutils                  script(1), a terminal for those tests
 # iproute2                  network namespaces for tests
@@ -19,7 +20,7 @@ set -eu
 # iperf3                    measurements of networks
 packages='gcc libc6-dev binutils libseccomp-dev libcap-ng-dev'
 packages="$packages qemu-system-x86 qemu-system-data e2fsprogs busybox-static podman"
-packages="$packages docker.io bsdutils iproute2 nftables netavark aardvark-dns iptables passt"
+packages="$packages docker.io containerd bsdutils iproute2 nftables netavark aardvark-dns iptables passt"
 packages="$packages containernetworking-plugins iperf3"
 
 have dpkg-query || fail "this system has no dpkg" \

@@ -28,6 +28,7 @@
 
 pub mod factory;
 pub mod fault;
+pub mod keeper;
 #[cfg(feature = "mock")]
 pub mod mock;
 pub mod stream;

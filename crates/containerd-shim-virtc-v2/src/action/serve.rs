@@ -6,7 +6,7 @@ use std::time::Duration;
 use containerd_shim_protos::ttrpc::asynchronous::Server;
 use containerd_shim_protos::ttrpc::asynchronous::transport::Listener;
 use rustix::fs::{Mode, OFlags};
-use virtcontainers::HostNamespaces;
+use virtcontainers::{HostNamespaces, keeper};
 
 use super::bundle;
 use crate::cli::Flags;
@@ -18,9 +18,6 @@ use crate::{log, service, surroundings};
 
 /// How long containerd may take for the last events.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long what was given up may take to undo itself.
-const UNDO_LIMIT: Duration = Duration::from_secs(10);
 
 /// Serves the tasks of a sandbox at the socket that is our stdin, until containerd says that we may
 /// end.
@@ -41,13 +38,9 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
         &annotations.into_iter().collect(),
         Some(Arc::clone(&entered.host_network)),
     )?;
-    let executor = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(failed)?;
     let sandbox = sandbox_of(&bundle, &flags.id)?;
     let socket = ShimSocket::of(&flags.address, &flags.namespace, &sandbox);
-    let served = executor.block_on(async {
+    let served = keeper::block_on(async |waiting| {
         let events = std::env::var("TTRPC_ADDRESS").ok();
         let events = Publisher::start(events.filter(|text| !text.is_empty()), &flags.namespace);
         let pod = Pod::new(flags.namespace.clone(), runtime, entered, events);
@@ -56,6 +49,7 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
             .add_listener(Listener::try_from(listener).map_err(failed)?)
             .register_service(service::services(&pod));
         server.start().await?;
+        waiting.begin();
         pod.shut_down.notified().await;
         pod.events.flush(FLUSH_LIMIT).await;
         // The name goes first: nobody finds a socket at which nobody answers.
@@ -63,8 +57,7 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
         server.shutdown().await?;
         Ok(())
     });
-    executor.shutdown_timeout(UNDO_LIMIT);
-    served
+    served.map_err(failed)?
 }
 
 /// Takes the socket from stdin, which becomes what nothing is read from.

@@ -1,9 +1,9 @@
 //! Stands for a process that was added to a running container.
 
 use oci_spec::runtime::Process as ProcessSpec;
+use virtcontainers::keeper::Waiting;
 use virtcontainers::{Lease, Process, Runtime, fault};
 
-use super::executor::{Waiting, block_on};
 use super::report::Reporter;
 use super::{Outcome, Report, Request, take_terminal};
 use crate::commands::{container, fetch, runtime};
@@ -12,7 +12,7 @@ use crate::join::{Added, Joined, Signals};
 
 /// Adds the process, reports, and stays until it has ended. Says how it ended.
 pub(super) fn enter(request: &Request, process: &ProcessSpec, reporter: Reporter) -> Outcome {
-    block_on(
+    Outcome::of_work(
         // In a box, what the adding takes goes with it.
         async |waiting| match reporter
             .while_awaited(Box::pin(add(request, process)))

@@ -1,12 +1,12 @@
 //! Keeps the sandbox of one container, from its making to its end.
 
 use vc_types::ContainerId;
+use virtcontainers::keeper::Waiting;
 use virtcontainers::{
     Bundle, ContainerHooks, Error, HookKind, HostNamespaces, Runtime, RuntimeOptions, Sandbox,
     SandboxConfig, fault,
 };
 
-use super::executor::{Waiting, block_on};
 use super::report::Reporter;
 use super::view::Viewer;
 use super::{Outcome, Report, Request, take_terminal};
@@ -22,7 +22,7 @@ pub(super) fn keep(
     viewer: &Viewer,
     reporter: Reporter,
 ) -> Outcome {
-    block_on(async |waiting| {
+    Outcome::of_work(async |waiting| {
         // In a box, what the making takes goes with it.
         let made = Box::pin(make(request, bundle, entered, viewer));
         match reporter.while_awaited(made).await {

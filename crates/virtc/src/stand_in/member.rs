@@ -3,8 +3,9 @@
 use vc_types::SandboxId;
 use virtcontainers::{Bundle, Lease, Process, Runtime, fault};
 
-use super::executor::{Waiting, block_on};
 use super::keep::{run_hooks, run_last_hooks};
+use virtcontainers::keeper::Waiting;
+
 use super::report::Reporter;
 use super::view::Viewer;
 use super::{Outcome, Report, Request, no_sandbox, take_terminal};
@@ -20,7 +21,7 @@ pub(super) fn join(
     viewer: &Viewer,
     reporter: Reporter,
 ) -> Outcome {
-    block_on(
+    Outcome::of_work(
         // In a box, what the making takes goes with it.
         async |waiting| match Box::pin(make(request, bundle, sandbox, viewer, &reporter)).await {
             Ok(made) => Box::pin(stay(made, reporter, waiting)).await,

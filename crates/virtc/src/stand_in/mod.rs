@@ -6,7 +6,6 @@
 
 mod console;
 mod enter;
-mod executor;
 mod keep;
 mod member;
 mod outcome;

@@ -2,6 +2,7 @@ use std::process::ExitCode;
 
 use rustix::process::Signal;
 use vc_types::{EndReason, ExitStatus};
+use virtcontainers::keeper::{self, Waiting};
 use virtcontainers::{Error, ProcessExit};
 
 use crate::error::{FAILED, Failure};
@@ -34,6 +35,14 @@ pub(super) enum Outcome {
 impl Outcome {
     /// It never was.
     pub(super) const FAILED: Self = Self::Code(FAILED);
+
+    /// That of a stand-in's work, which is done on this thread.
+    pub(super) fn of_work(work: impl AsyncFnOnce(&Waiting) -> Self) -> Self {
+        keeper::block_on(work).unwrap_or_else(|error| {
+            tracing::error!(%error, "the system gives no event queue");
+            Self::FAILED
+        })
+    }
 
     /// What the joined process's end means; an error is said.
     pub(super) fn of(ended: Result<End, Error>) -> Self {

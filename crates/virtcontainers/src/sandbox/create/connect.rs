@@ -27,6 +27,9 @@ use crate::stream::Streams;
 /// Bytes of randomness that the guest gets at its start.
 const SEED_BYTES: usize = 64;
 
+/// Bytes of a host name: the kernel has room for 64, and names of DNS have one less.
+const HOSTNAME_BYTES_MAX: usize = 63;
+
 /// A machine whose guest is prepared and whose containers wait for their start.
 pub(super) struct Connected {
     runtime: Arc<Shared>,
@@ -229,12 +232,16 @@ fn hello(config: &SandboxConfig) -> Result<HelloRequest> {
     })
 }
 
-/// The guest's name: the sandbox's where none was asked for.
+/// The guest's name: the sandbox's where none was asked for, as much of it as the guest's kernel
+/// takes.
 fn hostname(config: &SandboxConfig) -> String {
-    config
-        .hostname
-        .clone()
-        .unwrap_or_else(|| config.id.to_string())
+    let of_sandbox = || {
+        let id = config.id.as_str();
+        // Ids are ASCII.
+        let cut = &id[..id.len().min(HOSTNAME_BYTES_MAX)];
+        cut.trim_end_matches(['-', '.']).to_owned()
+    };
+    config.hostname.clone().unwrap_or_else(of_sandbox)
 }
 
 fn getrandom(seed: &mut [u8]) -> Result<()> {

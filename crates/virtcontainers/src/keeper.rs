@@ -1,4 +1,4 @@
-//! What a stand-in's work runs on.
+//! What a process runs on that keeps a sandbox or stands for a container: it waits most of its life.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use vc_launch::Footprint;
-
-use super::Outcome;
 
 /// How long the undoing of what was given up may wait for the disk.
 const UNDO_LIMIT: Duration = Duration::from_secs(10);
@@ -23,10 +21,10 @@ const PAUSES_QUIET: u64 = 4;
 /// The pause that follows on giving back is no sign of anything; the one after it is.
 const WATCH_AFTER_NEXT: u8 = 2;
 
-/// Whether a stand-in has done its work but for waiting. From then on it gives back what memory it
+/// Whether a keeper has done its work but for waiting. From then on it gives back what memory it
 /// does not need: it lives as long as its container.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub struct Waiting {
     begun: Notify,
     /// How often the thread had nothing to do.
     pauses: AtomicU64,
@@ -36,7 +34,8 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn begin(&self) {
+    /// From now on it waits.
+    pub fn begin(&self) {
         self.begun.notify_one();
     }
 
@@ -69,27 +68,35 @@ impl Waiting {
     }
 }
 
-/// Does a stand-in's work on this thread, and lets what was given up meanwhile undo itself.
-pub(super) fn block_on(work: impl AsyncFnOnce(&Waiting) -> Outcome) -> Outcome {
+/// Does a keeper's work on this thread, and lets what was given up meanwhile undo itself.
+///
+/// ```
+/// let answer = virtcontainers::keeper::block_on(async |waiting| {
+///     // From here on memory is given back whenever nothing has happened for a while.
+///     waiting.begin();
+///     42
+/// })?;
+/// assert_eq!(answer, 42);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// When the system gives no event queue.
+pub fn block_on<T>(work: impl AsyncFnOnce(&Waiting) -> T) -> std::io::Result<T> {
     let waiting = Arc::new(Waiting::default());
-    let executor = match executor(&waiting) {
-        Ok(executor) => executor,
-        Err(error) => {
-            tracing::error!(%error, "the system gives no event queue");
-            return Outcome::FAILED;
-        }
-    };
+    let executor = executor(&waiting)?;
     // One that cannot be smaller works all the same.
     let footprint = Footprint::of_this_process().ok();
     let give_back = || footprint.iter().for_each(Footprint::rest);
-    let outcome = executor.block_on(async {
+    let done = executor.block_on(async {
         tokio::select! {
-            outcome = work(&waiting) => outcome,
+            done = work(&waiting) => done,
             never = waiting.rest(QUIET, give_back) => match never {},
         }
     });
     executor.shutdown_timeout(UNDO_LIMIT);
-    outcome
+    Ok(done)
 }
 
 fn executor(waiting: &Arc<Waiting>) -> std::io::Result<tokio::runtime::Runtime> {

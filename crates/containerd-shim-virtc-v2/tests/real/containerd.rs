@@ -1,0 +1,289 @@
+//! A containerd of the test's own, with this shim as a runtime.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use test_vm::Host;
+
+use super::image;
+
+/// How long the daemon may take to answer.
+const DAEMON_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long something that comes by itself may take.
+const WAIT_LIMIT: Duration = Duration::from_secs(20);
+
+/// How often it is looked for; it says so to nobody.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+pub(super) const RUNTIME: &str = "io.containerd.virtc.v2";
+
+/// The daemon, its directories and its namespace.
+pub(super) struct Containerd {
+    host: Host,
+    /// Short: sockets are below.
+    directory: PathBuf,
+    /// Also the name of its containers' cgroup, of which nothing may stay.
+    namespace: String,
+    daemon: Option<Child>,
+    /// What its shims are to do at which point.
+    fault: Option<String>,
+}
+
+impl Containerd {
+    /// One with the image, that runs. Nothing, and the reason on stderr, where there is none.
+    pub(super) fn new() -> Option<Self> {
+        if !Path::new("/usr/bin/containerd").exists() {
+            eprintln!("skipped: containerd is missing, which scripts/setup-packages.sh installs");
+            return None;
+        }
+        let shim = Path::new(env!("CARGO_BIN_EXE_containerd-shim-virtc-v2"));
+        let virtc = shim.with_file_name("virtc");
+        let host = Host::new(virtc.to_str().unwrap());
+        let directory = host.dir("c");
+        let own = host
+            .root()
+            .parent()
+            .unwrap()
+            .file_name()
+            .unwrap()
+            .to_owned();
+        let mut containerd = Self {
+            host,
+            directory,
+            namespace: own.into_string().unwrap(),
+            daemon: None,
+            fault: None,
+        };
+        containerd.start();
+        let archive = image::archive(&containerd.host.dir("image"));
+        containerd.done(&["image", "import", archive.to_str().unwrap()]);
+        Some(containerd)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
+    /// Starts the daemon, for the first time or again, and waits until it answers.
+    pub(super) fn start(&mut self) {
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\
+             \"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.btrfs\", \
+             \"io.containerd.snapshotter.v1.zfs\", \"io.containerd.snapshotter.v1.aufs\", \
+             \"io.containerd.snapshotter.v1.devmapper\"]\n[grpc]\naddress = {:?}\n",
+            self.at("root"),
+            self.at("state"),
+            self.at("sock"),
+        );
+        fs::write(self.at("config.toml"), config).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.at("log"))
+            .unwrap();
+        let shim = Path::new(env!("CARGO_BIN_EXE_containerd-shim-virtc-v2"));
+        let path = format!(
+            "{}:/usr/sbin:/usr/bin:/sbin:/bin",
+            shim.parent().unwrap().display()
+        );
+        let mut command = Command::new("/usr/bin/containerd");
+        command
+            .args(["--config", &self.at("config.toml")])
+            .env("PATH", path)
+            .env("VIRTC_RUNTIME_ROOT", self.host.root())
+            .env("VIRTC_RUNTIME_FAILURES", self.host.failures())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        if let Some(fault) = &self.fault {
+            command.env("VIRTC_TEST_FAULT", fault);
+        }
+        self.daemon = Some(command.spawn().unwrap());
+        let end = Instant::now() + DAEMON_LIMIT;
+        while !self.ctr(&["version"]).status.success() {
+            assert!(
+                Instant::now() < end,
+                "containerd does not answer:\n{}",
+                self.log()
+            );
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Restarts the daemon, whose shims do something at a point from now on.
+    pub(super) fn restart_with_fault(&mut self, fault: Option<&str>) {
+        self.fault = fault.map(str::to_owned);
+        self.kill();
+        self.start();
+    }
+
+    /// What the daemon and its shims have logged, but for how the daemon started.
+    pub(super) fn log(&self) -> String {
+        let log = fs::read_to_string(self.at("log")).unwrap_or_default();
+        let lines = log.lines().filter(|line| !line.contains("loading plugin"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Kills the daemon as nothing can prevent.
+    pub(super) fn kill(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    /// The client, with a command for this daemon and namespace.
+    pub(super) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("/usr/bin/ctr");
+        command
+            .args([
+                "--address",
+                &self.at("sock"),
+                "--namespace",
+                &self.namespace,
+            ])
+            .args(args);
+        command
+    }
+
+    pub(super) fn ctr(&self, args: &[&str]) -> Output {
+        let output = self.command(args).stdin(Stdio::null()).output();
+        output.expect("ctr is installed with its daemon")
+    }
+
+    /// Runs it; it must succeed. Gives its stdout.
+    #[track_caller]
+    pub(super) fn done(&self, args: &[&str]) -> String {
+        let output = self.ctr(args);
+        assert!(
+            output.status.success(),
+            "ctr {}: {}\n{}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr),
+            self.log()
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs it; it must fail. Gives its stderr.
+    #[track_caller]
+    pub(super) fn refused(&self, args: &[&str]) -> String {
+        let output = self.ctr(args);
+        assert!(
+            !output.status.success(),
+            "ctr {} did not fail",
+            args.join(" ")
+        );
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Runs a container to its end, which removes it.
+    pub(super) fn run(&self, flags: &[&str], id: &str, command: &[&str]) -> Output {
+        let run = ["run", "--rm", "--runtime", RUNTIME];
+        self.ctr(&[&run[..], flags, &[image::NAME, id], command].concat())
+    }
+
+    /// Begins a container that goes on.
+    #[track_caller]
+    pub(super) fn begin(&self, flags: &[&str], id: &str, command: &[&str]) {
+        let run = ["run", "--detach", "--runtime", RUNTIME];
+        self.done(&[&run[..], flags, &[image::NAME, id], command].concat());
+    }
+
+    /// Adds a process to a container, and waits for it.
+    pub(super) fn exec(&self, id: &str, exec: &str, command: &[&str]) -> Output {
+        self.ctr(&[&["task", "exec", "--exec-id", exec, id], command].concat())
+    }
+
+    /// A container's state, as `ctr task ls` has it; nothing where there is no task.
+    pub(super) fn state(&self, id: &str) -> Option<String> {
+        let list = self.done(&["task", "ls"]);
+        let mut lines = list
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines
+            .find(|words| words.first() == Some(&id))
+            .map(|words| words[2].to_owned())
+    }
+
+    /// The process that serves a container.
+    pub(super) fn shim(&self, id: &str) -> Pid {
+        let list = self.done(&["task", "ls"]);
+        let mut lines = list
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let found = lines.find(|words| words.first() == Some(&id)).unwrap();
+        Pid::from_raw(found[1].parse().unwrap()).unwrap()
+    }
+
+    /// Kills a container, and removes it once it has stopped.
+    #[track_caller]
+    pub(super) fn remove(&self, id: &str) {
+        if self.state(id).as_deref() != Some("STOPPED") {
+            self.done(&["task", "kill", "--signal", "KILL", id]);
+            self.wait_for("the end of the task", || {
+                self.state(id).as_deref() == Some("STOPPED")
+            });
+        }
+        // Its warning says the exit code.
+        self.ctr(&["task", "rm", id]);
+        self.done(&["container", "rm", id]);
+    }
+
+    /// Waits for what comes by itself.
+    #[track_caller]
+    pub(super) fn wait_for(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let end = Instant::now() + WAIT_LIMIT;
+        while !is_so() {
+            assert!(Instant::now() < end, "{what} did not come:\n{}", self.log());
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// The machine's own process, below the shim's.
+    pub(super) fn vmm(&self, shim: Pid) -> Pid {
+        let below = test_vm::descendants(shim.as_raw_nonzero().get());
+        let vmm = below
+            .iter()
+            .find(|process| process.command.contains("qemu"));
+        Pid::from_raw(vmm.expect("a machine runs").pid).unwrap()
+    }
+
+    /// A directory of the test's own.
+    pub(super) fn dir(&self, name: &str) -> PathBuf {
+        self.host.dir(name)
+    }
+
+    /// The state of this namespace's sandboxes.
+    fn state_root(&self) -> PathBuf {
+        let mut root = self.host.root().into_os_string();
+        root.push("-containerd");
+        PathBuf::from(root).join(&self.namespace)
+    }
+}
+
+impl Containerd {
+    /// What is there of this namespace's sandboxes.
+    pub(super) fn left(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.state_root()).into_iter().flatten();
+        entries.flatten().map(|entry| entry.path()).collect()
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = kill_process(Pid::from_child(&daemon), Signal::TERM);
+            let _ = daemon.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+            return;
+        }
+        let left = self.left();
+        assert!(left.is_empty(), "left behind: {left:?}");
+    }
+}

@@ -1,0 +1,21 @@
+//! The shim under the real containerd, by its client `ctr`.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test speaks by failing"
+)]
+
+mod containerd;
+mod ends;
+mod exec;
+mod image;
+mod kills;
+mod pod;
+mod streams;
+mod task;
+
+use containerd::Containerd;

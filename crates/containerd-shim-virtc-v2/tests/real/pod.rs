@@ -1,0 +1,61 @@
+//! Several tasks in one sandbox, as Kubernetes' annotations group them.
+
+use super::Containerd;
+
+const SANDBOX: [&str; 2] = ["--annotation", "io.kubernetes.cri.container-type=sandbox"];
+
+fn member(sandbox: &str) -> [String; 4] {
+    [
+        "--annotation".to_owned(),
+        "io.kubernetes.cri.container-type=container".to_owned(),
+        "--annotation".to_owned(),
+        format!("io.kubernetes.cri.sandbox-id={sandbox}"),
+    ]
+}
+
+#[test]
+fn containers_come_and_go_in_the_pod_of_the_first() {
+    let Some(containerd) = Containerd::new() else {
+        return;
+    };
+    containerd.begin(&SANDBOX, "pod", &["sleep", "1000"]);
+    let shim = containerd.shim("pod");
+    let flags = member("pod");
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let output = containerd.run(&flags, "a", &["sh", "-c", "echo in the pod; exit 3"]);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "in the pod\n",
+        "{}",
+        containerd.log()
+    );
+    assert_eq!(output.status.code(), Some(3));
+    // The same name again, and another beside it.
+    containerd.begin(&flags, "a", &["sleep", "1000"]);
+    containerd.begin(&flags, "b", &["sleep", "1000"]);
+    assert_eq!((containerd.shim("a"), containerd.shim("b")), (shim, shim));
+    let output = containerd.exec("b", "e", &["echo", "beside"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "beside\n");
+    containerd.remove("a");
+    assert_eq!(containerd.state("pod").as_deref(), Some("RUNNING"));
+    // The end of the first takes the machine, and with it the others.
+    containerd.done(&["task", "kill", "--signal", "KILL", "pod"]);
+    containerd.wait_for("the end of the pod", || {
+        containerd.state("b").as_deref() == Some("STOPPED")
+    });
+    containerd.remove("b");
+    containerd.remove("pod");
+}
+
+#[test]
+fn a_member_without_its_pod_is_refused() {
+    let Some(containerd) = Containerd::new() else {
+        return;
+    };
+    let flags = member("gone");
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let output = containerd.run(&flags, "a", &["true"]);
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("sandbox gone"), "{error}");
+}
