@@ -42,6 +42,8 @@ pub enum NicBackend {
     User {
         /// Ports of the host that lead to ports of the guest.
         forwards: Vec<PortForward>,
+        /// Whether the guest has IPv6 too, which the stack offers by itself.
+        ipv6: bool,
         /// Who looks at the guest's frames before the stack does.
         filter: Option<NicFilter>,
     },
@@ -214,6 +216,7 @@ mod tests {
             queues: 1,
             backend: NicBackend::User {
                 forwards,
+                ipv6: true,
                 filter: None,
             },
         }

@@ -43,11 +43,8 @@ impl Cidr {
     }
 
     /// One of this crate's own, which a test has checked.
-    pub(crate) fn constant(address: Ipv4Addr, prefix: u8) -> Self {
-        Self {
-            address: IpAddr::V4(address),
-            prefix,
-        }
+    pub(crate) fn constant(address: IpAddr, prefix: u8) -> Self {
+        Self { address, prefix }
     }
 
     /// The address.
@@ -79,6 +76,11 @@ impl Cidr {
     /// The length of the prefix.
     pub fn prefix(self) -> u8 {
         self.prefix
+    }
+
+    /// Whether some address is in both networks.
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
     }
 
     /// Whether an address is in the network.

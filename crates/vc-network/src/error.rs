@@ -139,6 +139,14 @@ pub enum Error {
         /// The sandbox that has it; `None` for a program of the host, or when it is asked for twice.
         owner: Option<SandboxId>,
     },
+    /// A port of IPv6 is to lead to a machine that has no IPv6.
+    #[error("the port {port} cannot lead to a machine without IPv6: {reason}")]
+    NoIpv6 {
+        /// The port.
+        port: PublishedPort,
+        /// Why it has none.
+        reason: String,
+    },
     /// There are leases of another configuration.
     #[error(
         "{} has leases of the bridge {bridge} with the subnet {subnet}; there is one at a time",
@@ -260,6 +268,7 @@ impl Hint for Error {
                 "choose another port of the host than {}",
                 port.host_port
             )),
+            Self::NoIpv6 { .. } => Some("publish it on an address of IPv4".to_owned()),
             Self::RelayInTheWay { path, .. } => Some(format!(
                 "if no sandbox uses it: nsenter --net={} nft delete table inet virtcontainers",
                 path.display()

@@ -1,5 +1,5 @@
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::AddressFamily;
@@ -68,13 +68,14 @@ fn read(message: NeighbourMessage) -> Option<Neighbour> {
 pub(crate) fn add(
     netlink: &mut Netlink,
     link: u32,
-    address: Ipv4Addr,
+    address: IpAddr,
     mac: MacAddress,
 ) -> io::Result<()> {
-    let mut message = of(AddressFamily::Inet, link);
+    let (family, address) = destination(address);
+    let mut message = of(family, link);
     message.header.state = NeighbourState::Permanent;
     message.attributes = vec![
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+        NeighbourAttribute::Destination(address),
         NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()),
     ];
     let flags = NLM_F_CREATE | NLM_F_REPLACE;
@@ -82,9 +83,9 @@ pub(crate) fn add(
 }
 
 /// Removes a neighbour, if it is there.
-pub(crate) fn remove(netlink: &mut Netlink, link: u32, address: Ipv4Addr) -> io::Result<()> {
-    let mut message = of(AddressFamily::Inet, link);
-    let address = NeighbourAddress::Inet(address);
+pub(crate) fn remove(netlink: &mut Netlink, link: u32, address: IpAddr) -> io::Result<()> {
+    let (family, address) = destination(address);
+    let mut message = of(family, link);
     message.attributes = vec![NeighbourAttribute::Destination(address)];
     match netlink.change(RouteNetlinkMessage::DelNeighbour(message), 0) {
         Err(error) if is_gone(&error) => Ok(()),
@@ -102,6 +103,13 @@ pub(crate) fn add_behind_port(netlink: &mut Netlink, port: u32, mac: MacAddress)
     message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac)];
     let flags = NLM_F_CREATE | NLM_F_REPLACE;
     netlink.change(RouteNetlinkMessage::NewNeighbour(message), flags)
+}
+
+fn destination(address: IpAddr) -> (AddressFamily, NeighbourAddress) {
+    match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+    }
 }
 
 fn of(family: AddressFamily, link: u32) -> NeighbourMessage {

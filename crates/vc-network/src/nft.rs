@@ -37,6 +37,11 @@ pub(crate) fn apply(namespace: &Namespace, script: &str) -> Result<()> {
     run(namespace, &["-f", "-"], script).map(|_| ())
 }
 
+/// Whether the kernel would take a script; nothing of it is done.
+pub(crate) fn try_out(namespace: &Namespace, script: &str) -> Result<()> {
+    run(namespace, &["-c", "-f", "-"], script).map(|_| ())
+}
+
 /// Deletes a table, if it is there.
 pub(crate) fn delete_table(namespace: &Namespace, table: &str) -> Result<()> {
     // Adding one that is there does nothing, and what is not there cannot be deleted.

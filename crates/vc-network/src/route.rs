@@ -173,18 +173,51 @@ fn read(message: &RouteMessage) -> Result<Read> {
     }))
 }
 
+/// A way to everything of IPv6 that has no other one.
+pub(crate) struct Default6 {
+    pub(crate) link: u32,
+    /// Whether a router has told of it.
+    pub(crate) from_router: bool,
+}
+
+/// Those of the main table that lead anywhere by one link.
+pub(crate) fn defaults6(netlink: &mut Netlink) -> io::Result<Vec<Default6>> {
+    let mut defaults = Vec::new();
+    let list = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+    for message in netlink.list(&list)? {
+        let RouteNetlinkMessage::NewRoute(message) = message else {
+            continue;
+        };
+        let header = &message.header;
+        let is_default = header.address_family == AddressFamily::Inet6
+            && header.destination_prefix_length == 0
+            && header.kind == RouteType::Unicast
+            && is_set_by_somebody(&message);
+        let read =
+            read(&message).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        if let (true, Ok(route)) = (is_default, read) {
+            defaults.push(Default6 {
+                link: route.link,
+                from_router: header.protocol == RouteProtocol::Ra,
+            });
+        }
+    }
+    Ok(defaults)
+}
+
 /// Sets the way to everything that has no other one.
-pub(crate) fn add_default(netlink: &mut Netlink, link: u32, gateway: Ipv4Addr) -> io::Result<()> {
+pub(crate) fn add_default(netlink: &mut Netlink, link: u32, gateway: IpAddr) -> io::Result<()> {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    let (family, gateway) = match gateway {
+        IpAddr::V4(gateway) => (AddressFamily::Inet, RouteAddress::Inet(gateway)),
+        IpAddr::V6(gateway) => (AddressFamily::Inet6, RouteAddress::Inet6(gateway)),
+    };
+    message.header.address_family = family;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = Scope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes = vec![
-        RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
-        RouteAttribute::Oif(link),
-    ];
+    message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(link)];
     let flags = NLM_F_CREATE | NLM_F_EXCL;
     netlink.change(RouteNetlinkMessage::NewRoute(message), flags)
 }

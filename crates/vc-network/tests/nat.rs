@@ -7,7 +7,7 @@ mod common;
 use std::cell::RefCell;
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU16;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -120,13 +120,14 @@ fn inside(lease: &Lease) -> Namespace {
     Namespace::open(lease.namespace()).unwrap()
 }
 
-fn listener(namespace: &Namespace, address: Ipv4Addr, port: u16) -> TcpListener {
-    let bound = namespace.run(|| TcpListener::bind((address, port)));
+fn listener(namespace: &Namespace, address: impl Into<IpAddr>, port: u16) -> TcpListener {
+    let address = SocketAddr::new(address.into(), port);
+    let bound = namespace.run(|| TcpListener::bind(address));
     bound.unwrap()
 }
 
-fn connect(namespace: &Namespace, address: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
-    let to = SocketAddrV4::new(address, port).into();
+fn connect(namespace: &Namespace, address: impl Into<IpAddr>, port: u16) -> io::Result<TcpStream> {
+    let to = SocketAddr::new(address.into(), port);
     // The outer error is that of the namespace.
     let connected = namespace.run(|| Ok(TcpStream::connect_timeout(&to, LIMIT)));
     connected.unwrap()
@@ -136,7 +137,7 @@ fn connect(namespace: &Namespace, address: Ipv4Addr, port: u16) -> io::Result<Tc
 fn exchange(
     namespace: &Namespace,
     listener: &TcpListener,
-    address: Ipv4Addr,
+    address: impl Into<IpAddr>,
     port: u16,
 ) -> std::net::SocketAddr {
     let mut client = connect(namespace, address, port).unwrap();
@@ -157,11 +158,16 @@ fn exchange(
 fn udp_arrives(
     from: &Namespace,
     to: &UdpSocket,
-    address: Ipv4Addr,
+    address: impl Into<IpAddr>,
     port: u16,
     limit: Duration,
 ) -> bool {
-    let sender = from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
+    let address = address.into();
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let sender = from.run(|| UdpSocket::bind((any, 0)));
     let sender = sender.unwrap();
     to.set_read_timeout(Some(RESEND)).unwrap();
     let end = Instant::now() + limit;
@@ -177,14 +183,15 @@ fn udp_arrives(
     }
 }
 
-fn udp(namespace: &Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
+fn udp(namespace: &Namespace, address: impl Into<IpAddr>, port: u16) -> UdpSocket {
+    let address = address.into();
     namespace.run(|| UdpSocket::bind((address, port))).unwrap()
 }
 
-fn port(protocol: Protocol, address: Ipv4Addr, host: u16, guest: u16) -> PublishedPort {
+fn port(protocol: Protocol, address: impl Into<IpAddr>, host: u16, guest: u16) -> PublishedPort {
     PublishedPort {
         protocol,
-        host_address: address,
+        host_address: address.into(),
         host_port: NonZeroU16::new(host).unwrap(),
         guest_port: NonZeroU16::new(guest).unwrap(),
     }
@@ -746,4 +753,208 @@ fn a_caller_in_another_network_takes_back_where_the_lease_was_made_and_leases_no
     elsewhere.release(&id("db")).unwrap();
     assert_same(&setting.snapshot(), &before, "released from elsewhere");
     assert_same(&setting.world.snapshot(), &world, "the other network");
+}
+
+const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const WORLD6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+
+impl Setting {
+    /// A host with IPv6, a default route of it, and no router.
+    fn with_ipv6() -> Self {
+        let setting = Self::new();
+        for (side, address) in [(&setting.host, HOST6), (&setting.world, WORLD6)] {
+            side.ip(&format!("addr add {address}/64 dev up0 nodad"));
+        }
+        setting
+            .world
+            .ip(&format!("route add fd76:6331:c7::/64 via {HOST6}"));
+        setting
+            .host
+            .ip(&format!("-6 route add default via {WORLD6}"));
+        setting
+    }
+
+    fn read(&self, file: &str) -> String {
+        let read = || std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{file}"));
+        self.host.open().run(read).unwrap().trim().to_owned()
+    }
+
+    fn write(&self, file: &str, value: &str) {
+        let write = || std::fs::write(format!("/proc/sys/net/ipv6/conf/{file}"), value);
+        self.host.open().run(write).unwrap();
+    }
+
+    /// With what IPv6 has of it.
+    fn snapshot6(&self) -> String {
+        let files = ["all", "default", "up0", "lo"];
+        let forwarding = files.map(|name| self.read(&format!("{name}/forwarding")));
+        let routes = self.host.ip("-6 route show table all");
+        format!("{}{routes}{forwarding:?}", self.snapshot())
+    }
+}
+
+#[test]
+fn with_ipv6_a_machine_reaches_the_world_by_it_and_leaves_the_host_as_it_was() {
+    need_root!();
+    let setting = Setting::with_ipv6();
+    // A link that forwards although the host does not.
+    setting.write("lo/forwarding", "1");
+    let nat = setting.nat();
+    let before = setting.snapshot6();
+    for cycle in 0..CYCLES {
+        let lease = nat.lease(&id("web"), &[], everybody).unwrap();
+        let address = lease.address_ipv6().unwrap();
+        assert_eq!(address.to_string(), "fd76:6331:c7::2");
+        assert_eq!(setting.read("all/forwarding"), "1");
+        let (machine, world) = (inside(&lease), setting.world.open());
+        let scan = Scan::of(&machine).unwrap();
+        let gateways: Vec<_> = scan.routes.iter().map(|route| route.gateway).collect();
+        let gateway: IpAddr = "fd76:6331:c7::1".parse().unwrap();
+        assert_eq!(gateways, [Some(lease.gateway().into()), Some(gateway)]);
+        assert_eq!(scan.neighbours[0].address, gateway);
+
+        let server = listener(&world, WORLD6, 80);
+        let from = exchange(&machine, &server, WORLD6, 80);
+        assert_eq!(from.ip(), HOST6);
+        // Nobody reaches the machine unasked, but for the host.
+        let socket = udp(&machine, address, 9);
+        assert!(!udp_arrives(&world, &socket, address, 9, SILENCE));
+        assert!(udp_arrives(
+            &setting.host.open(),
+            &socket,
+            address,
+            9,
+            LIMIT
+        ));
+        drop((machine, socket));
+        nat.release(&id("web")).unwrap();
+        assert_same(&setting.snapshot6(), &before, &format!("cycle {cycle}"));
+    }
+}
+
+#[test]
+fn ports_of_ipv6_lead_to_the_machine_also_those_of_the_loopback_address() {
+    need_root!();
+    let setting = Setting::with_ipv6();
+    let before = setting.snapshot6();
+    let nat = setting.nat();
+    let loopback = Ipv6Addr::LOCALHOST;
+    let ports = [
+        port(Protocol::Tcp, loopback, 8080, 80),
+        port(Protocol::Tcp, loopback, 8083, 80),
+        port(Protocol::Tcp, Ipv6Addr::UNSPECIFIED, 8081, 80),
+        port(Protocol::Tcp, HOST6, 8082, 80),
+        port(Protocol::Udp, loopback, 8080, 80),
+        port(Protocol::Udp, HOST6, 8080, 80),
+        // The other family's is another one.
+        port(Protocol::Tcp, Ipv4Addr::UNSPECIFIED, 8081, 80),
+    ];
+    let lease = nat.lease(&id("web"), &ports, everybody).unwrap();
+    let (machine, host, world) = (inside(&lease), setting.host.open(), setting.world.open());
+    let server = listener(&machine, Ipv6Addr::UNSPECIFIED, 80);
+    let stand_in: Ipv6Addr = "fd76:6331:c7::100:0".parse().unwrap();
+    for (from, address, number, seen) in [
+        (&host, loopback, 8080, stand_in),
+        (&host, loopback, 8083, stand_in),
+        (&host, loopback, 8081, stand_in),
+        (&host, HOST6, 8081, HOST6),
+        (&host, HOST6, 8082, HOST6),
+        (&world, HOST6, 8081, WORLD6),
+        (&world, HOST6, 8082, WORLD6),
+    ] {
+        let from = exchange(from, &server, address, number);
+        assert_eq!(from.ip(), seen, "{address}:{number}");
+    }
+    assert!(connect(&world, HOST6, 8080).is_err());
+    let server = udp(&machine, Ipv6Addr::UNSPECIFIED, 80);
+    for (from, address) in [(&host, loopback), (&host, HOST6), (&world, HOST6)] {
+        assert!(
+            udp_arrives(from, &server, address, 8080, LIMIT),
+            "{address}"
+        );
+    }
+    drop((lease, machine));
+    nat.release(&id("web")).unwrap();
+    assert_same(&setting.snapshot6(), &before, "after it");
+}
+
+#[test]
+fn machines_with_ipv6_reach_neither_each_other_nor_the_hosts_loopback_address() {
+    need_root!();
+    let setting = Setting::with_ipv6();
+    let nat = setting.nat();
+    let published = port(Protocol::Tcp, Ipv6Addr::LOCALHOST, 8080, 80);
+    let one = nat.lease(&id("one"), &[published], everybody).unwrap();
+    let two = nat.lease(&id("two"), &[], everybody).unwrap();
+    let far = two.address_ipv6().unwrap();
+    let socket = udp(&inside(&two), far, 9);
+    assert!(udp_arrives(&setting.host.open(), &socket, far, 9, LIMIT));
+    assert!(!udp_arrives(&inside(&one), &socket, far, 9, SILENCE));
+    run(
+        &inside(&one),
+        &format!("ip -6 route add {far}/128 via fd76:6331:c7::1"),
+    );
+    assert!(!udp_arrives(&inside(&one), &socket, far, 9, SILENCE));
+
+    let own = udp(&setting.host.open(), Ipv6Addr::LOCALHOST, 99);
+    run(
+        &inside(&one),
+        "ip -6 route del local ::1 dev lo table local",
+    );
+    run(
+        &inside(&one),
+        "ip -6 route add ::1/128 via fd76:6331:c7::1 dev eth0",
+    );
+    let loopback = Ipv6Addr::LOCALHOST;
+    assert!(!udp_arrives(&inside(&one), &own, loopback, 99, SILENCE));
+}
+
+#[test]
+fn without_a_way_there_is_no_ipv6_and_its_ports_are_refused() {
+    need_root!();
+    let no_route: fn(&Setting) = |setting| drop(setting.host.ip("-6 route del default"));
+    // The kernel has its default route from a router, and would forget it.
+    let from_router: fn(&Setting) = |setting| {
+        setting.host.ip("-6 route del default");
+        let route = format!("-6 route add default via {WORLD6} proto ra");
+        setting.host.ip(&route);
+        setting.write("up0/accept_ra", "1");
+    };
+    for (without, reason) in [(no_route, "no default route"), (from_router, "accept_ra")] {
+        let setting = Setting::with_ipv6();
+        without(&setting);
+        let before = setting.snapshot6();
+        let nat = setting.nat();
+        let published = port(Protocol::Tcp, Ipv6Addr::LOCALHOST, 8080, 80);
+        let error = nat.lease(&id("web"), &[published], everybody).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            said.contains("[::1]:8080/tcp") && said.contains(reason),
+            "{said}"
+        );
+        assert_same(&setting.snapshot6(), &before, "after it");
+        let lease = nat.lease(&id("web"), &[], everybody).unwrap();
+        assert_eq!(lease.address_ipv6(), None);
+        assert_eq!(setting.read("all/forwarding"), "0");
+        nat.release(&id("web")).unwrap();
+        assert_same(&setting.snapshot6(), &before, "after it");
+    }
+    // Where the kernel does not listen to routers, it forgets nothing.
+    let setting = Setting::with_ipv6();
+    from_router(&setting);
+    setting.write("up0/accept_ra", "2");
+    let lease = setting.nat().lease(&id("web"), &[], everybody).unwrap();
+    assert!(lease.address_ipv6().is_some());
+}
+
+#[test]
+fn a_table_that_drops_forwarded_ipv6_is_named() {
+    need_root!();
+    let setting = Setting::with_ipv6();
+    setting.host.nft("add table ip6 engine");
+    setting.host.nft(
+        "add chain ip6 engine FORWARD { type filter hook forward priority 0 ; policy drop ; }",
+    );
+    let lease = setting.nat().lease(&id("web"), &[], everybody).unwrap();
+    assert_eq!(lease.dropped_by(), ["ip6 engine"]);
 }

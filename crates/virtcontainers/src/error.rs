@@ -261,6 +261,16 @@ pub enum Error {
         /// The port.
         port: vc_network::PublishedPort,
     },
+    /// Two ports that the process which makes the connections does not tell apart.
+    #[error("the ports {port} and {other} cannot be published at once: {reason}")]
+    PortsAlike {
+        /// The first port.
+        port: vc_network::PublishedPort,
+        /// The other one.
+        other: vc_network::PublishedPort,
+        /// What the process cannot do.
+        reason: &'static str,
+    },
     /// A setting of the network that cannot be.
     #[error("the setting {key} cannot be used")]
     Setting {
@@ -402,6 +412,7 @@ impl Hint for Error {
             Self::VhostNet { .. } => {
                 Some("load the module vhost_net, or set network.vhost to auto".into())
             }
+            Self::PortsAlike { .. } => Some("publish one of them, or with --net nat".to_owned()),
             Self::LowPort { .. } => {
                 Some("install the package passt, or publish a port from 1024 on".into())
             }

@@ -60,6 +60,8 @@ section! {
         pub nat_bridge: String = "virtc0".to_owned();
         /// The addresses behind it, a network of IPv4 that nobody else on the host uses.
         pub nat_subnet: String = "10.89.199.0/24".to_owned();
+        /// The same of IPv6, or `none`. It is used where the host has IPv6 and a default route of it.
+        pub nat_subnet6: String = "fd76:6331:c7::/64".to_owned();
         /// The directory that says who has which address. It must be gone after a boot.
         pub nat_dir: PathBuf = PathBuf::from("/run/virtcontainers-nat");
         /// Whether connections that are made inside a sandbox's network namespace to its loopback

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
@@ -10,7 +10,8 @@ use crate::error::Error;
 
 const FORM: &str = "[IP:]HOST:GUEST[/tcp|/udp]";
 
-/// A port of the host that leads to one of a throw-away VM: `--publish [IP:]HOST:GUEST[/udp]`.
+/// A port of the host that leads to one of a throw-away VM: `--publish [IP:]HOST:GUEST[/udp]`. An
+/// address of IPv6 is in brackets: `[::1]:8080:80`.
 ///
 /// ```
 /// use std::net::Ipv4Addr;
@@ -24,7 +25,7 @@ const FORM: &str = "[IP:]HOST:GUEST[/tcp|/udp]";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishSpec {
     /// Where the host listens: its loopback address where none is given.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The host's port.
     pub host: NonZeroU16,
     /// The guest's port.
@@ -46,15 +47,27 @@ impl FromStr for PublishSpec {
                 return Err(wrong(format!("the protocol {other:?} is not tcp or udp")));
             }
         };
-        if ports.starts_with('[') {
-            return Err(wrong("an IPv6 address cannot be published on".to_owned()));
-        }
+        let (bracketed, ports) = match ports.strip_prefix('[') {
+            None => (None, ports),
+            Some(rest) => {
+                let (address, ports) = rest
+                    .split_once("]:")
+                    .ok_or_else(|| wrong("it has no ']:' behind the address".to_owned()))?;
+                let address = address.parse::<Ipv6Addr>();
+                let address = address.map_err(|_| {
+                    wrong("what is in the brackets is not an IPv6 address".to_owned())
+                })?;
+                (Some(IpAddr::V6(address)), ports)
+            }
+        };
         let (address, host, guest) = match ports.split(':').collect::<Vec<_>>().as_slice() {
             [host, guest] => (None, *host, *guest),
-            [address, host, guest] => (Some(*address), *host, *guest),
+            [address, host, guest] if bracketed.is_none() => (Some(*address), *host, *guest),
             [_] => return Err(wrong("it has no ':' between HOST and GUEST".to_owned())),
             _ if ports.parse::<Ipv6Addr>().is_ok() => {
-                return Err(wrong("it is an IPv6 address alone".to_owned()));
+                return Err(wrong(
+                    "it is an IPv6 address alone, or one without brackets".to_owned(),
+                ));
             }
             _ => return Err(wrong("it has more than two ':'".to_owned())),
         };
@@ -64,11 +77,13 @@ impl FromStr for PublishSpec {
             _ => Err(wrong(format!("{name} {text:?} is not from 1 to 65535"))),
         };
         Ok(Self {
-            address: match address {
-                None => Ipv4Addr::LOCALHOST,
-                Some(text) => text
-                    .parse()
-                    .map_err(|_| wrong(format!("IP {text:?} is not an IPv4 address")))?,
+            address: match (bracketed, address) {
+                (Some(address), _) => address,
+                (None, None) => Ipv4Addr::LOCALHOST.into(),
+                (None, Some(text)) => text
+                    .parse::<Ipv4Addr>()
+                    .map_err(|_| wrong(format!("IP {text:?} is not an IPv4 address")))?
+                    .into(),
             },
             host: port("HOST", host)?,
             guest: port("GUEST", guest)?,
@@ -86,7 +101,8 @@ impl fmt::Display for PublishSpec {
             guest,
             ..
         } = self;
-        write!(f, "{address}:{host}:{guest}/{protocol}")
+        let listened = SocketAddr::new(*address, host.get());
+        write!(f, "{listened}:{guest}/{protocol}")
     }
 }
 
@@ -109,7 +125,12 @@ mod tests {
             ("80:80/sctp", "\"sctp\""),
             (":80:80", "IP"),
             ("localhost:80:80", "\"localhost\""),
-            ("[::1]:80:80", "IPv6"),
+            ("::1:80:80", "brackets"),
+            ("[::1]80:80", "']:'"),
+            ("[::1:80:80", "']:'"),
+            ("[127.0.0.1]:80:80", "not an IPv6"),
+            ("[::1%lo]:80:80", "not an IPv6"),
+            ("[::1]:1.2.3.4:80:80", "more than two"),
             ("1:2:3:4", "more than two"),
         ] {
             let error = bad.parse::<PublishSpec>().unwrap_err().to_string();
@@ -122,12 +143,15 @@ mod tests {
         let port: PublishSpec = "0.0.0.0:8080:80/tcp".parse().unwrap();
         assert!(port.address.is_unspecified() && !port.udp);
         assert_eq!((port.host.get(), port.guest.get()), (8080, 80));
+        let port: PublishSpec = "[::1]:8080:80/udp".parse().unwrap();
+        assert_eq!(port.address, Ipv6Addr::LOCALHOST);
+        assert_eq!(port.to_string(), "[::1]:8080:80/udp");
     }
 
     proptest! {
         #[test]
         fn what_is_accepted_reads_back(
-            text in "([0-9]{1,3}[.:]){0,5}[0-9]{1,5}:[0-9]{1,5}(/udp|/tcp)?|.{0,20}"
+            text in "([0-9]{1,3}[.:]){0,5}[0-9]{1,5}:[0-9]{1,5}(/udp|/tcp)?|\\[[0-9a-f:]{2,6}\\]:[0-9]{1,5}:80|.{0,20}"
         ) {
             if let Ok(port) = text.parse::<PublishSpec>() {
                 prop_assert_eq!(port.to_string().parse::<PublishSpec>().unwrap(), port);

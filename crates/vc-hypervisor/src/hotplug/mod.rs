@@ -233,6 +233,7 @@ mod tests {
         assert!(refused(&disk(file(), "a,b", false)).contains("a,b"));
         assert!(refused(&disk(file(), &"x".repeat(21), false)).contains("20 bytes"));
         let user = NicBackend::User {
+            ipv6: true,
             forwards: Vec::new(),
             filter: None,
         };

@@ -42,10 +42,11 @@ impl CommandLine {
             }
             NicBackend::User {
                 forwards,
+                ipv6,
                 filter: through,
             } => {
                 filter = through;
-                let mut netdev = format!("user,id={id}");
+                let mut netdev = format!("user,id={id},ipv6={}", on_off(ipv6));
                 for forward in forwards {
                     let (protocol, host) = (forward.protocol.as_str(), forward.host);
                     let port = forward.guest_port;
@@ -149,6 +150,7 @@ mod tests {
                     forward(ForwardProtocol::Tcp, "127.0.0.1:8080", 80),
                     forward(ForwardProtocol::Udp, "0.0.0.0:5353", 53),
                 ],
+                ipv6: false,
                 filter: Some(NicFilter {
                     from_guest: detour(),
                     to_guest: detour(),
@@ -165,6 +167,7 @@ mod tests {
             queues: 1,
             backend: NicBackend::User {
                 forwards: Vec::new(),
+                ipv6: true,
                 filter: None,
             },
         });

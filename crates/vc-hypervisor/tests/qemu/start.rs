@@ -43,6 +43,7 @@ pub(crate) fn with_its_own_network_stack() {
             mac: [2, 0, 0, 0, 0, n],
             queues: 1,
             backend: NicBackend::User {
+                ipv6: true,
                 forwards,
                 filter: None,
             },

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoMacVtap, InfoPortData, InfoPortKind, InfoVeth,
     LinkAttribute, LinkInfo, LinkMessage, MacVtapMode,
@@ -100,12 +100,14 @@ pub(crate) fn isolate(netlink: &mut Netlink, index: u32) -> io::Result<()> {
     netlink.change(RouteNetlinkMessage::NewLink(message), 0)
 }
 
-/// Gives a link an address; one that is there stays.
+/// Gives a link an address; one that is there stays. One of IPv6 is used at once: who makes it knows
+/// that nobody else has it.
 pub(crate) fn add_address(netlink: &mut Netlink, index: u32, cidr: Cidr) -> io::Result<()> {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
     if cidr.address().is_ipv6() {
         message.header.family = AddressFamily::Inet6;
+        message.header.flags = AddressHeaderFlags::Nodad;
     }
     message.header.index = index;
     message.header.prefix_len = cidr.prefix();

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use super::config::NatConfig;
+use super::ipv6::Subnet6;
 use super::state::State;
 use crate::address::Cidr;
 use crate::error::{Error, Result, io};
@@ -19,33 +20,31 @@ use crate::route;
 /// The machine's link in its namespace.
 const INSIDE: &str = "eth0";
 
-/// Checks that the host's own addresses and routes leave the subnet free.
+/// Checks that the host's own addresses and routes leave the subnets free.
 pub(super) fn check_subnet(netlink: &mut Netlink, config: &NatConfig) -> Result<()> {
-    let subnet = config.subnet();
-    let taken = |by: String| Error::SubnetTaken { subnet, by };
+    let subnets: Vec<_> = [Some(config.subnet()), config.subnet_ipv6()]
+        .into_iter()
+        .flatten()
+        .collect();
+    let in_one = |cidr: Cidr| subnets.iter().copied().find(|one| one.overlaps(cidr));
     let addresses = link::addresses_of(netlink).map_err(io("list the addresses of", "the host"))?;
     for address in addresses.values().flatten() {
-        if overlap(address.cidr, subnet) {
-            return Err(taken(format!("the address {}", address.cidr)));
+        if let Some(subnet) = in_one(address.cidr) {
+            let by = format!("the address {}", address.cidr);
+            return Err(Error::SubnetTaken { subnet, by });
         }
     }
     let routes = route::list(netlink).map_err(io("list the routes of", "the host"))?;
     for route in routes.set.into_iter().flatten() {
         // The way to everything else leaves what is nearer free.
-        if route.destination.prefix() != 0 && overlap(route.destination, subnet) {
-            return Err(taken(format!("the route to {}", route.destination)));
+        if route.destination.prefix() != 0
+            && let Some(subnet) = in_one(route.destination)
+        {
+            let by = format!("the route to {}", route.destination);
+            return Err(Error::SubnetTaken { subnet, by });
         }
     }
     Ok(())
-}
-
-fn overlap(one: Cidr, other: Cidr) -> bool {
-    let (IpAddr::V4(first), IpAddr::V4(second)) = (one.address(), other.address()) else {
-        return false;
-    };
-    let prefix = u32::from(one.prefix().min(other.prefix()));
-    let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
-    first.to_bits() & mask == second.to_bits() & mask
 }
 
 /// Makes the bridge where it is missing, with the gateway's address and up.
@@ -66,26 +65,44 @@ pub(super) fn ensure(host: &Namespace, state: &State) -> Result<()> {
         }
     };
     // The host says nothing on it but what the machines need.
-    set(host, name, "ipv6", "disable_ipv6")?;
+    let subnet6 = state.subnet6();
+    let unused = if subnet6.is_some() { "0" } else { "1" };
+    set(host, name, "ipv6", "disable_ipv6", unused)?;
+    set(host, name, "ipv6", "accept_ra", "0")?;
     link::silence_ipv6(&mut netlink, bridge.index).map_err(failed("set up the bridge"))?;
+    if let Some(subnet) = subnet6 {
+        let alone = Cidr::new(subnet.loopback().into(), 128)?;
+        for address in [subnet.with_prefix(gateway6(subnet)), alone] {
+            link::add_address(&mut netlink, bridge.index, address)
+                .map_err(failed("give an address to the bridge"))?;
+        }
+    }
     let gateway = state.config.with_prefix(state.config.gateway())?;
     link::add_address(&mut netlink, bridge.index, gateway)
         .map_err(failed("give an address to the bridge"))?;
     link::raise(&mut netlink, bridge.index, None).map_err(failed("set up the bridge"))?;
-    let loopback = |port: &super::PublishedPort| {
-        port.host_address.is_loopback() || port.host_address.is_unspecified()
-    };
     let mut ports = state.leases.values().flat_map(|record| &record.ports);
-    if ports.any(loopback) {
-        set(host, name, "ipv4", "route_localnet")?;
+    if ports.any(|port| port.host_address.is_ipv4() && port.is_on_loopback()) {
+        set(host, name, "ipv4", "route_localnet", "1")?;
     }
     Ok(())
 }
 
-/// Sets a switch of the bridge, where the kernel has it.
-fn set(host: &Namespace, bridge: &InterfaceName, family: &str, switch: &str) -> Result<()> {
-    let path = format!("/proc/sys/net/{family}/conf/{bridge}/{switch}");
-    match host.run_io(|| fs::write(&path, "1")) {
+/// The bridge's own address of IPv6, the first of the subnet.
+fn gateway6(subnet: Subnet6) -> Ipv6Addr {
+    subnet.address(1)
+}
+
+/// Sets a switch of a link, where the kernel has it.
+fn set(
+    namespace: &Namespace,
+    link: &InterfaceName,
+    family: &str,
+    switch: &str,
+    value: &str,
+) -> Result<()> {
+    let path = format!("/proc/sys/net/{family}/conf/{link}/{switch}");
+    match namespace.run_io(|| fs::write(&path, value)) {
         // A kernel without IPv6.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(io("write", path)),
@@ -96,9 +113,10 @@ fn set(host: &Namespace, bridge: &InterfaceName, family: &str, switch: &str) -> 
 pub(super) fn connect(
     host: &Namespace,
     inside: &Namespace,
-    config: &NatConfig,
+    state: &State,
     address: Ipv4Addr,
 ) -> Result<()> {
+    let config = &state.config;
     let (name, mac) = (config.port_name(address)?, config.mac(address)?);
     let failed = |attempt| io(attempt, &name);
     let gone = || io::Error::from(io::ErrorKind::NotFound);
@@ -113,12 +131,16 @@ pub(super) fn connect(
     link::make_veth(&mut netlink, &name, &eth0, mac, inside.as_fd())
         .map_err(failed("make the veth"))?;
     let port = find(&mut netlink, &name)?;
+    let address6 = state.address6(address);
     let set_up = |netlink: &mut Netlink| {
         link::silence_ipv6(netlink, port.index)?;
         link::join_bridge(netlink, port.index, bridge.index)?;
         link::isolate(netlink, port.index)?;
         neighbour::add_behind_port(netlink, port.index, mac)?;
-        neighbour::add(netlink, bridge.index, address, mac)?;
+        neighbour::add(netlink, bridge.index, address.into(), mac)?;
+        if let Some(address) = address6 {
+            neighbour::add(netlink, bridge.index, address.into(), mac)?;
+        }
         link::raise(netlink, port.index, None)
     };
     set_up(&mut netlink).map_err(failed("set up the veth"))?;
@@ -126,17 +148,31 @@ pub(super) fn connect(
     let mut netlink = inside.netlink()?;
     let inner = find(&mut netlink, &eth0)?;
     let own = config.with_prefix(address)?;
+    if address6.is_some() {
+        set(inside, &eth0, "ipv6", "disable_ipv6", "0")?;
+        set(inside, &eth0, "ipv6", "accept_ra", "0")?;
+    }
+    let gateway_mac = config.mac(config.gateway())?;
     let set_up = |netlink: &mut Netlink| {
         link::silence_ipv6(netlink, inner.index)?;
         link::add_address(netlink, inner.index, own)?;
         link::raise(netlink, inner.index, None)?;
-        route::add_default(netlink, inner.index, config.gateway())
+        route::add_default(netlink, inner.index, config.gateway().into())?;
+        let (Some(subnet), Some(address)) = (state.subnet6(), address6) else {
+            return Ok(());
+        };
+        let gateway = gateway6(subnet).into();
+        link::add_address(netlink, inner.index, subnet.with_prefix(address))?;
+        // Nobody needs to ask for it: what is asked of many, a bridge hands on as it likes.
+        neighbour::add(netlink, inner.index, gateway, gateway_mac)?;
+        route::add_default(netlink, inner.index, gateway)
     };
     set_up(&mut netlink).map_err(failed("set up the inner end of the veth"))
 }
 
 /// Takes the veth away, with both ends, if it is there.
-pub(super) fn disconnect(host: &Namespace, config: &NatConfig, address: Ipv4Addr) -> Result<()> {
+pub(super) fn disconnect(host: &Namespace, state: &State, address: Ipv4Addr) -> Result<()> {
+    let config = &state.config;
     let name = config.port_name(address)?;
     let mut netlink = host.netlink()?;
     let failed = |attempt| io(attempt, &name);
@@ -147,9 +183,14 @@ pub(super) fn disconnect(host: &Namespace, config: &NatConfig, address: Ipv4Addr
         _ => {}
     }
     let bridge = config.bridge();
-    match link::by_name(&mut netlink, bridge).map_err(io("look for the bridge", bridge))? {
-        Some(bridge) => neighbour::remove(&mut netlink, bridge.index, address)
-            .map_err(failed("remove the neighbour behind")),
-        None => Ok(()),
+    let found = link::by_name(&mut netlink, bridge).map_err(io("look for the bridge", bridge))?;
+    let Some(bridge) = found else {
+        return Ok(());
+    };
+    let ipv6 = state.address6(address).map(IpAddr::V6);
+    for address in [Some(address.into()), ipv6].into_iter().flatten() {
+        neighbour::remove(&mut netlink, bridge.index, address)
+            .map_err(failed("remove the neighbour behind"))?;
     }
+    Ok(())
 }

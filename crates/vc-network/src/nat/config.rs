@@ -1,7 +1,8 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use super::ipv6::Subnet6;
 use crate::address::Cidr;
 use crate::error::{Error, Result, invalid};
 use crate::interface_name::InterfaceName;
@@ -32,6 +33,8 @@ const PREFIXES: std::ops::RangeInclusive<u8> = 8..=29;
 pub struct NatConfig {
     bridge: InterfaceName,
     subnet: Cidr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) subnet6: Option<Subnet6>,
     #[serde(skip_serializing)]
     network: Ipv4Addr,
 }
@@ -40,18 +43,24 @@ pub struct NatConfig {
 struct Unchecked {
     bridge: InterfaceName,
     subnet: Cidr,
+    #[serde(default)]
+    subnet6: Option<Subnet6>,
 }
 
 impl TryFrom<Unchecked> for NatConfig {
     type Error = Error;
 
     fn try_from(unchecked: Unchecked) -> Result<Self> {
-        Self::new(unchecked.bridge, unchecked.subnet)
+        let config = Self::new(unchecked.bridge, unchecked.subnet)?;
+        Ok(Self {
+            subnet6: unchecked.subnet6,
+            ..config
+        })
     }
 }
 
 impl NatConfig {
-    /// Checks a bridge's name and a subnet.
+    /// Checks a bridge's name and a subnet. There is none of IPv6.
     ///
     /// # Errors
     ///
@@ -95,7 +104,30 @@ impl NatConfig {
         Ok(Self {
             bridge,
             subnet,
+            subnet6: None,
             network,
+        })
+    }
+
+    /// The same with a subnet of IPv6, which is used where the host has IPv6 and a default route of
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for one that is not unique local or global, with a prefix from 48 to 96
+    /// and no bit behind it.
+    ///
+    /// ```
+    /// # use vc_network::NatConfig;
+    /// let config = NatConfig::new("virtc1".parse()?, "10.1.0.0/24".parse()?)?;
+    /// let config = config.with_ipv6("fd12:3456:789a::/64".parse()?)?;
+    /// assert!(config.subnet_ipv6().is_some());
+    /// # Ok::<(), vc_network::Error>(())
+    /// ```
+    pub fn with_ipv6(self, subnet: Cidr) -> Result<Self> {
+        Ok(Self {
+            subnet6: Some(subnet.try_into()?),
+            ..self
         })
     }
 
@@ -107,6 +139,11 @@ impl NatConfig {
     /// The subnet.
     pub fn subnet(&self) -> Cidr {
         self.subnet
+    }
+
+    /// The subnet of IPv6, if there is one.
+    pub fn subnet_ipv6(&self) -> Option<Cidr> {
+        self.subnet6.map(Cidr::from)
     }
 
     /// The bridge's own address, the first of the subnet.
@@ -135,6 +172,11 @@ impl NatConfig {
         MacAddress::new([0x02, 0x76, a, b, c, d])
     }
 
+    /// The address of IPv6 that goes with one of IPv4: that of the same number.
+    pub(super) fn beside(&self, subnet: Subnet6, address: Ipv4Addr) -> Ipv6Addr {
+        subnet.address(address.to_bits() & hosts(self.subnet))
+    }
+
     /// An address with the subnet's prefix.
     pub(super) fn with_prefix(&self, address: Ipv4Addr) -> Result<Cidr> {
         Cidr::new(address.into(), self.subnet.prefix())
@@ -142,12 +184,16 @@ impl NatConfig {
 }
 
 impl Default for NatConfig {
-    /// The bridge `virtc0` and the subnet `10.89.199.0/24`.
+    /// The bridge `virtc0` and the subnets `10.89.199.0/24` and `fd76:6331:c7::/64`.
     fn default() -> Self {
         let network = Ipv4Addr::new(10, 89, 199, 0);
         Self {
             bridge: InterfaceName::constant("virtc0"),
-            subnet: Cidr::constant(network, 24),
+            subnet: Cidr::constant(network.into(), 24),
+            subnet6: Some(Subnet6::constant(
+                Ipv6Addr::new(0xfd76, 0x6331, 0xc7, 0, 0, 0, 0, 0),
+                64,
+            )),
             network,
         }
     }
@@ -185,10 +231,13 @@ mod tests {
         }
         let default = NatConfig::default();
         let same = NatConfig::new("virtc0".parse().unwrap(), default.subnet()).unwrap();
+        assert_eq!(same.subnet_ipv6(), None);
+        let same = same.with_ipv6(default.subnet_ipv6().unwrap()).unwrap();
         assert_eq!(same, default);
         let text = serde_json::to_string(&default).unwrap();
         assert_eq!(serde_json::from_str::<NatConfig>(&text).unwrap(), default);
         assert!(serde_json::from_str::<NatConfig>(&text.replace("/24", "/30")).is_err());
+        assert!(serde_json::from_str::<NatConfig>(&text.replace("/64", "/97")).is_err());
     }
 
     #[test]
@@ -201,5 +250,8 @@ mod tests {
         let addresses: Vec<_> = small.addresses().map(|one| one.octets()[3]).collect();
         assert_eq!(addresses, [10, 11, 12, 13, 14]);
         assert_eq!(small.gateway().octets()[3], 9);
+        let subnet = NatConfig::default().subnet6.unwrap();
+        let beside = small.beside(subnet, Ipv4Addr::new(10, 1, 0, 10));
+        assert_eq!(beside.to_string(), "fd76:6331:c7::2");
     }
 }

@@ -1,9 +1,8 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::config::NatConfig;
-use super::state::Record;
+use super::state::{Record, State};
 
 /// What an owner was given.
 ///
@@ -14,25 +13,27 @@ pub struct Lease {
     namespace: PathBuf,
     address: Ipv4Addr,
     gateway: Ipv4Addr,
+    ipv6: Option<Ipv6Addr>,
     dropped_by: Vec<String>,
     #[expect(dead_code, reason = "held, not read")]
     ports: Vec<OwnedFd>,
 }
 
 impl Lease {
-    pub(super) fn of(
-        record: &Record,
-        config: &NatConfig,
-        dropped_by: Vec<String>,
-        ports: Vec<OwnedFd>,
-    ) -> Self {
+    pub(super) fn of(record: &Record, state: &State, ports: Vec<OwnedFd>) -> Self {
         Self {
             namespace: record.namespace.path().to_owned(),
             address: record.address,
-            gateway: config.gateway(),
-            dropped_by,
+            gateway: state.config.gateway(),
+            ipv6: state.address6(record.address),
+            dropped_by: Vec::new(),
             ports,
         }
+    }
+
+    /// The same, with the tables that drop what is forwarded for it.
+    pub(super) fn dropped_by_others(self, dropped_by: Vec<String>) -> Self {
+        Self { dropped_by, ..self }
     }
 
     /// Where its network namespace is, in which the link `eth0` has the address and the default
@@ -44,6 +45,12 @@ impl Lease {
     /// The machine's address.
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// The machine's address of IPv6; `None` where the host had no IPv6, or no default route of it,
+    /// when the first of the leases was made.
+    pub fn address_ipv6(&self) -> Option<Ipv6Addr> {
+        self.ipv6
     }
 
     /// The host's address on the bridge.

@@ -4,6 +4,7 @@ mod bridge;
 mod config;
 mod forwarding;
 mod host;
+mod ipv6;
 mod lease;
 mod port;
 mod rules;
@@ -24,6 +25,8 @@ use crate::interface_name::InterfaceName;
 use crate::link::{self, LinkKind};
 use crate::namespace::{MadeNamespace, Namespace};
 use crate::nft;
+use forwarding::Family;
+use ipv6::Ipv6;
 use state::{Locked, Record, State};
 
 /// A network with address translation for machines that nobody has set one up for.
@@ -32,20 +35,27 @@ use state::{Locked, Record, State};
 /// lease is a network namespace of its own with one end of a veth, whose other end is a port of the
 /// bridge; what is done with it then is what is done with every other namespace: it is scanned and
 /// attached. The host translates addresses by a table of nftables of its own, `ip
-/// virtcontainers-BRIDGE`. The last lease takes all of it along.
+/// virtcontainers-BRIDGE`, and one of `ip6` with the same name. The last lease takes all of it along.
 ///
-/// What a machine can reach: the host and what the host can reach, by IPv4. What it cannot: machines
+/// **IPv6.** Where the configuration has a subnet of it, and the host has IPv6, a default route of it
+/// and a kernel that translates it, a machine has an address of it too: that of the same number. This
+/// is decided by the first lease. A host that would lose its default route by forwarding IPv6, since
+/// its kernel has it from a router, is left alone, and machines have IPv4 alone then.
+///
+/// What a machine can reach: the host and what the host can reach. What it cannot: machines
 /// of other leases (ports of the bridge are isolated, and nothing is routed back into the bridge),
 /// the host's loopback addresses, or another lease's frames (hardware addresses are not learned).
 /// Nobody but the host reaches a machine unasked, other than by its [`PublishedPort`]s.
 ///
-/// **Forwarding.** Where the host does not forward IPv4 packets, the first lease lets it. The last
+/// **Forwarding.** Where the host does not forward packets, the first lease lets it. The last
 /// one takes that back, unless somebody else filters or translates forwarded packets by then: such
 /// as docker or podman, which have found forwarding on and would not turn it on again.
 ///
 /// **Loopback.** A port published on a loopback address is translated too, with no process that
 /// copies. For that, `route_localnet` is set on the bridge, and on nothing else; a rule before all
-/// others drops what comes from the bridge for `127.0.0.0/8` or from it.
+/// others drops what comes from the bridge for `127.0.0.0/8` or from it. IPv6 has no such switch:
+/// what `::1` sends to such a port of itself leaves from another address of the bridge, and the
+/// answers get `::1` again right before its socket.
 ///
 /// **Others' rules.** What the host's own rules drop stays dropped ([`Lease::dropped_by`]): no table
 /// of others is changed.
@@ -101,7 +111,8 @@ impl Nat {
     /// [`Error::NoAddressLeft`], [`Error::PortTaken`] for a port that another lease or a program of
     /// the host has, [`Error::SubnetTaken`] when the host uses the subnet already,
     /// [`Error::OtherNat`] while there are leases of another configuration, [`Error::OtherHost`]
-    /// while there are some of another network, [`Error::BridgeTaken`] when a link of the host has
+    /// while there are some of another network, [`Error::NoIpv6`] for a port of IPv6 where there is
+    /// none, [`Error::BridgeTaken`] when a link of the host has
     /// the bridge's name, [`Error::NoProgram`] without `nft`,
     /// [`Error::Locked`], and [`Error::Program`] and [`Error::Io`] when a step fails. Nothing of the
     /// lease stays then.
@@ -141,15 +152,20 @@ impl Nat {
             }
         };
         let table = rules::table_name(&self.config);
+        let families: &[Family] = match state.ipv6 {
+            Ipv6::Used { .. } => &[Family::Ipv4, Family::Ipv6],
+            Ipv6::Left { .. } => &[Family::Ipv4],
+        };
         state.leases.insert(owner.clone(), record.clone());
+        let lease = Lease::of(&record, &state, held);
         // From here on, whoever comes next knows what there may be.
         locked.state = Some(state);
         let made = locked
             .store()
             .and_then(|()| self.make(&locked, owner))
-            .and_then(|()| forwarding::dropped_by(self.host.namespace(), &table));
+            .and_then(|()| forwarding::dropped_by(self.host.namespace(), families, &table));
         match made {
-            Ok(dropped_by) => Ok(Lease::of(&record, &self.config, dropped_by, held)),
+            Ok(dropped_by) => Ok(lease.dropped_by_others(dropped_by)),
             Err(error) => {
                 // The error that led here is the one to report.
                 if let Err(error) = self.free(&mut locked, |other| other == owner) {
@@ -195,10 +211,15 @@ impl Nat {
             });
         }
         bridge::check_subnet(&mut netlink, &self.config)?;
+        let ipv6 = Ipv6::of_host(namespace, &mut netlink, &self.config)?;
+        if let Ipv6::Left { reason } = &ipv6 {
+            tracing::info!(reason, "machines behind the bridge have no IPv6");
+        }
         Ok(State {
             host: namespace.id(),
             config: self.config.clone(),
-            forwarding_was_off: !forwarding::is_on(namespace)?,
+            forwarding_was_off: !forwarding::is_on(namespace, Family::Ipv4)?,
+            ipv6,
             leases: Default::default(),
         })
     }
@@ -234,10 +255,13 @@ impl Nat {
         // Before there is a way to anywhere.
         nft::apply(host, &rules::of(state))?;
         bridge::ensure(host, state)?;
-        forwarding::turn_on(host)?;
+        forwarding::turn_on(host, Family::Ipv4)?;
+        if let Ipv6::Used { .. } = state.ipv6 {
+            forwarding::turn_on(host, Family::Ipv6)?;
+        }
         state::make_directory(&state::namespaces(&self.directory))?;
         let inside = record.namespace.make()?;
-        bridge::connect(host, &inside, &state.config, record.address)
+        bridge::connect(host, &inside, state, record.address)
     }
 
     /// Takes away the leases of these owners, and all when none is left. They are taken away where
@@ -264,7 +288,7 @@ impl Nat {
         for owner in &owners {
             if let Some(record) = state.leases.get(owner) {
                 if let Some(host) = host {
-                    bridge::disconnect(host, &state.config, record.address)?;
+                    bridge::disconnect(host, state, record.address)?;
                 }
                 record.namespace.delete()?;
             }
@@ -301,8 +325,19 @@ fn take_apart(host: &Namespace, state: &State) -> Result<()> {
         link::delete(&mut netlink, found.index).map_err(io("remove the bridge", bridge))?;
     }
     // With the bridge, there is no way any more to what the rules guard.
+    let table = rules::table_name(&state.config);
     if state.forwarding_was_off {
-        forwarding::turn_off(host, &rules::table_name(&state.config))?;
+        forwarding::turn_off(host, Family::Ipv4, &table)?;
+    }
+    if let Ipv6::Used {
+        forwarding_was_off,
+        forwarding_links,
+    } = &state.ipv6
+    {
+        if *forwarding_was_off && forwarding::turn_off(host, Family::Ipv6, &table)? {
+            forwarding::restore_links6(host, forwarding_links);
+        }
+        nft::delete_table(host, &rules::table6(&state.config))?;
     }
     nft::delete_table(host, &rules::table(&state.config))
 }

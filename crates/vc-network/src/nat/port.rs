@@ -1,9 +1,10 @@
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 
+use rustix::net::sockopt::set_ipv6_v6only;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +16,8 @@ use crate::namespace::Namespace;
 pub struct PublishedPort {
     /// Of which protocol.
     pub protocol: Protocol,
-    /// On which address of the host; `0.0.0.0` for all of them.
-    pub host_address: Ipv4Addr,
+    /// On which address of the host; `0.0.0.0` for all of IPv4, `::` for all of IPv6.
+    pub host_address: IpAddr,
     /// The host's port.
     pub host_port: NonZeroU16,
     /// The machine's port.
@@ -47,16 +48,57 @@ impl PublishedPort {
     pub fn on_loopback(protocol: Protocol, host_port: NonZeroU16, guest_port: NonZeroU16) -> Self {
         Self {
             protocol,
-            host_address: Ipv4Addr::LOCALHOST,
+            host_address: Ipv4Addr::LOCALHOST.into(),
             host_port,
             guest_port,
         }
+    }
+
+    /// Whether it is also one of the host's loopback address.
+    pub(super) fn is_on_loopback(&self) -> bool {
+        self.host_address.is_loopback() || self.host_address.is_unspecified()
+    }
+
+    /// Takes the port for the calling thread's network, without listening: nobody is let in by it,
+    /// and no program of the host has it meanwhile. The other family's port of the same number is
+    /// another one.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AddrInUse`] when somebody has it.
+    ///
+    /// ```
+    /// use vc_network::{Protocol, PublishedPort};
+    ///
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let taken = listener.local_addr()?.port().try_into()?;
+    /// assert!(PublishedPort::on_loopback(Protocol::Tcp, taken, taken).take().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn take(&self) -> io::Result<OwnedFd> {
+        let address = SocketAddr::new(self.host_address, self.host_port.get());
+        let kind = match self.protocol {
+            Protocol::Udp => SocketType::DGRAM,
+            // Not one that listens: without the rules, nobody is to be let in.
+            Protocol::Tcp => SocketType::STREAM,
+        };
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+        if address.is_ipv6() {
+            set_ipv6_v6only(&socket, true)?;
+        }
+        bind(&socket, &address)?;
+        Ok(socket)
     }
 
     /// Whether a packet could be meant for either.
     pub(super) fn collides(&self, other: &Self) -> bool {
         self.protocol == other.protocol
             && self.host_port == other.host_port
+            && self.host_address.is_ipv4() == other.host_address.is_ipv4()
             && (self.host_address == other.host_address
                 || self.host_address.is_unspecified()
                 || other.host_address.is_unspecified())
@@ -65,7 +107,7 @@ impl PublishedPort {
 
 impl fmt::Display for PublishedPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = SocketAddrV4::new(self.host_address, self.host_port.get());
+        let address = SocketAddr::new(self.host_address, self.host_port.get());
         write!(f, "{address}/{}", self.protocol)
     }
 }
@@ -76,7 +118,7 @@ pub(super) fn hold(host: &Namespace, ports: &[PublishedPort]) -> Result<Vec<Owne
     ports
         .iter()
         .map(|port| {
-            host.run_io(|| take(port))
+            host.run_io(|| port.take())
                 .map_err(|error| match error.kind() {
                     io::ErrorKind::AddrInUse => Error::PortTaken {
                         port: *port,
@@ -86,18 +128,4 @@ pub(super) fn hold(host: &Namespace, ports: &[PublishedPort]) -> Result<Vec<Owne
                 })
         })
         .collect()
-}
-
-fn take(port: &PublishedPort) -> io::Result<OwnedFd> {
-    let address = SocketAddrV4::new(port.host_address, port.host_port.get());
-    match port.protocol {
-        Protocol::Udp => UdpSocket::bind(address).map(OwnedFd::from),
-        // Not one that listens: without the rules, nobody is to be let in.
-        Protocol::Tcp => {
-            let flags = SocketFlags::CLOEXEC;
-            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-            bind(&socket, &address)?;
-            Ok(socket)
-        }
-    }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use vc_types::SandboxId;
 
 use super::config::NatConfig;
+use super::ipv6::{Ipv6, Subnet6};
 use super::port::PublishedPort;
 use crate::error::{Error, Result, io};
 use crate::limits::{NAT_LOCK_LIMIT, NAT_LOCK_RETRY, NAT_STATE_BYTES_MAX};
@@ -27,6 +28,8 @@ pub(super) struct State {
     pub(super) host: NamespaceId,
     pub(super) config: NatConfig,
     pub(super) forwarding_was_off: bool,
+    #[serde(default)]
+    pub(super) ipv6: Ipv6,
     pub(super) leases: BTreeMap<SandboxId, Record>,
 }
 
@@ -39,9 +42,35 @@ pub(super) struct Record {
 }
 
 impl State {
-    /// Checks that each of these ports is free, and there once.
+    /// The subnet of IPv6, where machines have it.
+    pub(super) fn subnet6(&self) -> Option<Subnet6> {
+        match self.ipv6 {
+            Ipv6::Used { .. } => self.config.subnet6,
+            Ipv6::Left { .. } => None,
+        }
+    }
+
+    /// The address of IPv6 that goes with a lease's, where machines have it.
+    pub(super) fn address6(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        Some(self.config.beside(self.subnet6()?, address))
+    }
+
+    /// Where a published port leads; `None` where machines have no such address.
+    pub(super) fn machine(&self, record: &Record, port: &PublishedPort) -> Option<SocketAddr> {
+        let address = match port.host_address {
+            IpAddr::V4(_) => record.address.into(),
+            IpAddr::V6(_) => self.address6(record.address)?.into(),
+        };
+        Some(SocketAddr::new(address, port.guest_port.get()))
+    }
+
+    /// Checks that each of these ports can be, is free, and there once.
     pub(super) fn check_ports(&self, ports: &[PublishedPort]) -> Result<()> {
         for (number, port) in ports.iter().enumerate() {
+            if let (IpAddr::V6(_), Ipv6::Left { reason }) = (port.host_address, &self.ipv6) {
+                let (port, reason) = (*port, reason.clone());
+                return Err(Error::NoIpv6 { port, reason });
+            }
             let owner = self.leases.iter().find_map(|(owner, record)| {
                 let taken = record.ports.iter().any(|other| other.collides(port));
                 taken.then(|| owner.clone())
@@ -164,7 +193,7 @@ mod tests {
     use super::super::port::Protocol;
     use super::*;
 
-    fn port(protocol: Protocol, address: [u8; 4], number: u16) -> PublishedPort {
+    fn port(protocol: Protocol, address: impl Into<IpAddr>, number: u16) -> PublishedPort {
         let number = NonZeroU16::new(number).unwrap();
         PublishedPort {
             protocol,
@@ -184,6 +213,8 @@ mod tests {
             (port(Tcp, [127, 0, 0, 2], 80), false),
             (port(Tcp, [127, 0, 0, 1], 81), false),
             (port(Udp, [127, 0, 0, 1], 80), false),
+            (port(Tcp, Ipv6Addr::LOCALHOST, 80), false),
+            (port(Tcp, Ipv6Addr::UNSPECIFIED, 80), false),
         ] {
             assert_eq!(one.collides(&other), collides, "{other}");
             assert_eq!(other.collides(&one), collides, "{other}");

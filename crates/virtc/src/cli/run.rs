@@ -132,7 +132,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "none|user|nat|ns:PATH", help_heading = "Network")]
     pub(crate) net: Option<String>,
 
-    /// Let a port of the host lead to one of the machine, on 127.0.0.1 if no address is given
+    /// Let a port of the host lead to one of the machine, on 127.0.0.1 if no address is given; an
+    /// address of IPv6 is in brackets, as in `[::1]:8080:80`
     #[arg(
         short,
         long,

@@ -80,6 +80,42 @@ impl Stage {
         stage
     }
 
+    /// The same with IPv6 and a default route of it.
+    fn with_ipv6(vm: &Host) -> Self {
+        let stage = Self::new(vm);
+        for (namespace, address) in [(&stage.host, HOST6), (&stage.peer, PEER6)] {
+            let address = format!("{address}/64");
+            let add = [
+                "-n", namespace, "addr", "add", &address, "dev", "eth0", "nodad",
+            ];
+            sh("ip", &add);
+        }
+        let route = [
+            "-n",
+            &stage.host,
+            "-6",
+            "route",
+            "add",
+            "default",
+            "via",
+            PEER6,
+        ];
+        sh("ip", &route);
+        stage
+    }
+
+    /// What the neighbour sends by IPv6 when it is asked once.
+    fn serve_once(&self) -> std::thread::JoinHandle<std::net::IpAddr> {
+        let listener = in_namespace(&self.peer, || TcpListener::bind((PEER6, 80)).unwrap());
+        std::thread::spawn(move || {
+            let (mut stream, from) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let page = "HTTP/1.0 200 OK\r\n\r\nserved by the peer, by IPv6\n";
+            stream.write_all(page.as_bytes()).unwrap();
+            from.ip()
+        })
+    }
+
     fn path(&self) -> String {
         format!("/run/netns/{}", self.host)
     }
@@ -94,6 +130,8 @@ impl Stage {
         let mut seen = ip(&["-o", "addr"]);
         seen += &ip(&["-o", "link"]);
         seen += &ip(&["route"]);
+        seen += &ip(&["-6", "route", "show", "table", "all"]);
+        seen += &of("sysctl", &["-a", "--pattern", "ipv6.*\\.forwarding$"]);
         seen += &of("tc", &["qdisc"]);
         seen += &of("nft", &["list", "ruleset"]);
         seen + &of("cat", &["/proc/sys/net/ipv4/ip_forward"])
@@ -137,6 +175,24 @@ impl Stage {
             let output = self.in_host(&fetch);
             let page = String::from_utf8(output.stdout).unwrap();
             output.status.success().then_some(page)
+        })
+    }
+
+    /// What the playing host gets back for a datagram from a machine once that serves.
+    #[track_caller]
+    fn echoed(&self, running: &mut Running, address: &str) -> String {
+        let to: std::net::SocketAddr = address.parse().unwrap();
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = in_namespace(&self.host, || UdpSocket::bind(any).unwrap());
+        // Only answers that seem to come from there are taken.
+        socket.connect(to).unwrap();
+        socket.set_read_timeout(Some(RETRY)).unwrap();
+        running.wait_until(address, |_| {
+            // Nobody listens yet: it says so of the one before.
+            let _ = socket.send(b"asked");
+            let mut answer = [0; 64];
+            let length = socket.recv(&mut answer).ok()?;
+            Some(String::from_utf8_lossy(&answer[..length]).into_owned())
         })
     }
 
@@ -194,6 +250,21 @@ const SERVE: [&str; 3] = [
     "-c",
     "mkdir /tmp/w; echo served by the machine > /tmp/w/page; busybox httpd -p 80 -h /tmp/w; cat",
 ];
+
+/// The same, and what is sent to its port 53 as a datagram is sent back.
+const SERVE_DATAGRAMS: &str = r#"
+mkdir /tmp/w; echo served by the machine > /tmp/w/page; busybox httpd -p 80 -h /tmp/w
+perl -MSocket=:all -e '
+    socket(S, AF_INET6, SOCK_DGRAM, 0) or die; setsockopt(S, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    bind(S, pack_sockaddr_in6(53, inet_pton(AF_INET6, "::"))) or die $!;
+    while (defined(my $from = recv(S, my $data, 64, 0))) { send(S, "echo of $data", 0, $from) }' &
+cat; kill $!"#;
+
+const HOST6: &str = "2001:db8:7::2";
+const PEER6: &str = "2001:db8:7::1";
+
+/// What is fetched by IPv6.
+const FETCH_PAGE6: &str = "timeout 20 busybox wget -q -O - http://[2001:db8:7::1]/page";
 
 /// What the neighbour serves.
 const FETCH_PAGE: [&str; 8] = [
@@ -464,7 +535,9 @@ cat /sys/class/net/eth0/statistics/tx_packets";
 
 #[test]
 fn the_hosts_loopback_is_not_reached_however_the_guest_addresses_it() {
-    for backend in ["passt", "qemu"] {
+    // With datagrams, passt takes its gateway for the host's loopback.
+    let datagrams: &[&str] = &["-p", "8055:55/udp"];
+    for (backend, ports) in [("passt", &[][..]), ("passt", datagrams), ("qemu", &[])] {
         let mut host = host();
         host.env("VIRTC_NETWORK_USER_BACKEND", backend);
         let stage = Stage::new(&host);
@@ -481,6 +554,7 @@ fn the_hosts_loopback_is_not_reached_however_the_guest_addresses_it() {
             let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nopen\n");
         });
         let flags = ["-q", "--net", "user", "--cap-add", "NET_ADMIN"];
+        let flags = [&flags[..], ports].concat();
         let run = stage.run(&host, &flags, &["sh", "-c", FORGE]);
         let out = run.expect_code(0).out().to_owned();
         let sent: u32 = out.strip_prefix("open\n").unwrap().trim().parse().unwrap();
@@ -490,4 +564,125 @@ fn the_hosts_loopback_is_not_reached_however_the_guest_addresses_it() {
         let reached = own.accept().map(|(_, from)| from);
         assert!(reached.is_err(), "{backend}: from {reached:?}");
     }
+}
+
+#[test]
+fn an_address_of_ipv6_behind_the_bridge_reaches_out_and_is_given_back() {
+    let (mut host, directory) = host_with_nat();
+    let stage = Stage::with_ipv6(&host);
+    let before = stage.seen();
+    let serving = stage.serve_once();
+    let flags = ["-q", "--net", "nat"];
+    let run = stage.run(&host, &flags, &["sh", "-c", FETCH_PAGE6]);
+    assert_eq!(run.expect_code(0).out(), "served by the peer, by IPv6\n");
+    assert_eq!(serving.join().unwrap().to_string(), HOST6);
+    assert_eq!(stage.seen(), before);
+
+    let flags = [
+        "-q",
+        "--net",
+        "nat",
+        "-p",
+        "[::1]:8080:80",
+        "-p",
+        "8053:53/udp",
+    ];
+    let more = ["-p", "[2001:db8:7::2]:8081:80", "-p", "[::1]:8053:53/udp"];
+    let flags = [&flags[..], &more].concat();
+    let mut running = stage.start(&host, &flags, &["sh", "-c", SERVE_DATAGRAMS]);
+    for url in ["http://[::1]:8080/page", "http://[2001:db8:7::2]:8081/page"] {
+        assert_eq!(
+            stage.fetched(&mut running, url),
+            "served by the machine\n",
+            "{url}"
+        );
+    }
+    for address in ["127.0.0.1:8053", "[::1]:8053"] {
+        assert_eq!(stage.echoed(&mut running, address), "echo of asked");
+    }
+    running.signal(rustix::process::Signal::KILL);
+    running.wait().expect_code(128 + 9);
+    host.virtc(["gc"]).expect_code(0);
+    assert_eq!(stage.seen(), before);
+    assert!(is_empty(&directory));
+    drop(stage);
+    host.expect_nothing_left();
+}
+
+#[test]
+fn ipv6_behind_the_bridge_can_be_switched_off() {
+    let (mut host, directory) = host_with_nat();
+    host.env("VIRTC_NETWORK_NAT_SUBNET6", "none");
+    let stage = Stage::with_ipv6(&host);
+    let before = stage.seen();
+    let show = [
+        "sh",
+        "-c",
+        "cat /proc/net/if_inet6 | grep -c fd76; ls /sys/class/net",
+    ];
+    let run = stage.run(&host, &["-q", "--net", "nat"], &show);
+    assert_eq!(run.expect_code(0).out(), "0\neth0\nlo\n");
+    let flags = ["-q", "--net", "nat", "-p", "[::1]:8080:80"];
+    stage
+        .run(&host, &flags, &["true"])
+        .expect_code(125)
+        .expect_err(&["[::1]:8080/tcp", "no subnet"]);
+    assert_eq!(stage.seen(), before);
+    assert!(is_empty(&directory));
+    drop(stage);
+    host.expect_nothing_left();
+}
+
+/// Datagrams to a published port, and what is fetched by IPv6, where a process of the host makes the
+/// connections.
+fn a_user_network_with_ipv6_and_datagrams(backend: &str) {
+    let mut host = host();
+    host.env("VIRTC_NETWORK_USER_BACKEND", backend);
+    let stage = Stage::with_ipv6(&host);
+    let before = stage.seen();
+    let serving = stage.serve_once();
+    let run = stage.run(&host, &["-q", "--net", "user"], &["sh", "-c", FETCH_PAGE6]);
+    assert_eq!(run.expect_code(0).out(), "served by the peer, by IPv6\n");
+    assert_eq!(serving.join().unwrap().to_string(), HOST6);
+
+    let mut flags = vec!["-q", "-p", "8053:53/udp"];
+    let mut addresses = vec!["127.0.0.1:8053"];
+    let of_ipv6 = ["-p", "[::1]:8080:80", "-p", "[::1]:8054:53/udp"];
+    if backend == "qemu" {
+        stage
+            .run(&host, &[&["-q"][..], &of_ipv6].concat(), &["true"])
+            .expect_code(125)
+            .expect_err(&["[::1]:8080/tcp", "passt"]);
+    } else {
+        flags.extend(of_ipv6);
+        addresses.push("[::1]:8054");
+    }
+    let mut running = stage.start(&host, &flags, &["sh", "-c", SERVE_DATAGRAMS]);
+    for address in addresses {
+        assert_eq!(
+            stage.echoed(&mut running, address),
+            "echo of asked",
+            "{address}"
+        );
+    }
+    if backend != "qemu" {
+        let page = stage.fetched(&mut running, "http://[::1]:8080/page");
+        assert_eq!(page, "served by the machine\n");
+    }
+    assert_eq!(stage.seen(), before);
+    drop(running.stdin());
+    running.wait().expect_code(0);
+    assert_eq!(stage.seen(), before);
+    drop(stage);
+    host.expect_nothing_left();
+}
+
+#[test]
+fn passt_makes_connections_of_ipv6_and_publishes_datagrams() {
+    a_user_network_with_ipv6_and_datagrams("passt");
+}
+
+#[test]
+fn qemu_makes_connections_of_ipv6_and_publishes_datagrams() {
+    a_user_network_with_ipv6_and_datagrams("qemu");
 }

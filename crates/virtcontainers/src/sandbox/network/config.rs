@@ -24,8 +24,8 @@ pub enum NetworkConfig {
         #[serde(default)]
         loopback_relay: bool,
     },
-    /// Connections that a process of the host makes for the guest, by IPv4: nothing is set up or
-    /// changed for it. `[network]` of the configuration says which process.
+    /// Connections that a process of the host makes for the guest: nothing is set up or changed
+    /// for it. `[network]` of the configuration says which process.
     User {
         /// Ports of the host that lead to ports of the guest.
         ports: Vec<PublishedPort>,

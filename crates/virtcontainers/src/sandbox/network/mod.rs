@@ -23,6 +23,7 @@ mod record;
 mod relay;
 mod resolver;
 mod user;
+mod way_out;
 
 pub(crate) use attached::AttachedNetwork;
 pub use calls::{Address, Interface, Route};

@@ -19,6 +19,9 @@ use crate::fault;
 use crate::runtime::Shared;
 use crate::sandbox::cgroups::root_tag;
 
+/// What stands for no subnet in the configuration.
+const NO_SUBNET: &str = "none";
+
 /// Bytes of the digest that stands for a name which is too long.
 const NAME_DIGEST_BYTES: usize = 16;
 
@@ -52,9 +55,15 @@ impl NatPlan {
         let subnet = settings.nat_subnet.parse();
         let subnet = subnet.map_err(wrong("network.nat_subnet"))?;
         let config = NatConfig::new(bridge, subnet);
+        let mut config = config.map_err(wrong("network.nat_bridge or network.nat_subnet"))?;
+        if settings.nat_subnet6 != NO_SUBNET {
+            let subnet = settings.nat_subnet6.parse();
+            let with = subnet.and_then(|subnet| config.with_ipv6(subnet));
+            config = with.map_err(wrong("network.nat_subnet6"))?;
+        }
         Ok(Self {
             directory: settings.nat_dir.clone(),
-            config: config.map_err(wrong("network.nat_bridge or network.nat_subnet"))?,
+            config,
             ports: ports.to_vec(),
             store: runtime.store.clone(),
             host: runtime.host_network.clone(),

@@ -6,7 +6,7 @@
 //! keeper takes them out.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -20,6 +20,7 @@ use vc_network::{AliasNetwork, Cidr, FrameFilter, Protocol, PublishedPort};
 use vc_types::SandboxUsers;
 
 use super::intended::MadeNetwork;
+use super::way_out;
 use crate::error::{Error, Result};
 use crate::runtime::Shared;
 use crate::sandbox::machine::Device;
@@ -44,10 +45,19 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// Who asks the host's resolver.
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
-/// The same of QEMU's network of IPv6, which it has without being asked.
+/// The machine's address of IPv6, with passt.
+const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd76, 0x6331, 0xc8, 0, 0, 0, 0, 15);
+
+/// The gateway of IPv6, with passt. Whoever of the host comes from its loopback address comes from
+/// here.
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+
+/// The machine's address in QEMU's network of IPv6, whose other addresses are QEMU's own choice.
+const QEMU_ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 15);
 const QEMU_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 2);
 const QEMU_RESOLVER6: Ipv6Addr = Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 3);
-const QEMU_PREFIX6: u8 = 64;
+/// The prefix of either network of IPv6.
+const PREFIX6: u8 = 64;
 
 /// The machine's MAC: locally administered, and its address.
 const MAC: [u8; 6] = [0x02, 0x76, 10, 0, 2, 15];
@@ -64,12 +74,11 @@ const FIRST_FREE_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 /// The same where it does not say.
 const FIRST_FREE_PORT_DEFAULT: u16 = 1024;
 
-/// The routes of the caller's network.
-const ROUTES: &str = "/proc/thread-self/net/route";
-
 /// Who makes the connections, and which ports of the host lead to the guest.
 pub(crate) struct UserPlan {
     passt: Option<PathBuf>,
+    /// Whether the host has a way by IPv6, and so the guest.
+    ipv6: bool,
     ports: Vec<PublishedPort>,
     /// Whether a port is among them that not everybody may take.
     low: bool,
@@ -79,7 +88,8 @@ impl UserPlan {
     /// # Errors
     ///
     /// [`Error::Missing`] without a `passt` that the configuration wants, [`Error::Network`] for a
-    /// port that is taken, [`Error::LowPort`] for one that QEMU must not take.
+    /// port that is taken or has to lead to a guest without IPv6, [`Error::LowPort`] for one that
+    /// QEMU must not take, [`Error::PortsAlike`] for two that would be taken for each other.
     pub(super) fn of(runtime: &Shared, ports: &[PublishedPort]) -> Result<Self> {
         let settings = &runtime.config.network;
         let found = settings.find_passt();
@@ -93,18 +103,36 @@ impl UserPlan {
             }
             UserBackend::Passt => found,
             // Without a way to anywhere, it gives up.
-            UserBackend::Auto => found.filter(|_| has_default_route()),
+            UserBackend::Auto => found.filter(|_| way_out::by_ipv4()),
         };
+        // With IPv6, QEMU stops reading what is sent to its ports of UDP once it had to keep some.
+        let keeps = passt.is_none() && ports.iter().any(|port| port.protocol == Protocol::Udp);
+        let ipv6 = way_out::by_ipv6() && !keeps;
+        if let Some(port) = ports.iter().find(|port| port.host_address.is_ipv6()) {
+            let reason = match (&passt, ipv6) {
+                (Some(_), true) => None,
+                (Some(_), false) => Some("the host has no default route of it"),
+                (None, _) => Some("QEMU's own network stack publishes none (passt does)"),
+            };
+            if let Some(reason) = reason {
+                return Err(Error::Network(vc_network::Error::NoIpv6 {
+                    port: *port,
+                    reason: reason.to_owned(),
+                }));
+            }
+        }
         let first_free = first_free_port();
         let low = ports.iter().find(|port| port.host_port.get() < first_free);
         if let (None, Some(port)) = (&passt, low) {
             return Err(Error::LowPort { port: *port });
         }
-        for port in ports {
+        for (number, port) in ports.iter().enumerate() {
+            check_others(port, &ports[..number], passt.is_some())?;
             check_free(port)?;
         }
         Ok(Self {
             passt,
+            ipv6,
             low: low.is_some(),
             ports: ports.to_vec(),
         })
@@ -124,7 +152,7 @@ impl UserPlan {
             Some(program) => {
                 let (socket, ours) = connected()?;
                 let (other, theirs) = connected()?;
-                FrameFilter::default().between(ours, theirs)?;
+                self.before_passt()?.between(ours, theirs)?;
                 let log = process_log::start(place.path(), place.id(), PASST)?;
                 let mut spec = LaunchSpec::new(PASST, Program::Path(program.display().to_string()));
                 spec.args = self.passt_arguments();
@@ -151,12 +179,17 @@ impl UserPlan {
             None => {
                 let forwards = self.ports.iter().map(forward).collect();
                 let filter = Some(before_qemu()?);
-                (NicBackend::User { forwards, filter }, None)
+                let backend = NicBackend::User {
+                    forwards,
+                    ipv6: self.ipv6,
+                    filter,
+                };
+                (backend, None)
             }
         };
         Ok(MadeNetwork {
             attached: None,
-            guest: Some(guest(mtu)),
+            guest: Some(guest(mtu, self.network6())),
             nics: vec![Nic {
                 id: "net0".to_owned(),
                 mac: MAC,
@@ -167,18 +200,65 @@ impl UserPlan {
         })
     }
 
+    /// The guest's address of IPv6 and its gateway.
+    fn network6(&self) -> Option<(Ipv6Addr, Ipv6Addr)> {
+        let network = match self.passt {
+            Some(_) => (ADDRESS6, GATEWAY6),
+            None => (QEMU_ADDRESS6, QEMU_GATEWAY6),
+        };
+        self.ipv6.then_some(network)
+    }
+
+    /// Whether the gateway's address has to be the host's loopback: that is whom the guest answers
+    /// when somebody there has sent it a datagram.
+    fn answers_to_loopback(&self) -> bool {
+        let on_loopback = |port: &PublishedPort| {
+            port.host_address.is_loopback() || port.host_address.is_unspecified()
+        };
+        let datagrams = |port: &&PublishedPort| port.protocol == Protocol::Udp;
+        self.ports.iter().filter(datagrams).any(on_loopback)
+    }
+
+    /// What is between the guest and passt.
+    fn before_passt(&self) -> Result<FrameFilter> {
+        if !self.answers_to_loopback() {
+            return Ok(FrameFilter::default());
+        }
+        // Nothing but answers.
+        let alias = |gateway: IpAddr| {
+            let prefix = if gateway.is_ipv4() { 32 } else { 128 };
+            Ok::<_, Error>(AliasNetwork {
+                network: Cidr::new(gateway, prefix)?,
+                resolver: RESOLVER.into(),
+            })
+        };
+        Ok(FrameFilter::with_aliases(&[
+            alias(GATEWAY.into())?,
+            alias(GATEWAY6.into())?,
+        ]))
+    }
+
     fn passt_arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = [
             "--foreground",
             "--stderr",
             "--quiet",
-            "--ipv4-only",
             "--no-dhcp",
-            // The gateway's address is not the host's loopback.
-            "--no-map-gw",
+            "--no-dhcpv6",
+            "--no-ra",
         ]
         .map(str::to_owned)
         .into();
+        if !self.answers_to_loopback() {
+            arguments.push("--no-map-gw".to_owned());
+        }
+        if self.ipv6 {
+            for (name, value) in [("--address", ADDRESS6), ("--gateway", GATEWAY6)] {
+                arguments.extend([name.to_owned(), value.to_string()]);
+            }
+        } else {
+            arguments.push("--ipv4-only".to_owned());
+        }
         for (name, value) in [
             ("--fd", PASST_FD.to_string()),
             ("--address", ADDRESS.to_string()),
@@ -209,7 +289,7 @@ fn before_qemu() -> Result<NicFilter> {
             resolver: RESOLVER.into(),
         },
         AliasNetwork {
-            network: Cidr::new(QEMU_GATEWAY6.into(), QEMU_PREFIX6)?,
+            network: Cidr::new(QEMU_GATEWAY6.into(), PREFIX6)?,
             resolver: QEMU_RESOLVER6.into(),
         },
     ]);
@@ -252,43 +332,73 @@ fn forward(port: &PublishedPort) -> PortForward {
 }
 
 /// What the guest is to have: addresses are known, nobody needs to ask for them.
-fn guest(mtu: u32) -> GuestNetwork {
+fn guest(mtu: u32, ipv6: Option<(Ipv6Addr, Ipv6Addr)>) -> GuestNetwork {
     let device = "eth0".to_owned();
+    let address = |address, length| IpPrefix { address, length };
+    let mut addresses = vec![address(IpAddr::V4(ADDRESS), PREFIX)];
+    addresses.extend(ipv6.map(|(own, _)| address(IpAddr::V6(own), PREFIX6)));
+    let mut gateways = vec![IpAddr::V4(GATEWAY)];
+    gateways.extend(ipv6.map(|(_, gateway)| IpAddr::V6(gateway)));
+    let default = |gateway: IpAddr| RouteConfig {
+        destination: None,
+        ipv6: gateway.is_ipv6(),
+        gateway: Some(gateway),
+        on_link: false,
+        source: None,
+        scope: 0,
+        mtu: None,
+        metric: None,
+        device: device.clone(),
+    };
     GuestNetwork {
         interfaces: vec![InterfaceConfig {
             pci_path: nic_pci_path(0),
             name: device.clone(),
             mac: Some(MAC),
             mtu: Some(mtu),
-            addresses: vec![IpPrefix {
-                address: IpAddr::V4(ADDRESS),
-                length: PREFIX,
-            }],
+            addresses,
             without_route: Vec::new(),
             no_arp: false,
         }],
-        routes: vec![RouteConfig {
-            destination: None,
-            ipv6: false,
-            gateway: Some(IpAddr::V4(GATEWAY)),
-            on_link: false,
-            source: None,
-            scope: 0,
-            mtu: None,
-            metric: None,
-            device,
-        }],
+        routes: gateways.into_iter().map(default).collect(),
         neighbours: Vec::new(),
     }
 }
 
+/// Checks that a port is not taken for one of those before it.
+fn check_others(port: &PublishedPort, before: &[PublishedPort], passt: bool) -> Result<()> {
+    let number = |other: &&PublishedPort| passt && other.host_port == port.host_port;
+    // QEMU has one family of them.
+    let datagrams = |other: &&PublishedPort| {
+        port.protocol == Protocol::Udp
+            && other.guest_port == port.guest_port
+            && other.host_address.is_ipv4() == port.host_address.is_ipv4()
+    };
+    let same_protocol = |other: &&PublishedPort| other.protocol == port.protocol;
+    let others = || before.iter().filter(same_protocol);
+    let refuse = |other: &PublishedPort, reason| {
+        Err(Error::PortsAlike {
+            port: *other,
+            other: *port,
+            reason,
+        })
+    };
+    if let Some(other) = others().find(number) {
+        return refuse(
+            other,
+            "passt leads a number to the machine from one address only",
+        );
+    }
+    if let Some(other) = others().find(datagrams) {
+        let reason = "whoever makes the connections sends all datagrams of a machine's port by one";
+        return refuse(other, reason);
+    }
+    Ok(())
+}
+
 /// Whoever takes it finds it taken later too, but says less of it.
 fn check_free(port: &PublishedPort) -> Result<()> {
-    let address = SocketAddrV4::new(port.host_address, port.host_port.get());
-    let bound = match port.protocol {
-        Protocol::Tcp => TcpListener::bind(address).map(drop),
-        Protocol::Udp => UdpSocket::bind(address).map(drop),
-    };
+    let bound = port.take().map(drop);
     bound.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => Error::Network(vc_network::Error::PortTaken {
             port: *port,
@@ -306,13 +416,6 @@ fn first_free_port() -> u16 {
     text.trim().parse().unwrap_or(FIRST_FREE_PORT_DEFAULT)
 }
 
-fn has_default_route() -> bool {
-    let text = std::fs::read_to_string(ROUTES).unwrap_or_default();
-    // A line each: interface, destination, gateway, …
-    let mut lines = text.lines().skip(1);
-    lines.any(|line| line.split_whitespace().nth(1) == Some("00000000"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,6 +424,7 @@ mod tests {
         UserPlan {
             passt: Some("/usr/bin/passt".into()),
             ports: ports.iter().map(|port| **port).collect(),
+            ipv6: false,
             low: false,
         }
     }
@@ -331,18 +435,53 @@ mod tests {
         let tcp = PublishedPort::on_loopback(Protocol::Tcp, number(8080), number(80));
         let udp = PublishedPort {
             protocol: Protocol::Udp,
-            host_address: Ipv4Addr::UNSPECIFIED,
+            host_address: Ipv4Addr::UNSPECIFIED.into(),
             ..tcp
         };
         let line = plan(&[&tcp, &udp]).passt_arguments().join(" ");
-        assert!(line.contains("--no-map-gw"), "{line}");
+        assert!(line.contains("--ipv4-only"), "{line}");
+        assert!(!line.contains("--no-map-gw"), "{line}");
         assert!(line.contains("--tcp-ports 127.0.0.1/8080:80"), "{line}");
         assert!(line.contains("--udp-ports 0.0.0.0/8080:80"), "{line}");
+        let tcp6 = PublishedPort {
+            host_address: Ipv6Addr::LOCALHOST.into(),
+            ..tcp
+        };
+        let with = UserPlan {
+            ipv6: true,
+            ..plan(&[&tcp6])
+        };
+        let line = with.passt_arguments().join(" ");
+        assert!(line.contains("--no-map-gw"), "{line}");
+        assert!(!line.contains("--ipv4-only"), "{line}");
+        assert!(line.contains("--gateway fe80::2"), "{line}");
+        assert!(line.contains("--tcp-ports ::1/8080:80"), "{line}");
+    }
+
+    #[test]
+    fn ports_that_would_be_taken_for_each_other_are_refused() {
+        let port = |protocol, address: &str, host: u16, guest: u16| PublishedPort {
+            protocol,
+            host_address: address.parse().unwrap(),
+            host_port: host.try_into().unwrap(),
+            guest_port: guest.try_into().unwrap(),
+        };
+        let first = port(Protocol::Udp, "127.0.0.1", 8053, 53);
+        for (other, with_passt, with_qemu) in [
+            (port(Protocol::Udp, "::1", 8053, 53), false, true),
+            (port(Protocol::Udp, "::1", 8054, 53), true, true),
+            (port(Protocol::Udp, "::1", 8053, 54), false, true),
+            (port(Protocol::Udp, "127.0.0.2", 8054, 53), false, false),
+            (port(Protocol::Tcp, "::1", 8053, 53), true, true),
+        ] {
+            assert_eq!(check_others(&other, &[first], true).is_ok(), with_passt);
+            assert_eq!(check_others(&other, &[first], false).is_ok(), with_qemu);
+        }
     }
 
     #[test]
     fn a_port_that_is_taken_is_named() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = listener.local_addr().unwrap().port().try_into().unwrap();
         let port = PublishedPort::on_loopback(Protocol::Tcp, taken, taken);
         let error = check_free(&port).unwrap_err().to_string();
