@@ -61,6 +61,14 @@ pub enum Error {
         /// The agent's words, cleaned and bounded.
         message: String,
     },
+    /// What is to be asked does not fit into a call.
+    #[error("{call}: {reason}")]
+    BadRequest {
+        /// What was to be asked.
+        call: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The agent's answer makes no sense.
     #[error("{call}: the agent's answer makes no sense: {reason}")]
     BadAnswer {

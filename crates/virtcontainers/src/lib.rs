@@ -61,6 +61,7 @@ pub use stats::{
     BlkioEntry, BlkioStats, ContainerStats, CpuStats, HugetlbStats, MemoryStats, MemoryUsage,
     NetworkStats, PidsStats, ThrottlingStats,
 };
+pub use vc_agent_client::network::IpVersion;
 pub use vc_hypervisor::PlugPhase;
 /// Whom a guest with [`NetworkConfig::User`] asks for names: it asks the host's resolver.
 pub const USER_RESOLVER: std::net::Ipv4Addr = sandbox::RESOLVER;

@@ -70,7 +70,7 @@ pub(super) fn routes(call: &'static str, answer: Routes) -> Result<Vec<GuestRout
         .collect()
 }
 
-fn bad(call: &'static str) -> impl Fn(String) -> Error {
+pub(super) fn bad(call: &'static str) -> impl Fn(String) -> Error {
     move |reason| Error::BadAnswer { call, reason }
 }
 

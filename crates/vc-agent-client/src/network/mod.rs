@@ -4,9 +4,11 @@
 //! no name or no MAC is an error.
 
 mod answer;
+mod iptables;
 mod wanted;
 
 pub use answer::{GuestInterface, GuestRoute};
+pub use iptables::IpVersion;
 pub use wanted::{GuestNetwork, InterfaceConfig, IpPrefix, NeighbourConfig, RouteConfig};
 
 use agent_protocol::agent::{

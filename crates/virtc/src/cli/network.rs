@@ -30,4 +30,17 @@ pub(crate) enum NetworkCommand {
         #[arg(long, value_name = "FILE")]
         set: Option<PathBuf>,
     },
+    /// Print the rules of the guest's packet filter as iptables-save does, after setting them where
+    /// --set is given; an error for a guest without iptables
+    Iptables {
+        /// The container
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Those of IPv6
+        #[arg(long)]
+        ipv6: bool,
+        /// Set them by this file first, as iptables-restore does; - is stdin
+        #[arg(long, value_name = "FILE")]
+        set: Option<PathBuf>,
+    },
 }

@@ -194,6 +194,23 @@ fn what_is_in_the_namespace_is_the_guests_and_stays_as_it_was() {
     assert_eq!(wire.fetched("http://10.7.0.2:8080/page"), "served\n");
     assert_eq!(wire.fetched("http://[fd07::2]:8080/page"), "served\n");
 
+    // Our guest has no packet filter, and says so.
+    let rules = host.dir("rules").join("rules");
+    std::fs::write(&rules, "*filter\nCOMMIT\n").unwrap();
+    let set = [
+        "network",
+        "iptables",
+        "c1",
+        "--ipv6",
+        "--set",
+        rules.to_str().unwrap(),
+    ];
+    for (command, program) in [(&set[..3], "iptables"), (&set, "ip6tables")] {
+        host.virtc(command.iter().copied())
+            .expect_code(1)
+            .expect_err(&[&format!("{program} in this guest is not supported")]);
+    }
+
     host.virtc(["delete", "--force", "c1"]).expect_code(0);
     assert_eq!(wire.seen(), before);
     host.expect_nothing_left();

@@ -1,5 +1,6 @@
 //! What is done with a sandbox by its name.
 
+use vc_agent_client::network::IpVersion;
 use vc_store::{Listed, SandboxRecord};
 use vc_types::SandboxId;
 
@@ -176,5 +177,29 @@ impl Runtime {
     /// Those of [`Runtime::fetch_sandbox`] and [`SandboxHandle::list_routes`].
     pub async fn list_routes(&self, id: &SandboxId) -> Result<Vec<Route>> {
         self.fetch_sandbox(id).await?.list_routes().await
+    }
+
+    /// The packet filter of a running sandbox, see [`SandboxHandle::get_iptables`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`] and [`SandboxHandle::get_iptables`].
+    pub async fn get_iptables(&self, id: &SandboxId, version: IpVersion) -> Result<String> {
+        self.fetch_sandbox(id).await?.get_iptables(version).await
+    }
+
+    /// Sets the packet filter of a running sandbox, see [`SandboxHandle::set_iptables`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::fetch_sandbox`] and [`SandboxHandle::set_iptables`].
+    pub async fn set_iptables(
+        &self,
+        id: &SandboxId,
+        version: IpVersion,
+        rules: &str,
+    ) -> Result<String> {
+        let sandbox = self.fetch_sandbox(id).await?;
+        sandbox.set_iptables(version, rules).await
     }
 }

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use vc_agent_client::network::{GuestInterface, GuestRoute, IpPrefix, RouteConfig};
+use vc_agent_client::Code;
+use vc_agent_client::network::{GuestInterface, GuestRoute, IpPrefix, IpVersion, RouteConfig};
 
 use super::super::handle::SandboxHandle;
 use crate::error::{Error, Result};
@@ -103,12 +104,66 @@ impl SandboxHandle {
         Ok(routes.map(Route::from).collect())
     }
 
+    /// The rules of the guest's packet filter, as `iptables-save` prints them.
+    ///
+    /// ```no_run
+    /// # async fn example(sandbox: virtcontainers::SandboxHandle) -> virtcontainers::Result<()> {
+    /// use virtcontainers::{Error, IpVersion};
+    ///
+    /// match sandbox.get_iptables(IpVersion::V4).await {
+    ///     Ok(rules) => println!("{rules}"),
+    ///     Err(Error::Unsupported { what }) => println!("there is no {what}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a guest without the programs of iptables, which is what the guest of
+    /// this project is; [`Error::Agent`], also when what the guest says cannot be.
+    pub async fn get_iptables(&self, version: IpVersion) -> Result<String> {
+        self.status()?;
+        let guest = &self.0.guest;
+        let asked = async { iptables(version, guest.agent.get_iptables(version).await) };
+        guest.while_it_runs(asked).await
+    }
+
+    /// Sets the rules of the guest's packet filter, as `iptables-restore` reads them, and gives what
+    /// that says.
+    ///
+    /// # Errors
+    ///
+    /// As [`SandboxHandle::get_iptables`], and [`Error::Agent`] for rules that the guest does not take.
+    pub async fn set_iptables(&self, version: IpVersion, rules: &str) -> Result<String> {
+        self.status()?;
+        let guest = &self.0.guest;
+        let set = async { iptables(version, guest.agent.set_iptables(version, rules).await) };
+        guest.while_it_runs(set).await
+    }
+
     fn by_the_namespace<T>(&self, what: &str) -> Result<T> {
         self.status()?;
         Err(Error::Unsupported {
             what: format!("{what} (the guest follows the network namespace of its sandbox)"),
         })
     }
+}
+
+fn iptables(version: IpVersion, answer: vc_agent_client::Result<String>) -> Result<String> {
+    answer.map_err(|error| match error.code() {
+        Some(Code::Unimplemented) => Error::Unsupported {
+            what: format!(
+                "{} in this guest",
+                match version {
+                    IpVersion::V4 => "iptables",
+                    IpVersion::V6 => "ip6tables",
+                }
+            ),
+        },
+        _ => error.into(),
+    })
 }
 
 impl From<IpPrefix> for Address {
