@@ -163,6 +163,8 @@ pub enum ResourceLimit {
     CoreBytes(u64),
     /// Bytes of one written file.
     FileBytes(u64),
+    /// Bytes of memory that stays where it is.
+    LockedBytes(u64),
 }
 
 /// What a passed descriptor is for.

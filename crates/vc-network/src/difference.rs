@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::link::Link;
@@ -88,6 +90,26 @@ impl Scan {
     }
 }
 
+impl Scan {
+    /// Counts links of an `earlier` scan as there still, by their indexes, with their routes and
+    /// neighbours: those whose cards a machine has, and that the namespace has not meanwhile.
+    pub fn keep_taken(&mut self, earlier: &Self, taken: &BTreeSet<u32>) {
+        let there: BTreeSet<_> = self.links.iter().map(|link| link.index).collect();
+        let missing: BTreeSet<_> = taken.difference(&there).copied().collect();
+        let links = earlier.links.iter();
+        let links = links.filter(|link| missing.contains(&link.index));
+        self.links.extend(links.cloned());
+        self.links.sort_by_key(|link| link.index);
+        let routes = earlier.routes.iter();
+        let routes = routes.filter(|route| missing.contains(&route.link));
+        self.routes.extend(routes.cloned());
+        self.order_routes();
+        let neighbours = earlier.neighbours.iter();
+        let neighbours = neighbours.filter(|neighbour| missing.contains(&neighbour.link));
+        self.neighbours.extend(neighbours.cloned());
+    }
+}
+
 fn is_same(before: &Link, now: &Link) -> bool {
     before.index == now.index
         && before.kind == now.kind
@@ -102,6 +124,46 @@ fn without<T: Clone + PartialEq>(these: &[T], those: &[T]) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::RouteScope;
+
+    #[test]
+    fn a_link_whose_card_is_taken_is_there_with_its_routes() {
+        let (card, other) = (
+            link(3, "eth1", "10.1.0.2/24"),
+            link(2, "eth0", "10.0.0.2/24"),
+        );
+        let route = |link: u32, to: &str, gateway: Option<&str>| Route {
+            link,
+            destination: to.parse().unwrap(),
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            on_link: false,
+            source: None,
+            scope: RouteScope::Universe,
+            mtu: None,
+            metric: None,
+        };
+        let earlier = Scan {
+            links: vec![other.clone(), card.clone()],
+            routes: vec![
+                route(3, "10.9.0.0/16", None),
+                route(3, "0.0.0.0/0", Some("10.1.0.1")),
+            ],
+            ..Scan::default()
+        };
+        let mut newer = Scan {
+            links: vec![other],
+            routes: vec![route(2, "10.8.0.0/16", Some("10.0.0.1"))],
+            ..Scan::default()
+        };
+        newer.keep_taken(&earlier, &BTreeSet::from([3]));
+        assert_eq!(newer.links, earlier.links);
+        let difference = earlier.difference(&newer);
+        assert_eq!(difference.vanished_routes, []);
+        assert!(difference.vanished_links.is_empty());
+        let order: Vec<_> = newer.routes.iter().map(|route| route.destination).collect();
+        let order: Vec<_> = order.iter().map(ToString::to_string).collect();
+        assert_eq!(order, ["10.9.0.0/16", "10.8.0.0/16", "0.0.0.0/0"]);
+    }
 
     fn link(index: u32, name: &str, address: &str) -> Link {
         serde_json::from_value(serde_json::json!({

@@ -199,6 +199,16 @@ pub enum Error {
         /// The model.
         model: InterworkingModel,
     },
+    /// A network card that a machine cannot get as a whole.
+    #[error("the card of the link {link} ({device}) cannot be passed to a machine: {reason}")]
+    CannotPass {
+        /// The link.
+        link: InterfaceName,
+        /// Where it is on PCI.
+        device: String,
+        /// Why not.
+        reason: String,
+    },
     /// Something is there already that an attachment would add.
     #[error("the link {link} cannot be attached: {what} is there already")]
     InTheWay {
@@ -268,6 +278,9 @@ impl Hint for Error {
                 "choose another port of the host than {}",
                 port.host_port
             )),
+            Self::CannotPass { .. } => Some(
+                "join it to the machine as other links are: network.physical = \"join\"".to_owned(),
+            ),
             Self::NoIpv6 { .. } => Some("publish it on an address of IPv4".to_owned()),
             Self::RelayInTheWay { path, .. } => Some(format!(
                 "if no sandbox uses it: nsenter --net={} nft delete table inet virtcontainers",

@@ -103,13 +103,17 @@ impl Scan {
                 Err((what, reason)) => scan.leave_out(what, reason),
             }
         }
-        // A gateway must be reachable when its route is added. The order is otherwise kept.
-        scan.routes
-            .sort_by_key(|route| (route.gateway.is_some(), route.destination.prefix() == 0));
+        scan.order_routes();
         scan.neighbours = neighbours;
         scan.neighbours
             .retain(|neighbour| kept.contains(&neighbour.link));
         Ok(scan)
+    }
+
+    /// A gateway must be reachable when its route is added. The order is otherwise kept.
+    pub(crate) fn order_routes(&mut self) {
+        self.routes
+            .sort_by_key(|route| (route.gateway.is_some(), route.destination.prefix() == 0));
     }
 
     fn leave_out(&mut self, what: String, reason: &str) {

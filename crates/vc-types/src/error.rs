@@ -31,6 +31,12 @@ pub enum Error {
         /// What was given.
         value: String,
     },
+    /// What is no place of a device on PCI.
+    #[error("{text:?} is no address of a PCI device, such as 0000:03:00.0")]
+    InvalidPciAddress {
+        /// What was given, cleaned and bounded.
+        text: String,
+    },
     /// A change of state that the table does not have.
     #[error("a {kind} that is {from} cannot become {to}")]
     InvalidTransition {

@@ -11,7 +11,7 @@ mod vm;
 
 pub use guest::Guest;
 pub use limits::{Limits, Millis};
-pub use network::{Interworking, Network, UserBackend, Vhost};
+pub use network::{Interworking, Network, Physical, UserBackend, Vhost};
 pub use qemu::{Qemu, TcgThreads};
 pub use runtime::{Accelerator, Runtime};
 pub use scratch::{Scratch, ScratchKind};

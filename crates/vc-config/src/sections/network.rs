@@ -28,6 +28,16 @@ choice! {
 }
 
 choice! {
+    /// How a network card of the host reaches a machine.
+    pub enum Physical {
+        /// As every other link does.
+        Join = "join",
+        /// As a whole, by VFIO: the host's driver lets go of it.
+        Pass = "pass",
+    }
+}
+
+choice! {
     /// Whether the host's kernel moves the frames of a tap.
     pub enum Vhost {
         /// Where it can.
@@ -47,6 +57,10 @@ section! {
         /// on each link that can have one (`macvtap`), or by themselves (`none`), where each must be a
         /// tap. A link that is a tap always reaches it by itself.
         pub interworking: Interworking = Interworking::Tcfilter;
+        /// How a link of a namespace that is a network card on PCI reaches the machine: as every other
+        /// link does (`join`), or as a whole by VFIO (`pass`), which needs an IOMMU that is on and the
+        /// driver `vfio-pci`, and holds the machine's memory. The host's driver gets it back.
+        pub physical: Physical = Physical::Join;
         /// Pairs of queues of each interface, and no more than the machine has processors.
         pub queues: u32 = 1, in 1..=16;
         /// Whether the host's kernel moves the frames (vhost-net). `auto` is where `/dev/vhost-net` is

@@ -54,6 +54,7 @@ pub(super) fn limit_resources(limits: &[ResourceLimit]) -> StepResult<()> {
             ResourceLimit::OpenFiles { up_to } => (Resource::Nofile, up_to),
             ResourceLimit::CoreBytes(bytes) => (Resource::Core, bytes),
             ResourceLimit::FileBytes(bytes) => (Resource::Fsize, bytes),
+            ResourceLimit::LockedBytes(bytes) => (Resource::Memlock, bytes),
         };
         let both = |value| Rlimit {
             current: Some(value),

@@ -1,12 +1,14 @@
 //! Changes of links that are ours.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage,
 };
 
+use crate::interface_name::InterfaceName;
 use crate::netlink::{Netlink, is_gone};
 
 /// The loopback interface has this index in every namespace.
@@ -18,6 +20,21 @@ pub(crate) fn raise(netlink: &mut Netlink, index: u32, mtu: Option<u32>) -> io::
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
     message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    netlink.change(RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Moves a link to another namespace, where it has this name.
+pub(crate) fn move_to(
+    netlink: &mut Netlink,
+    index: u32,
+    namespace: BorrowedFd<'_>,
+    name: &InterfaceName,
+) -> io::Result<()> {
+    let mut message = of(index);
+    message.attributes.extend([
+        LinkAttribute::IfName(name.as_str().to_owned()),
+        LinkAttribute::NetNsFd(namespace.as_raw_fd()),
+    ]);
     netlink.change(RouteNetlinkMessage::SetLink(message), 0)
 }
 

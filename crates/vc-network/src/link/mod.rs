@@ -4,7 +4,7 @@ mod read;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use change::{delete, raise, raise_loopback, silence_ipv6};
+pub(crate) use change::{delete, move_to, raise, raise_loopback, silence_ipv6};
 pub(crate) use make::{add_address, isolate, join_bridge, make_bridge, make_macvtap, make_veth};
 pub(crate) use read::{addresses_of, by_index, by_name, list, tap_flags};
 
