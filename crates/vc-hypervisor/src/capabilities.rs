@@ -41,6 +41,8 @@ pub struct Capabilities {
     pub nic_descriptors_max: usize,
     /// Whether the VMM has a network stack of its own.
     pub user_network: bool,
+    /// Whether a network device can be one of the host that the guest drives itself.
+    pub passed_nics: bool,
     /// What can be plugged in while a VM runs, where it has a free root port.
     pub hot_plug: &'static [HotDeviceKind],
     /// The most root ports, each of which takes one device later.

@@ -1,12 +1,14 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use vc_types::PciAddress;
+
 use crate::{Capabilities, Error, Result};
 
 /// Bytes of a network device's id.
 pub(crate) const ID_BYTES_MAX: usize = 32;
 
-/// A network device of the guest, virtio.
+/// A network device of the guest, virtio but where the back end says otherwise.
 #[derive(Debug)]
 pub struct Nic {
     /// By which the VMM knows it: letters, digits, `-`, `_` and `.`.
@@ -34,6 +36,19 @@ pub enum NicBackend {
     Stream {
         /// The VMM's end.
         socket: OwnedFd,
+    },
+    /// Another process by vhost-user, which maps the guest's memory and moves the frames: **it reads
+    /// and writes all of it**.
+    VhostUser {
+        /// The socket at which it listens, opened as a path alone (`O_PATH`). The VMM's user
+        /// connects there, and so must be allowed to write to it.
+        socket: OwnedFd,
+    },
+    /// A device of the host that the guest drives itself. The host's driver for it is `vfio-pci`, and
+    /// the VMM's user can open its group. The guest's memory is held while it is there.
+    Passed {
+        /// Where it is on the host. The MAC is its own.
+        host: PciAddress,
     },
     /// The VMM's own network stack: outgoing connections are made by its process.
     ///
@@ -104,10 +119,16 @@ pub(crate) fn mac_text([a, b, c, d, e, f]: [u8; 6]) -> String {
 }
 
 impl NicBackend {
+    /// Whether a device that has it can be taken out of a running VM.
+    pub(crate) fn can_be_unplugged(&self) -> bool {
+        matches!(self, Self::Tap { .. })
+    }
+
     fn descriptors(&self) -> usize {
         match self {
             Self::Tap { fds, vhost_fds } => fds.len() + vhost_fds.len(),
-            Self::Stream { .. } => 1,
+            Self::Stream { .. } | Self::VhostUser { .. } => 1,
+            Self::Passed { .. } => 0,
             Self::User { filter, .. } => filter.as_ref().map_or(0, |_| 4),
         }
     }
@@ -139,7 +160,14 @@ impl Nic {
             }
             NicBackend::Tap { .. } => None,
             NicBackend::Stream { .. } if queues != 1 => Some("a stream has one queue".into()),
-            NicBackend::Stream { .. } => None,
+            NicBackend::Stream { .. } | NicBackend::VhostUser { .. } => None,
+            NicBackend::Passed { .. } if !capabilities.passed_nics => {
+                Some("the VMM gives no device of the host to a guest".into())
+            }
+            NicBackend::Passed { .. } if queues != 1 => {
+                Some("a device of the host brings its own queues".into())
+            }
+            NicBackend::Passed { .. } => None,
             NicBackend::User { .. } if !capabilities.user_network => {
                 Some("the VMM has no network stack of its own".into())
             }
@@ -200,7 +228,7 @@ pub(crate) fn check(nics: &[Nic], capabilities: &Capabilities) -> Result<()> {
 fn forwards(nic: &Nic) -> &[PortForward] {
     match &nic.backend {
         NicBackend::User { forwards, .. } => forwards,
-        NicBackend::Tap { .. } | NicBackend::Stream { .. } => &[],
+        _ => &[],
     }
 }
 
@@ -264,6 +292,25 @@ mod tests {
         assert!(refused(vec![stream]).contains("one queue"));
         let max = mock::CAPABILITIES.nic_queues_max;
         assert!(refused(vec![tap(max + 1, max.into(), 0)]).contains("queues are not"));
+    }
+
+    #[test]
+    fn a_device_of_the_host_is_whole_and_only_where_the_vmm_can() {
+        let passed = |queues| Nic {
+            queues,
+            backend: NicBackend::Passed {
+                host: "0000:03:00.0".parse().unwrap(),
+            },
+            ..user("net0", 1, Vec::new())
+        };
+        assert!(check(&[passed(1)], &mock::CAPABILITIES).is_ok());
+        assert!(refused(vec![passed(2)]).contains("its own queues"));
+        let unable = Capabilities {
+            passed_nics: false,
+            ..mock::CAPABILITIES
+        };
+        let error = check(&[passed(1)], &unable).unwrap_err().to_string();
+        assert!(error.contains("gives no device of the host"), "{error}");
     }
 
     #[test]

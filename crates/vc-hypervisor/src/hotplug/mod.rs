@@ -108,9 +108,11 @@ impl HotDevice {
                 nic::check(std::slice::from_ref(device), capabilities)?;
                 match device.backend {
                     NicBackend::Tap { .. } => Ok(()),
-                    NicBackend::User { .. } | NicBackend::Stream { .. } => Err(cannot(
-                        "the VMM's own network stack, and a stream to another process's, are there \
-                         from the start only"
+                    NicBackend::User { .. }
+                    | NicBackend::Stream { .. }
+                    | NicBackend::VhostUser { .. }
+                    | NicBackend::Passed { .. } => Err(cannot(
+                        "only a tap is plugged in: other network devices are there from the start only"
                             .into(),
                     )),
                 }
@@ -137,8 +139,10 @@ impl HotDevice {
                 NicBackend::Tap { fds, vhost_fds } => {
                     fds.iter().chain(vhost_fds).map(OwnedFd::as_fd).collect()
                 }
-                NicBackend::Stream { socket } => vec![socket.as_fd()],
-                NicBackend::User { .. } => Vec::new(),
+                NicBackend::Stream { socket } | NicBackend::VhostUser { socket } => {
+                    vec![socket.as_fd()]
+                }
+                NicBackend::User { .. } | NicBackend::Passed { .. } => Vec::new(),
             },
             Self::Disk(disk) => vec![disk.image.as_fd()],
         }
@@ -237,7 +241,7 @@ mod tests {
             forwards: Vec::new(),
             filter: None,
         };
-        assert!(refused(&nic(user)).contains("from the start only"));
+        assert!(refused(&nic(user)).contains("only a tap"));
         let tap = NicBackend::Tap {
             fds: Vec::new(),
             vhost_fds: Vec::new(),

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{HotDevice, HotDeviceKind, PlugPhase, Plugged};
-use crate::qemu::port_pci_path;
+use crate::qemu::{NicPlace, nic_places, port_pci_path};
 use crate::{Error, Result, VmSpec, nic};
 
 /// The root ports of a VM and what is behind them, by the account of the host: what a guest says
@@ -62,15 +62,28 @@ impl Entry {
 impl HotPlugRecord {
     /// The record of a VM that is about to be launched.
     pub(crate) fn of(spec: &VmSpec) -> Self {
-        let nics = spec.nics.iter();
+        let movable = spec.nics.iter().map(|nic| nic.backend.can_be_unplugged());
+        let mut from_start = Vec::new();
+        let mut devices = Vec::new();
+        for (nic, place) in spec.nics.iter().zip(nic_places(movable, spec.root_ports)) {
+            let names = vec![nic.id.clone(), nic::mac_text(nic.mac)];
+            match place {
+                NicPlace::Fixed(_) => from_start.extend(names),
+                NicPlace::Port(port) => devices.push(Entry {
+                    port,
+                    names,
+                    kind: HotDeviceKind::Nic,
+                    // QEMU has them by its command line.
+                    descriptors: 0,
+                    phase: PlugPhase::Present,
+                }),
+            }
+        }
         let disks = spec.disks.iter().map(|disk| disk.serial.clone());
         Self {
             ports: spec.root_ports,
-            from_start: nics
-                .flat_map(|nic| [nic.id.clone(), nic::mac_text(nic.mac)])
-                .chain(disks)
-                .collect(),
-            devices: Vec::new(),
+            from_start: from_start.into_iter().chain(disks).collect(),
+            devices,
         }
     }
 
@@ -146,7 +159,8 @@ impl HotPlugRecord {
         self.devices.retain(|entry| entry.id() != id);
     }
 
-    /// Every device that came later, in the order in which they came.
+    /// Every device behind a port, in the order in which they came: first the network devices that
+    /// were there from the start and can be taken out.
     pub fn plugged(&self) -> Vec<Plugged> {
         self.devices.iter().map(Entry::seen).collect()
     }
@@ -181,8 +195,36 @@ mod tests {
     fn record(ports: u8) -> HotPlugRecord {
         let mut spec = mock::spec("web1").unwrap();
         spec.root_ports = ports;
-        spec.nics = vec![nic("eth0", 1)];
+        spec.nics = vec![Nic {
+            backend: NicBackend::User {
+                forwards: Vec::new(),
+                ipv6: true,
+                filter: None,
+            },
+            ..nic("eth0", 1)
+        }];
         HotPlugRecord::of(&spec)
+    }
+
+    #[test]
+    fn a_tap_of_the_start_is_behind_a_port_and_can_go() {
+        let mut spec = mock::spec("web1").unwrap();
+        spec.root_ports = 3;
+        spec.nics = vec![nic("net0", 1), nic("net1", 2), nic("net2", 3)];
+        let mut record = HotPlugRecord::of(&spec);
+        let paths = record.plugged().into_iter().map(|one| one.pci_path);
+        assert_eq!(paths.collect::<Vec<_>>(), ["1b.0/00", "1b.1/00"]);
+        // The last port is left for what comes, and net2 stays.
+        assert!(record.place("net2").is_err());
+        assert_eq!(record.reserve(&disk("a")).unwrap().pci_path, "1b.2/00");
+        assert!(
+            record.reserve(&HotDevice::Nic(nic("new", 1))).is_err(),
+            "its MAC"
+        );
+        assert_eq!(record.place("net0").unwrap().descriptors, 0);
+        record.free("net0");
+        let device = HotDevice::Nic(nic("new", 1));
+        assert_eq!(record.reserve(&device).unwrap().pci_path, "1b.0/00");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use vc_launch::PassedFd;
 
 use super::accel;
+use super::nic::nic_places;
 use crate::{Disk, Share, VmSpec, Vsock};
 
 /// The first descriptor number after standard input, output and error.
@@ -82,11 +83,13 @@ pub(super) fn command_line(spec: VmSpec, driver: DriverFds, host: HostPart<'_>) 
     for (index, share) in spec.shares.into_iter().enumerate() {
         line.share(index, share);
     }
-    for (index, nic) in spec.nics.into_iter().enumerate() {
-        line.nic(index, nic);
-    }
     for port in 0..usize::from(spec.root_ports) {
         line.root_port(port);
+    }
+    let movable = spec.nics.iter().map(|nic| nic.backend.can_be_unplugged());
+    let places = nic_places(movable, spec.root_ports);
+    for (place, nic) in places.into_iter().zip(spec.nics) {
+        line.nic(place, nic);
     }
     line
 }
@@ -249,6 +252,11 @@ impl CommandLine {
 pub(super) fn place(first_slot: usize, index: usize) -> (usize, usize) {
     let slot = first_slot + index / FUNCTIONS_PER_SLOT;
     (slot, index % FUNCTIONS_PER_SLOT)
+}
+
+/// What QEMU calls the device behind a root port, its block node and its network back end.
+pub(super) fn behind(port: u8) -> String {
+    format!("hot{port}")
 }
 
 /// What QEMU calls a root port.

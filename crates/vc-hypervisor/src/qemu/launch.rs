@@ -52,6 +52,7 @@ pub(super) async fn launch(
     // get descriptors that lead out of an empty namespace.
     let own_stack = |nic: &Nic| matches!(nic.backend, NicBackend::User { .. });
     let net = !spec.nics.iter().any(own_stack);
+    let held = held_bytes(&spec);
     let agent = spec.vsock.agent_address();
     let hot_plug = HotPlugRecord::of(&spec);
     let host = |attempt: &'static str| {
@@ -109,6 +110,7 @@ pub(super) async fn launch(
         ..Namespaces::default()
     };
     process.limits = vec![ResourceLimit::CoreBytes(0)];
+    process.limits.extend(held.map(ResourceLimit::LockedBytes));
 
     let process = launcher
         .launch(process, fds)
@@ -145,6 +147,20 @@ pub(super) async fn launch(
         socket,
     };
     keeper.keep(state, config.limits)
+}
+
+/// Bytes that a device of the host may hold for a guest beside its memory: the registers of devices,
+/// which it maps too.
+const HELD_BESIDE_BYTES: u64 = 1 << 30;
+
+/// Bytes of memory that QEMU may hold, where the guest has a device of the host: all of the guest's.
+fn held_bytes(spec: &VmSpec) -> Option<u64> {
+    let passed = |nic: &Nic| matches!(nic.backend, NicBackend::Passed { .. });
+    let memory = spec.memory.mib() << 20;
+    spec.nics
+        .iter()
+        .any(passed)
+        .then(|| memory.saturating_add(HELD_BESIDE_BYTES))
 }
 
 /// The logs of a VM that is not there yet.

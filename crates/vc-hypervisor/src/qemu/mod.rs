@@ -37,7 +37,7 @@ mod vm;
 pub use accel::kernel_params;
 pub use args::port_pci_path;
 pub use config::{QemuConfig, QemuLimits, TcgThreads, VmmUser};
-pub use nic::nic_pci_path;
+pub use nic::{NicPlace, nic_places};
 pub use state::QemuState;
 pub use version::QemuVersion;
 
@@ -62,6 +62,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     // Of the 200 that the launcher passes to one process.
     nic_descriptors_max: 128,
     user_network: true,
+    passed_nics: true,
     hot_plug: &[HotDeviceKind::Nic, HotDeviceKind::Disk],
     root_ports_max: 32,
     own_vsock: false,

@@ -2,30 +2,85 @@
 
 use std::os::fd::OwnedFd;
 
-use super::args::{CommandLine, on_off, place, slot};
+use super::args::{CommandLine, behind, on_off, place, port_id, port_pci_path, slot};
 use crate::nic::mac_text;
 use crate::{Nic, NicBackend, NicFilter};
 
-/// Where the guest finds the network device that is so many places behind the first one: its slot
-/// and function on the root bus, as the agent's calls have it.
+/// Where a network device is that a machine has from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NicPlace {
+    /// Behind this root port, where it can be taken out again.
+    Port(u8),
+    /// So many places behind the first one of those that stay.
+    Fixed(usize),
+}
+
+impl NicPlace {
+    /// Where the guest finds it, as the agent's calls have it.
+    ///
+    /// ```
+    /// use vc_hypervisor::qemu::NicPlace;
+    ///
+    /// assert_eq!(NicPlace::Fixed(9).pci_path(), "14.1");
+    /// assert_eq!(NicPlace::Port(0).pci_path(), "1b.0/00");
+    /// ```
+    pub fn pci_path(self) -> String {
+        match self {
+            Self::Port(port) => port_pci_path(port.into()),
+            Self::Fixed(index) => {
+                let (slot, function) = place(slot::FIRST_NIC, index);
+                format!("{slot:02x}.{function}")
+            }
+        }
+    }
+}
+
+/// Where each network device is, of which it is given whether it can be taken out of a running
+/// machine: whether it is a tap. Those are behind root ports for as long as a port stays free for
+/// what is to come.
 ///
 /// ```
-/// assert_eq!(vc_hypervisor::qemu::nic_pci_path(0), "13.0");
-/// assert_eq!(vc_hypervisor::qemu::nic_pci_path(9), "14.1");
+/// use vc_hypervisor::qemu::{NicPlace, nic_places};
+///
+/// let places = nic_places([true, false, true, true], 3);
+/// let (port, fixed) = (NicPlace::Port, NicPlace::Fixed);
+/// assert_eq!(places, [port(0), fixed(0), port(1), fixed(1)]);
 /// ```
-pub fn nic_pci_path(index: usize) -> String {
-    let (slot, function) = place(slot::FIRST_NIC, index);
-    format!("{slot:02x}.{function}")
+pub fn nic_places(movable: impl IntoIterator<Item = bool>, root_ports: u8) -> Vec<NicPlace> {
+    let (mut ports, mut fixed) = (0..root_ports.saturating_sub(1), 0..);
+    let place = |movable: bool| {
+        let port = movable.then(|| ports.next()).flatten();
+        port.map_or_else(
+            || NicPlace::Fixed(fixed.next().unwrap_or(usize::MAX)),
+            NicPlace::Port,
+        )
+    };
+    movable.into_iter().map(place).collect()
 }
 
 impl CommandLine {
-    pub(super) fn nic(&mut self, index: usize, nic: Nic) {
+    pub(super) fn nic(&mut self, at: NicPlace, nic: Nic) {
         let Nic {
             id,
             mac,
             queues,
             backend,
         } = nic;
+        let (id, at) = match at {
+            // By the port's number alone, whoever takes it out finds it.
+            NicPlace::Port(port) => {
+                let bus = port_id(port.into());
+                (
+                    behind(port),
+                    format!("id={},bus={bus},addr=0x00", behind(port)),
+                )
+            }
+            NicPlace::Fixed(index) => {
+                let (slot, function) = place(slot::FIRST_NIC, index);
+                let at = format!("multifunction=on,bus=pcie.0,addr={slot:#04x}.{function}");
+                (id, at)
+            }
+        };
         let mut filter = None;
         let netdev = match backend {
             NicBackend::Tap { fds, vhost_fds } => {
@@ -39,6 +94,17 @@ impl CommandLine {
             NicBackend::Stream { socket } => {
                 let socket = self.pass_all(vec![socket]);
                 format!("stream,id={id},server=off,addr.type=fd,addr.str={socket}")
+            }
+            NicBackend::VhostUser { socket } => {
+                // By its number: QEMU passes descriptors on sockets alone that have a path.
+                let socket = self.pass(socket);
+                let chardev = format!("socket,id={id}-chardev,path=/proc/self/fd/{socket}");
+                self.option("-chardev", chardev);
+                format!("vhost-user,id={id},chardev={id}-chardev,queues={queues}")
+            }
+            NicBackend::Passed { host } => {
+                // Nothing boots from it either.
+                return self.device(format!("vfio-pci,host={host},romfile=,{at}"));
             }
             NicBackend::User {
                 forwards,
@@ -65,11 +131,9 @@ impl CommandLine {
             1 => String::new(),
             pairs => format!("mq=on,vectors={},", 2 * u32::from(pairs) + 2),
         };
-        let (slot, function) = place(slot::FIRST_NIC, index);
         // Nothing boots from it, so QEMU need not open a boot program for it.
         self.device(format!(
-            "virtio-net-pci,netdev={id},mac={mac},{mq}disable-legacy=on,romfile=,\
-             multifunction=on,bus=pcie.0,addr={slot:#04x}.{function}"
+            "virtio-net-pci,netdev={id},mac={mac},{mq}disable-legacy=on,romfile=,{at}"
         ));
     }
 
@@ -157,6 +221,60 @@ mod tests {
                 }),
             },
         }]));
+    }
+
+    #[test]
+    fn a_vhost_user_back_end_and_a_device_of_the_host() {
+        let nic = |id: &str, last, queues, backend| Nic {
+            id: id.into(),
+            mac: [2, 0, 0, 0xfe, 0, last],
+            queues,
+            backend,
+        };
+        let host = "0000:03:00.1".parse().unwrap();
+        let line = line(|spec| {
+            spec.root_ports = 2;
+            spec.nics = vec![
+                nic("net0", 1, 1, NicBackend::Passed { host }),
+                nic(
+                    "net1",
+                    2,
+                    2,
+                    NicBackend::VhostUser {
+                        socket: mock::null().unwrap(),
+                    },
+                ),
+            ];
+        });
+        let mine = ["net1", "vfio"];
+        let lines: Vec<_> = line
+            .lines()
+            .filter(|line| mine.iter().any(|word| line.contains(word)))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn a_tap_is_behind_a_root_port_while_another_one_stays_free() {
+        let line = line(|spec| {
+            spec.root_ports = 2;
+            spec.nics = (0..2)
+                .map(|number| Nic {
+                    id: format!("net{number}"),
+                    mac: [2, 0, 0, 0xfe, 0, number],
+                    queues: 1,
+                    backend: NicBackend::Tap {
+                        fds: vec![mock::null().unwrap()],
+                        vhost_fds: Vec::new(),
+                    },
+                })
+                .collect();
+        });
+        let lines: Vec<_> = line
+            .lines()
+            .filter(|line| line.contains("net") || line.contains("root-port"))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]

@@ -293,6 +293,58 @@ fn wait_for_addresses(host: &Host, is_so: impl Fn(&str) -> bool) {
 }
 
 #[test]
+fn what_cannot_be_the_guests_is_left_out_and_keeps_nothing_else() {
+    let mut host = host();
+    let wire = Wire::new();
+    let (container, peer) = (wire.container.as_str(), wire.peer.as_str());
+    let ip = |args: &[&str]| sh("ip", &[&["-n", container], args].concat());
+    let add_veth = |name: &str, out: &str, address: &str| {
+        let veth = ["type", "veth", "peer", "name", out, "netns", peer];
+        ip(&[&["link", "add", name], &veth[..]].concat());
+        ip(&["addr", "add", address, "dev", name]);
+    };
+    // At the start, one without an address is left out; one that cannot be a guest's is refused.
+    ip(&["link", "add", "idle0", "type", "bridge"]);
+    ip(&["tuntap", "add", "tun0", "mode", "tun"]);
+    let bundle = wire.bundle(&host, &["/bin/sleep", "1000"]);
+    ip(&["addr", "add", "10.9.0.2/24", "dev", "tun0"]);
+    let before = wire.seen();
+    host.virtc(["create", "--bundle", &bundle, "c1"])
+        .expect_code(1)
+        .expect_err(&["tun0", "not Ethernet frames"]);
+    assert_eq!(wire.seen(), before);
+    ip(&["addr", "del", "10.9.0.2/24", "dev", "tun0"]);
+    assert!(create(&host, &bundle, None, "c1"));
+    host.virtc(["start", "c1"]).expect_code(0);
+    wait_for_addresses(&host, |seen| {
+        seen.contains("10.7.0.2/24") && !seen.contains("idle0")
+    });
+
+    // While it runs, it keeps nothing else from the guest.
+    ip(&["addr", "add", "10.9.0.2/24", "dev", "tun0"]);
+    add_veth("net1", "out1", "10.8.0.2/24");
+    wait_for_addresses(&host, |seen| seen.contains("net1    inet 10.8.0.2/24"));
+    // Two links of one address would be taken for each other: nothing of it is the guest's.
+    let mac = ip(&["-br", "link", "show", "dev", "eth0"]);
+    let mac = mac.split_whitespace().nth(2).unwrap().to_owned();
+    let veth = ["type", "veth", "peer", "name", "out2", "netns", peer];
+    ip(&[&["link", "add", "net2", "address", &mac], &veth[..]].concat());
+    ip(&["addr", "add", "10.8.1.2/24", "dev", "net2"]);
+    ip(&["link", "set", "net2", "address", "02:00:00:00:08:01"]);
+    wait_for_addresses(&host, |seen| seen.contains("net2    inet 10.8.1.2/24"));
+    let seen = host.virtc(["exec", "c1", "busybox", "ip", "-o", "link"]);
+    let seen = seen.expect_code(0).out();
+    assert!(!seen.contains("tun0") && !seen.contains("idle0"), "{seen}");
+
+    host.virtc(["delete", "--force", "c1"]).expect_code(0);
+    let after = wire.seen();
+    for ours in ["vctap", "ingress", "mirred"] {
+        assert!(!after.contains(ours), "{after}");
+    }
+    host.expect_nothing_left();
+}
+
+#[test]
 fn what_changes_in_the_namespace_comes_to_the_guest() {
     let mut host = host();
     let wire = Wire::new();
@@ -337,6 +389,27 @@ fn what_changes_in_the_namespace_comes_to_the_guest() {
         ip(&["addr", "add", address, "dev", "eth0", "nodad"]);
     }
     ip(&["route", "add", "default", "via", "10.7.0.1"]);
+    wait_for_addresses(&host, |seen| seen.contains("10.7.0.2/24"));
+    assert_eq!(wire.fetched("http://10.7.0.2:8080/page"), "served\n");
+
+    // A link of the start goes with its device too, and its place is free again.
+    ip(&["link", "del", "eth0"]);
+    wait_for_addresses(&host, |seen| !seen.contains("eth0"));
+    let list = ["exec", "c1", "busybox", "ip", "-o", "link"];
+    let links = host.virtc(list).expect_code(0).out();
+    assert!(
+        links.starts_with("1: lo") && links.lines().count() == 1,
+        "{links}"
+    );
+    let veth = ["type", "veth", "peer", "name", "out2", "netns", peer];
+    ip(&[&["link", "add", "eth0"], &veth[..]].concat());
+    ip(&["addr", "add", "10.7.0.2/24", "dev", "eth0"]);
+    ip(&["link", "set", "eth0", "up"]);
+    sh(
+        "ip",
+        &["-n", peer, "addr", "add", "10.7.0.1/24", "dev", "out2"],
+    );
+    sh("ip", &["-n", peer, "link", "set", "out2", "up"]);
     wait_for_addresses(&host, |seen| seen.contains("10.7.0.2/24"));
     assert_eq!(wire.fetched("http://10.7.0.2:8080/page"), "served\n");
 

@@ -60,6 +60,8 @@ fn a_running_container_joins_and_leaves_networks_and_a_pod_has_one_address() {
     wait_until("the end of the first network", || {
         !addresses().contains("10.78.1.")
     });
+    let links = podman.done(&["exec", "c", "ls", "/sys/class/net"]);
+    assert_eq!(links, "eth1\nlo\n", "the device of the first is gone");
     podman.done(&["rm", "--force", "--time", "0", "c"]);
 
     let infra = [

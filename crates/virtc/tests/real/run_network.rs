@@ -610,6 +610,24 @@ fn an_address_of_ipv6_behind_the_bridge_reaches_out_and_is_given_back() {
 }
 
 #[test]
+fn a_table_of_the_host_that_drops_what_is_forwarded_is_named() {
+    let (host, _) = host_with_nat();
+    let stage = Stage::new(&host);
+    let chain = "type filter hook forward priority 0; policy drop;";
+    for command in [
+        vec!["add", "table", "ip", "engine"],
+        vec!["add", "chain", "ip", "engine", "forward", "{", chain, "}"],
+    ] {
+        let status = inside(&stage.host, "nft").args(command).status();
+        assert!(status.unwrap().success());
+    }
+    stage
+        .run(&host, &["--net", "nat"], &["true"])
+        .expect_code(0)
+        .expect_err(&["ip engine", "drops what it forwards", "virtc0"]);
+}
+
+#[test]
 fn ipv6_behind_the_bridge_can_be_switched_off() {
     let (mut host, directory) = host_with_nat();
     host.env("VIRTC_NETWORK_NAT_SUBNET6", "none");

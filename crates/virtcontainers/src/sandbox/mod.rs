@@ -46,7 +46,7 @@ pub(crate) use handle::fetch;
 pub use lease::Lease;
 use network::FollowedNetwork;
 pub(crate) use network::RESOLVER;
-pub use network::{Address, EndpointConfig, Interface, NetworkConfig, Route};
+pub use network::{Address, EndpointConfig, Interface, NetworkConfig, Route, VhostUserConfig};
 pub use process::{GuestProcess, Process, ProcessExit};
 pub use restart::Started;
 pub(crate) use restart::start;

@@ -6,15 +6,11 @@ use serde_json::{Value, json};
 use crate::Disk;
 use crate::hotplug::DiskFile;
 use crate::nic::mac_text;
+pub(super) use crate::qemu::args::behind as name;
 use crate::qemu::args::port_id;
 
 /// The numbers of descriptor sets begin here: those of the command line are lower.
 const FIRST_FD_SET: i64 = 1_000;
-
-/// What QEMU calls the device behind a port, its block node and its network back end.
-pub(super) fn name(port: u8) -> String {
-    format!("hot{port}")
-}
 
 fn fd_set(port: u8) -> i64 {
     FIRST_FD_SET + i64::from(port)

@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use vc_agent_client::network::GuestNetwork;
-use vc_hypervisor::Nic;
-use vc_hypervisor::qemu::nic_pci_path;
-use vc_network::{Endpoint, Link, LoopbackListeners, LoopbackUndo, Namespace, Scan, Undo, Watch};
+use vc_hypervisor::qemu::{NicPlace, nic_places};
+use vc_hypervisor::{Nic, NicBackend};
+use vc_network::{Endpoint, Link, LoopbackListeners, LoopbackUndo, Namespace, Scan, Watch};
 use vc_store::SandboxDir;
+use vc_types::SandboxUsers;
 
 use super::super::handle::SandboxHandle;
 use super::endpoint::EndpointRules;
-use super::guest;
+use super::guest::{self, GuestDevice};
 use super::nat::NatLease;
 use super::plan::NetworkPlan;
+use super::planned::{LinkUndo, Planned};
 use super::record::{NetworkRecord, chain, undo_each};
 use crate::error::{Error, Result};
 use crate::fault;
@@ -31,7 +33,7 @@ pub(crate) struct AttachedNetwork {
     /// By the link's index.
     links: BTreeMap<u32, AttachedLink>,
     /// Of links that have vanished, whose devices the guest still has.
-    left: Vec<Undo>,
+    left: Vec<LinkUndo>,
     /// Whether the guest has what the scan says. Where it could not be told, it is told again.
     told: bool,
     /// The rules that lead connections to the guest.
@@ -44,11 +46,18 @@ pub(crate) struct AttachedNetwork {
 
 /// A link of the namespace that reaches the machine.
 struct AttachedLink {
-    undo: Undo,
+    undo: LinkUndo,
     /// Where the guest finds its device.
     pci_path: String,
-    /// The device's name, where it was plugged into the running machine and can be taken out.
+    /// The device's name, where it can be taken out of the running machine.
     plugged: Option<String>,
+}
+
+impl AttachedLink {
+    /// Whether the machine has the card itself.
+    fn is_passed(&self) -> bool {
+        matches!(self.undo, LinkUndo::Passed(_))
+    }
 }
 
 impl NetworkPlan {
@@ -58,8 +67,9 @@ impl NetworkPlan {
     ///
     /// [`Error::Network`], [`Error::Store`]; what was added is taken away then.
     pub(crate) fn attach(self, directory: &SandboxDir) -> Result<(AttachedNetwork, Vec<Nic>)> {
-        let planned = self.attachments.iter();
-        let undos = planned.map(|(_, one)| one.undo().clone()).collect();
+        let planned = || self.endpoints.iter().map(|(_, planned)| planned);
+        let undos = planned().map(Planned::undo).collect();
+        let places = nic_places(planned().map(Planned::is_movable), self.root_ports);
         let mut attached = AttachedNetwork {
             directory: directory.clone(),
             path: self.path,
@@ -74,23 +84,16 @@ impl NetworkPlan {
             listeners: None,
             lease: self.lease,
         };
-        if self.attachments.is_empty() && self.relay.is_none() {
+        if self.endpoints.is_empty() && self.relay.is_none() {
             return Ok((attached, Vec::new()));
         }
         attached.note(undos)?;
         fault::point("network.noted")?;
         let mut nics = Vec::new();
-        for (place, (endpoint, attachment)) in self.attachments.into_iter().enumerate() {
-            let done = attachment.attach(&attached.namespace)?;
-            let link = AttachedLink {
-                undo: done.undo,
-                pci_path: nic_pci_path(place),
-                plugged: None,
-            };
-            attached.links.insert(endpoint.link().index, link);
-            fault::point("network.attached")?;
-            let rules = &attached.rules;
-            nics.push(rules.nic(format!("net{place}"), &endpoint, done.tap)?);
+        for (number, (endpoint, planned)) in self.endpoints.into_iter().enumerate() {
+            let id = format!("net{number}");
+            let place = places.get(number).copied();
+            nics.push(attached.attach_one(id, place, &endpoint, planned)?);
         }
         if let Some(relay) = self.relay {
             attached.listeners = Some(relay.open(&attached.namespace)?);
@@ -101,6 +104,43 @@ impl NetworkPlan {
 }
 
 impl AttachedNetwork {
+    fn attach_one(
+        &mut self,
+        id: String,
+        place: Option<NicPlace>,
+        endpoint: &Endpoint,
+        planned: Planned,
+    ) -> Result<Nic> {
+        let place = place.unwrap_or(NicPlace::Fixed(0));
+        let mut link = AttachedLink {
+            undo: planned.undo(),
+            pci_path: place.pci_path(),
+            plugged: matches!(place, NicPlace::Port(_)).then(|| id.clone()),
+        };
+        match planned {
+            Planned::Joined(attachment) => {
+                let done = attachment.attach(&self.namespace)?;
+                link.undo = LinkUndo::Joined(done.undo);
+                self.links.insert(endpoint.link().index, link);
+                fault::point("network.attached")?;
+                self.rules.nic(id, endpoint, done.tap)
+            }
+            Planned::Passed(passthrough) => {
+                passthrough.bind(SandboxUsers::of(self.directory.id()).vmm())?;
+                self.links.insert(endpoint.link().index, link);
+                fault::point("network.attached")?;
+                Ok(Nic {
+                    id,
+                    mac: endpoint.mac().octets(),
+                    queues: 1,
+                    backend: NicBackend::Passed {
+                        host: passthrough.address(),
+                    },
+                })
+            }
+        }
+    }
+
     /// What tells of changes, once.
     pub(super) fn take_watch(&mut self) -> Option<Watch> {
         self.watch.take()
@@ -122,7 +162,13 @@ impl AttachedNetwork {
 
     fn network(&self) -> GuestNetwork {
         let devices = self.links.iter();
-        let devices = devices.map(|(index, link)| (*index, link.pci_path.clone()));
+        let devices = devices.map(|(index, link)| {
+            let device = GuestDevice {
+                pci_path: link.pci_path.clone(),
+                own_mac: link.is_passed(),
+            };
+            (*index, device)
+        });
         guest::network(&self.scan, &devices.collect())
     }
 
@@ -136,6 +182,9 @@ impl AttachedNetwork {
         let namespace = Arc::clone(&self.namespace);
         let mut newer = blocking(move || Ok(Scan::of(&namespace)?)).await?;
         newer.keep_links_of(&self.scan);
+        // The machine has their cards: the namespace has no such links meanwhile.
+        let passed = self.links.iter().filter(|(_, link)| link.is_passed());
+        newer.keep_taken(&self.scan, &passed.map(|(index, _)| *index).collect());
         let difference = self.scan.difference(&newer);
         if difference.is_empty() && self.told {
             return Ok(());
@@ -164,14 +213,14 @@ impl AttachedNetwork {
         let endpoint = Endpoint::new(link)?;
         let (namespace, planned) = (Arc::clone(&self.namespace), endpoint.clone());
         let rules = self.rules.clone();
-        let attachment = blocking(move || rules.plan(&namespace, &planned)).await?;
+        let attachment = blocking(move || rules.plan_to_plug(&namespace, &planned)).await?;
         // Whoever gives this up half-way leaves it to the end.
-        let planned = attachment.undo().clone();
+        let planned = LinkUndo::Joined(attachment.undo().clone());
         self.left.push(planned.clone());
         self.note(self.undos())?;
         let namespace = Arc::clone(&self.namespace);
         let attached = blocking(move || Ok(attachment.attach(&namespace)?)).await?;
-        let undo = attached.undo;
+        let undo = LinkUndo::Joined(attached.undo);
         let plugged = sandbox
             .plug_nic(|id| self.rules.nic(id, &endpoint, attached.tap))
             .await;
@@ -194,8 +243,8 @@ impl AttachedNetwork {
         }
     }
 
-    /// Takes the device of a link out that has vanished. One that was there from the beginning stays
-    /// in the guest, without a name and an address.
+    /// Takes the device of a link out that has vanished. One that is behind no root port stays in the
+    /// guest, without a name and an address.
     async fn detach(&mut self, sandbox: &SandboxHandle, link: &Link) {
         let Some(attached) = self.links.remove(&link.index) else {
             return;
@@ -209,7 +258,7 @@ impl AttachedNetwork {
     }
 
     /// Takes away what was added for one link. Where that fails, it is tried again at the end.
-    async fn take_away(&mut self, undo: Undo) {
+    async fn take_away(&mut self, undo: LinkUndo) {
         let (namespace, one) = (Arc::clone(&self.namespace), undo.clone());
         if let Err(error) = blocking(move || Ok(one.undo(&namespace)?)).await {
             tracing::debug!(error = chain(&error), "it is taken away later");
@@ -223,13 +272,13 @@ impl AttachedNetwork {
         }
     }
 
-    fn undos(&self) -> Vec<Undo> {
+    fn undos(&self) -> Vec<LinkUndo> {
         let attached = self.links.values().map(|link| &link.undo);
         attached.chain(&self.left).cloned().collect()
     }
 
     /// Notes in the state what is, or may be, in the namespace.
-    fn note(&self, undos: Vec<Undo>) -> Result<()> {
+    fn note(&self, undos: Vec<LinkUndo>) -> Result<()> {
         let record = NetworkRecord {
             namespace: self.path.clone(),
             undos,

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use vc_network::{BitRate, InterworkingModel, PublishedPort, RateLimits};
 
+use super::vhost_user::VhostUserConfig;
 use crate::error::{Error, Result};
 
 /// The network of a sandbox, as it is asked for.
@@ -30,6 +31,8 @@ pub enum NetworkConfig {
         /// Ports of the host that lead to ports of the guest.
         ports: Vec<PublishedPort>,
     },
+    /// One interface whose frames a process moves by vhost-user.
+    VhostUser(VhostUserConfig),
     /// An address behind a private bridge of the host, by which the guest reaches what the host
     /// reaches, but not its loopback; `[network]` of the configuration says which bridge.
     Nat {
@@ -54,6 +57,8 @@ pub struct EndpointConfig {
     /// How it reaches the machine. A link that is a tap does by itself, and one that can have no
     /// macvtap does by filters.
     pub interworking: InterworkingModel,
+    /// How a link that is a network card of the host reaches it.
+    pub physical: vc_config::Physical,
     /// Pairs of queues, and no more than the machine has processors.
     pub queues: u16,
     /// Whether the host's kernel moves the frames.
@@ -66,6 +71,7 @@ impl Default for EndpointConfig {
     fn default() -> Self {
         Self {
             interworking: InterworkingModel::default(),
+            physical: vc_config::Physical::Join,
             queues: 1,
             vhost: vc_config::Vhost::Auto,
             limits: RateLimits::default(),
@@ -91,6 +97,7 @@ impl EndpointConfig {
                 vc_config::Interworking::Macvtap => InterworkingModel::Macvtap,
                 vc_config::Interworking::None => InterworkingModel::None,
             },
+            physical: settings.physical,
             queues: u16::try_from(settings.queues).unwrap_or(u16::MAX),
             vhost: settings.vhost,
             limits: RateLimits {

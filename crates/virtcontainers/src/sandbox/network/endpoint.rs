@@ -2,10 +2,12 @@
 
 use vc_hypervisor::{Capabilities, Nic, NicBackend};
 use vc_network::{
-    Attachment, Endpoint, EndpointKind, InterworkingModel, Namespace, RateLimits, Tap, VhostNet,
+    Attachment, Endpoint, EndpointKind, HostDevices, InterworkingModel, Namespace, Passthrough,
+    RateLimits, Tap, VhostNet,
 };
 
 use super::config::EndpointConfig;
+use super::planned::Planned;
 use crate::error::{Error, Result};
 
 /// What was asked for, as far as the machine can have it.
@@ -17,6 +19,8 @@ pub(super) struct EndpointRules {
     /// Where the host's kernel moves the frames.
     vhost: Option<VhostNet>,
     limits: RateLimits,
+    /// The host's devices, where its network cards are passed as a whole.
+    passed: Option<HostDevices>,
 }
 
 impl EndpointRules {
@@ -24,7 +28,8 @@ impl EndpointRules {
     ///
     /// # Errors
     ///
-    /// [`Error::VhostNet`] where it must be there and is not.
+    /// [`Error::VhostNet`] where it must be there and is not, [`Error::Unsupported`] for cards that
+    /// the VMM cannot have.
     pub(super) fn of(
         config: &EndpointConfig,
         host: VhostNet,
@@ -44,6 +49,15 @@ impl EndpointRules {
                 return Err(Error::VhostNet { device, source });
             }
         };
+        let passed = match config.physical {
+            vc_config::Physical::Join => None,
+            vc_config::Physical::Pass if capabilities.passed_nics => Some(HostDevices::default()),
+            vc_config::Physical::Pass => {
+                return Err(Error::Unsupported {
+                    what: "network.physical = \"pass\" with this VMM".into(),
+                });
+            }
+        };
         // Each pair has a descriptor, and another with vhost.
         let each = if vhost.is_some() { 2 } else { 1 };
         let descriptors = capabilities.nic_descriptors_max / (each * interfaces.max(1));
@@ -55,6 +69,7 @@ impl EndpointRules {
             queues: u16::try_from(queues).unwrap_or(1),
             vhost,
             limits: config.limits,
+            passed,
         })
     }
 
@@ -63,7 +78,34 @@ impl EndpointRules {
     /// # Errors
     ///
     /// [`Error::Network`] with what is wrong about the link.
-    pub(super) fn plan(&self, namespace: &Namespace, endpoint: &Endpoint) -> Result<Attachment> {
+    pub(super) fn plan(&self, namespace: &Namespace, endpoint: &Endpoint) -> Result<Planned> {
+        if let (Some(host), EndpointKind::Physical { .. }) = (&self.passed, endpoint.kind()) {
+            let passthrough = Passthrough::plan(host.clone(), namespace, endpoint)?;
+            return Ok(Planned::Passed(Box::new(passthrough)));
+        }
+        self.join(namespace, endpoint)
+            .map(|attachment| Planned::Joined(Box::new(attachment)))
+    }
+
+    /// The same by a tap, whatever the link is: nothing else comes to a running machine.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`EndpointRules::plan`], and [`Error::Unsupported`] for a card that is to be passed.
+    pub(super) fn plan_to_plug(
+        &self,
+        namespace: &Namespace,
+        endpoint: &Endpoint,
+    ) -> Result<Attachment> {
+        match (&self.passed, endpoint.kind()) {
+            (Some(_), EndpointKind::Physical { .. }) => Err(Error::Unsupported {
+                what: "passing a network card to a running machine".into(),
+            }),
+            _ => self.join(namespace, endpoint),
+        }
+    }
+
+    fn join(&self, namespace: &Namespace, endpoint: &Endpoint) -> Result<Attachment> {
         let model = model_of(self.interworking, endpoint.kind());
         let queues = self
             .queues

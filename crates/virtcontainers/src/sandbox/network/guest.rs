@@ -7,9 +7,16 @@ use vc_agent_client::network::{
 };
 use vc_network::{Cidr, Link, Neighbour, Route, Scan};
 
-/// The guest's network: that of the namespace, as far as its links have a device. `devices` says
-/// where the guest finds the device of a link, by the link's index.
-pub(super) fn network(scan: &Scan, devices: &BTreeMap<u32, String>) -> GuestNetwork {
+/// A link's device in the guest.
+pub(super) struct GuestDevice {
+    /// Where the guest finds it.
+    pub(super) pci_path: String,
+    /// Whether it is a card that has a hardware address of its own.
+    pub(super) own_mac: bool,
+}
+
+/// The guest's network: that of the namespace, as far as its links have a device, by the link's index.
+pub(super) fn network(scan: &Scan, devices: &BTreeMap<u32, GuestDevice>) -> GuestNetwork {
     let name = |index: u32| {
         let link = scan.links.iter().find(|link| link.index == index)?;
         devices.contains_key(&index).then(|| link.name.to_string())
@@ -33,11 +40,11 @@ pub(super) fn network(scan: &Scan, devices: &BTreeMap<u32, String>) -> GuestNetw
     }
 }
 
-fn interface(link: &Link, pci_path: &str) -> InterfaceConfig {
+fn interface(link: &Link, device: &GuestDevice) -> InterfaceConfig {
     InterfaceConfig {
-        pci_path: pci_path.to_owned(),
+        pci_path: device.pci_path.clone(),
         name: link.name.to_string(),
-        mac: link.mac.map(|mac| mac.octets()),
+        mac: link.mac.filter(|_| !device.own_mac).map(|mac| mac.octets()),
         mtu: Some(link.mtu),
         addresses: link
             .addresses

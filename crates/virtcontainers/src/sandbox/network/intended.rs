@@ -9,6 +9,7 @@ use super::config::NetworkConfig;
 use super::nat::NatPlan;
 use super::plan::NetworkPlan;
 use super::user::UserPlan;
+use super::vhost_user::VhostUserPlan;
 use crate::error::{Error, Result};
 use crate::runtime::{Shared, blocking};
 use crate::sandbox::config::SandboxConfig;
@@ -21,6 +22,8 @@ pub(crate) enum IntendedNetwork {
     Namespace(Box<NetworkPlan>),
     /// What will be in one that is leased.
     Nat(Box<NatPlan>),
+    /// What is at the other end of a socket.
+    VhostUser(VhostUserPlan),
     /// What a process of the host has.
     User(UserPlan),
 }
@@ -50,17 +53,22 @@ impl IntendedNetwork {
         config: &SandboxConfig,
         capabilities: Capabilities,
     ) -> Result<Option<Self>> {
-        let (endpoints, vcpus) = (&config.endpoints, config.vm.vcpus);
+        let (endpoints, vm) = (&config.endpoints, &config.vm);
         Ok(match &config.network {
             NetworkConfig::None => None,
             NetworkConfig::Nat { ports } => {
-                let plan = NatPlan::of(runtime, ports, endpoints, vcpus, capabilities)?;
+                let plan = NatPlan::of(runtime, ports, endpoints, vm, capabilities)?;
                 Some(Self::Nat(Box::new(plan)))
             }
-            NetworkConfig::User { .. } if !endpoints.limits.is_empty() => {
+            NetworkConfig::User { .. } | NetworkConfig::VhostUser(_)
+                if !endpoints.limits.is_empty() =>
+            {
                 return Err(Error::Unsupported {
-                    what: "a rate limit with --net user, which has no interface on the host".into(),
+                    what: "a rate limit of a network that has no interface on the host".into(),
                 });
+            }
+            NetworkConfig::VhostUser(wanted) => {
+                Some(Self::VhostUser(VhostUserPlan::of(wanted, &config.id)?))
             }
             NetworkConfig::User { ports } => Some(Self::User(UserPlan::of(runtime, ports)?)),
             NetworkConfig::Namespace {
@@ -68,7 +76,7 @@ impl IntendedNetwork {
                 loopback_relay,
             } => {
                 let host = runtime.host_network.as_deref();
-                let plan = NetworkPlan::of(path, host, endpoints, vcpus, &capabilities)?;
+                let plan = NetworkPlan::of(path, host, endpoints, vm, &capabilities)?;
                 let plan = match runtime.config.network.loopback_relay || *loopback_relay {
                     true => plan.relayed()?,
                     false => plan,
@@ -89,6 +97,7 @@ impl IntendedNetwork {
         let attached = match self {
             Self::Namespace(plan) => blocking(move || plan.attach(&directory)).await,
             Self::Nat(plan) => blocking(move || plan.lease(&directory)?.attach(&directory)).await,
+            Self::VhostUser(plan) => return Ok(plan.make()),
             Self::User(plan) => return plan.make(launcher, place).await,
         };
         let (attached, nics) = attached?;

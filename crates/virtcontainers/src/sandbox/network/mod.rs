@@ -19,10 +19,12 @@ mod guest;
 mod intended;
 mod nat;
 mod plan;
+mod planned;
 mod record;
 mod relay;
 mod resolver;
 mod user;
+mod vhost_user;
 mod way_out;
 
 pub(crate) use attached::AttachedNetwork;
@@ -32,3 +34,4 @@ pub(crate) use follow::FollowedNetwork;
 pub(crate) use intended::{IntendedNetwork, MadeNetwork};
 pub(crate) use record::undo;
 pub(crate) use user::RESOLVER;
+pub use vhost_user::VhostUserConfig;

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::fault;
 use crate::runtime::Shared;
 use crate::sandbox::cgroups::root_tag;
+use crate::sandbox::config::VmConfig;
 
 /// What stands for no subnet in the configuration.
 const NO_SUBNET: &str = "none";
@@ -33,7 +34,7 @@ pub(crate) struct NatPlan {
     store: Store,
     host: Option<Arc<HostNetwork>>,
     endpoints: EndpointConfig,
-    vcpus: u32,
+    vm: VmConfig,
     capabilities: Capabilities,
 }
 
@@ -45,7 +46,7 @@ impl NatPlan {
         runtime: &Shared,
         ports: &[PublishedPort],
         endpoints: &EndpointConfig,
-        vcpus: u32,
+        vm: &VmConfig,
         capabilities: Capabilities,
     ) -> Result<Self> {
         let settings = &runtime.config.network;
@@ -75,7 +76,7 @@ impl NatPlan {
                 },
                 ..endpoints.clone()
             },
-            vcpus,
+            vm: vm.clone(),
             capabilities,
         })
     }
@@ -118,8 +119,8 @@ impl NatPlan {
             );
         }
         let namespace = lease.lease.namespace();
-        let (endpoints, vcpus) = (&self.endpoints, self.vcpus);
-        let mut plan = NetworkPlan::of(namespace, None, endpoints, vcpus, &self.capabilities)?;
+        let (endpoints, vm) = (&self.endpoints, &self.vm);
+        let mut plan = NetworkPlan::of(namespace, None, endpoints, vm, &self.capabilities)?;
         plan.lease = Some(lease);
         Ok(plan)
     }

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use vc_hypervisor::Capabilities;
-use vc_network::{
-    Attachment, Endpoint, HostNetwork, LoopbackRelay, Namespace, Scan, VhostNet, Watch,
-};
+use vc_network::{Endpoint, HostNetwork, LoopbackRelay, Namespace, Scan, VhostNet, Watch};
 
 use super::config::EndpointConfig;
 use super::endpoint::EndpointRules;
 use super::nat::NatLease;
+use super::planned::Planned;
 use crate::error::{Error, Result};
+use crate::sandbox::config::VmConfig;
 
 /// A network namespace whose links can reach a machine.
 pub(crate) struct NetworkPlan {
@@ -20,7 +20,9 @@ pub(crate) struct NetworkPlan {
     pub(super) watch: Watch,
     pub(super) scan: Scan,
     pub(super) rules: EndpointRules,
-    pub(super) attachments: Vec<(Endpoint, Attachment)>,
+    pub(super) endpoints: Vec<(Endpoint, Planned)>,
+    /// Those of the machine, behind which its interfaces can be.
+    pub(super) root_ports: u8,
     pub(super) relay: Option<LoopbackRelay>,
     /// By which the namespace is there, where it was made for the sandbox.
     pub(super) lease: Option<NatLease>,
@@ -38,7 +40,7 @@ impl NetworkPlan {
         path: &Path,
         host: Option<&HostNetwork>,
         endpoints: &EndpointConfig,
-        vcpus: u32,
+        vm: &VmConfig,
         capabilities: &Capabilities,
     ) -> Result<Self> {
         let namespace = match host {
@@ -59,13 +61,19 @@ impl NetworkPlan {
             });
         }
         let links = scan.links.len();
-        let rules = EndpointRules::of(endpoints, VhostNet::default(), vcpus, links, capabilities)?;
-        let attachments = scan.links.iter().map(|link| {
+        let rules = EndpointRules::of(
+            endpoints,
+            VhostNet::default(),
+            vm.vcpus,
+            links,
+            capabilities,
+        )?;
+        let planned = scan.links.iter().map(|link| {
             let endpoint = Endpoint::new(link.clone())?;
-            let attachment = rules.plan(&namespace, &endpoint)?;
-            Ok((endpoint, attachment))
+            let planned = rules.plan(&namespace, &endpoint)?;
+            Ok((endpoint, planned))
         });
-        let attachments = attachments.collect::<Result<_>>()?;
+        let planned = planned.collect::<Result<_>>()?;
         Ok(Self {
             path: path.to_owned(),
             rules,
@@ -73,7 +81,8 @@ impl NetworkPlan {
             namespace,
             watch,
             scan,
-            attachments,
+            endpoints: planned,
+            root_ports: vm.root_ports,
             lease: None,
         })
     }

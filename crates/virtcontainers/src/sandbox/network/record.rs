@@ -4,17 +4,18 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use vc_network::{LoopbackUndo, Undo};
+use vc_network::LoopbackUndo;
 use vc_store::{Document, SandboxDir, SandboxRecord};
 
 use super::nat::NatRecord;
+use super::planned::LinkUndo;
 use crate::error::{Error, Result};
 
 /// What was, or may have been, added to a namespace, or made with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct NetworkRecord {
     pub(super) namespace: PathBuf,
-    pub(super) undos: Vec<Undo>,
+    pub(super) undos: Vec<LinkUndo>,
     /// The rules that lead connections to the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) relay: Option<LoopbackUndo>,
@@ -78,11 +79,11 @@ pub(crate) fn undo(record: &SandboxRecord) -> Vec<String> {
 
 /// Takes away what each of `undos` has added to the namespace at `path`, and says what stays.
 pub(super) fn undo_each(
-    undos: &[Undo],
+    undos: &[LinkUndo],
     path: &Path,
-    undo: impl Fn(&Undo) -> vc_network::Result<()>,
+    undo: impl Fn(&LinkUndo) -> vc_network::Result<()>,
 ) -> Vec<String> {
-    let stays = |one: &Undo| {
+    let stays = |one: &LinkUndo| {
         let error = undo(one).err()?;
         Some(format!(
             "network namespace {}: {}",

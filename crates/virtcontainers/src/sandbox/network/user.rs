@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use vc_agent_client::network::{GuestNetwork, InterfaceConfig, IpPrefix, RouteConfig};
 use vc_config::UserBackend;
-use vc_hypervisor::qemu::nic_pci_path;
+use vc_hypervisor::qemu::NicPlace;
 use vc_hypervisor::{Detour, ForwardProtocol, Nic, NicBackend, NicFilter, PortForward};
 use vc_launch::{Capability, LaunchSpec, Launcher, PassedFd, Program, ResourceLimit, User};
 use vc_network::{AliasNetwork, Cidr, FrameFilter, Protocol, PublishedPort};
@@ -352,7 +352,7 @@ fn guest(mtu: u32, ipv6: Option<(Ipv6Addr, Ipv6Addr)>) -> GuestNetwork {
     };
     GuestNetwork {
         interfaces: vec![InterfaceConfig {
-            pci_path: nic_pci_path(0),
+            pci_path: NicPlace::Fixed(0).pci_path(),
             name: device.clone(),
             mac: Some(MAC),
             mtu: Some(mtu),
