@@ -261,6 +261,12 @@ pub enum Error {
         /// The port.
         port: vc_network::PublishedPort,
     },
+    /// A port for datagrams on a loopback address, whose senders passt gives no answers.
+    #[error("the port {port} cannot be published by passt: nobody would get an answer there")]
+    NoAnswers {
+        /// The port.
+        port: vc_network::PublishedPort,
+    },
     /// Two ports that the process which makes the connections does not tell apart.
     #[error("the ports {port} and {other} cannot be published at once: {reason}")]
     PortsAlike {
@@ -413,6 +419,10 @@ impl Hint for Error {
                 Some("load the module vhost_net, or set network.vhost to auto".into())
             }
             Self::PortsAlike { .. } => Some("publish one of them, or with --net nat".to_owned()),
+            Self::NoAnswers { .. } => Some(
+                "publish it with --net nat, or for others on an address of the host's own"
+                    .to_owned(),
+            ),
             Self::LowPort { .. } => {
                 Some("install the package passt, or publish a port from 1024 on".into())
             }

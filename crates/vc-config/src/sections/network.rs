@@ -83,7 +83,7 @@ section! {
         /// that are in the namespace themselves do not reach each other by them then.
         pub loopback_relay: bool = false;
         /// Who makes the connections of `--net user`. `auto` is `passt` where the host has it and a
-        /// default route, otherwise QEMU.
+        /// default route, otherwise QEMU; and QEMU for published ports of UDP that only it answers.
         pub user_backend: UserBackend = UserBackend::Auto;
         /// The program `passt`.
         pub passt: Option<PathBuf> = None, unset "the first of `/usr/bin/passt` and \

@@ -181,9 +181,15 @@ impl Stage {
     /// What the playing host gets back for a datagram from a machine once that serves.
     #[track_caller]
     fn echoed(&self, running: &mut Running, address: &str) -> String {
+        Self::echoed_in(&self.host, running, address)
+    }
+
+    /// The same in one of the namespaces.
+    #[track_caller]
+    fn echoed_in(namespace: &str, running: &mut Running, address: &str) -> String {
         let to: std::net::SocketAddr = address.parse().unwrap();
         let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = in_namespace(&self.host, || UdpSocket::bind(any).unwrap());
+        let socket = in_namespace(namespace, || UdpSocket::bind(any).unwrap());
         // Only answers that seem to come from there are taken.
         socket.connect(to).unwrap();
         socket.set_read_timeout(Some(RETRY)).unwrap();
@@ -522,7 +528,7 @@ fn passt_has_no_rights_takes_low_ports_and_ends_with_its_keeper() {
 }
 
 /// Sends what it asks of the host's loopback by the network: a guest with every right can.
-const FORGE: &str = "
+const FORGE: &str = r#"
 ip link set lo down
 ip route flush table local dev lo
 ip addr del 127.0.0.1/8 dev lo
@@ -530,14 +536,25 @@ ip route add 127.0.0.0/8 via 10.0.2.2 src 10.0.2.15
 for host in 127.0.0.1 127.1.2.3 10.0.2.2; do
     timeout 1 busybox wget -q -O - http://$host:8000/ </dev/null
 done
+perl -MSocket=:all -e '
+    # From the port that listens on the host, to the published port of itself: whoever is there may
+    # be heard, and so asked.
+    socket(S, AF_INET, SOCK_DGRAM, 0) or die; bind(S, pack_sockaddr_in(8002, INADDR_ANY)) or die $!;
+    for my $to ("10.7.1.2:8055", "127.0.0.1:8002", "10.0.2.2:8002", "10.0.2.3:8002") {
+        my ($host, $port) = split /:/, $to;
+        send(S, "forged", 0, pack_sockaddr_in($port, inet_aton($host))); select(undef, undef, undef, 0.2) }'
 busybox wget -q -O - http://10.7.1.2:8001/ </dev/null
-cat /sys/class/net/eth0/statistics/tx_packets";
+cat /sys/class/net/eth0/statistics/tx_packets"#;
 
 #[test]
 fn the_hosts_loopback_is_not_reached_however_the_guest_addresses_it() {
-    // With datagrams, passt takes its gateway for the host's loopback.
-    let datagrams: &[&str] = &["-p", "8055:55/udp"];
-    for (backend, ports) in [("passt", &[][..]), ("passt", datagrams), ("qemu", &[])] {
+    let datagrams: &[&str] = &["-p", "0.0.0.0:8055:55/udp"];
+    for (backend, ports) in [
+        ("passt", &[][..]),
+        ("passt", datagrams),
+        ("qemu", &[]),
+        ("qemu", datagrams),
+    ] {
         let mut host = host();
         host.env("VIRTC_NETWORK_USER_BACKEND", backend);
         let stage = Stage::new(&host);
@@ -546,6 +563,8 @@ fn the_hosts_loopback_is_not_reached_however_the_guest_addresses_it() {
             |address: &str| in_namespace(&stage.host, || TcpListener::bind(address).unwrap());
         let own = listen("0.0.0.0:8000");
         own.set_nonblocking(true).unwrap();
+        let hears = in_namespace(&stage.host, || UdpSocket::bind("127.0.0.1:8002").unwrap());
+        hears.set_nonblocking(true).unwrap();
         // What the host's other addresses serve is for everybody.
         let open = listen("10.7.1.2:8001");
         let serving = std::thread::spawn(move || {
@@ -563,6 +582,8 @@ fn the_hosts_loopback_is_not_reached_however_the_guest_addresses_it() {
         assert!(sent > 3, "{backend}: {out}");
         let reached = own.accept().map(|(_, from)| from);
         assert!(reached.is_err(), "{backend}: from {reached:?}");
+        let heard = hears.recv_from(&mut [0; 64]);
+        assert!(heard.is_err(), "{backend} {ports:?}: {heard:?}");
     }
 }
 
@@ -663,27 +684,47 @@ fn a_user_network_with_ipv6_and_datagrams(backend: &str) {
     assert_eq!(run.expect_code(0).out(), "served by the peer, by IPv6\n");
     assert_eq!(serving.join().unwrap().to_string(), HOST6);
 
-    let mut flags = vec!["-q", "-p", "8053:53/udp"];
-    let mut addresses = vec!["127.0.0.1:8053"];
-    let of_ipv6 = ["-p", "[::1]:8080:80", "-p", "[::1]:8054:53/udp"];
-    if backend == "qemu" {
+    // Of datagrams, passt publishes those of others.
+    let passt = [
+        "-q",
+        "-p",
+        "10.7.1.2:8053:53/udp",
+        "-p",
+        "[::1]:8080:80",
+        "-p",
+        "[2001:db8:7::2]:8054:53/udp",
+    ];
+    let (flags, addresses, from) = match backend {
+        "passt" => (
+            &passt[..],
+            &["10.7.1.2:8053", "[2001:db8:7::2]:8054"][..],
+            &stage.peer,
+        ),
+        _ => (
+            &["-q", "-p", "8053:53/udp"][..],
+            &["127.0.0.1:8053"][..],
+            &stage.host,
+        ),
+    };
+    let (refused, why) = match backend {
+        "passt" => ("127.0.0.1:8053:53/udp", "nobody would get an answer"),
+        _ => ("[::1]:8080:80", "QEMU's own network stack publishes none"),
+    };
+    if backend != "auto" {
         stage
-            .run(&host, &[&["-q"][..], &of_ipv6].concat(), &["true"])
+            .run(&host, &["-q", "-p", refused], &["true"])
             .expect_code(125)
-            .expect_err(&["[::1]:8080/tcp", "passt"]);
-    } else {
-        flags.extend(of_ipv6);
-        addresses.push("[::1]:8054");
+            .expect_err(&[why]);
     }
-    let mut running = stage.start(&host, &flags, &["sh", "-c", SERVE_DATAGRAMS]);
+    let mut running = stage.start(&host, flags, &["sh", "-c", SERVE_DATAGRAMS]);
     for address in addresses {
         assert_eq!(
-            stage.echoed(&mut running, address),
+            Stage::echoed_in(from, &mut running, address),
             "echo of asked",
             "{address}"
         );
     }
-    if backend != "qemu" {
+    if backend == "passt" {
         let page = stage.fetched(&mut running, "http://[::1]:8080/page");
         assert_eq!(page, "served by the machine\n");
     }
@@ -703,4 +744,9 @@ fn passt_makes_connections_of_ipv6_and_publishes_datagrams() {
 #[test]
 fn qemu_makes_connections_of_ipv6_and_publishes_datagrams() {
     a_user_network_with_ipv6_and_datagrams("qemu");
+}
+
+#[test]
+fn without_a_choice_datagrams_of_the_host_itself_are_answered() {
+    a_user_network_with_ipv6_and_datagrams("auto");
 }

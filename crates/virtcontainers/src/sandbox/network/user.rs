@@ -89,10 +89,13 @@ impl UserPlan {
     ///
     /// [`Error::Missing`] without a `passt` that the configuration wants, [`Error::Network`] for a
     /// port that is taken or has to lead to a guest without IPv6, [`Error::LowPort`] for one that
-    /// QEMU must not take, [`Error::PortsAlike`] for two that would be taken for each other.
+    /// QEMU must not take, [`Error::NoAnswers`] for one that is of no use with passt,
+    /// [`Error::PortsAlike`] for two that would be taken for each other.
     pub(super) fn of(runtime: &Shared, ports: &[PublishedPort]) -> Result<Self> {
         let settings = &runtime.config.network;
         let found = settings.find_passt();
+        let first_free = first_free_port();
+        let low = ports.iter().find(|port| port.host_port.get() < first_free);
         let passt = match settings.user_backend {
             UserBackend::Qemu => None,
             UserBackend::Passt if found.is_none() => {
@@ -103,10 +106,13 @@ impl UserPlan {
             }
             UserBackend::Passt => found,
             // Without a way to anywhere, it gives up.
-            UserBackend::Auto => found.filter(|_| way_out::by_ipv4()),
+            UserBackend::Auto => {
+                let better = |_: &PathBuf| !is_for_qemu(ports, low.is_some());
+                found.filter(|_| way_out::by_ipv4()).filter(better)
+            }
         };
         // With IPv6, QEMU stops reading what is sent to its ports of UDP once it had to keep some.
-        let keeps = passt.is_none() && ports.iter().any(|port| port.protocol == Protocol::Udp);
+        let keeps = passt.is_none() && ports.iter().any(is_datagrams);
         let ipv6 = way_out::by_ipv6() && !keeps;
         if let Some(port) = ports.iter().find(|port| port.host_address.is_ipv6()) {
             let reason = match (&passt, ipv6) {
@@ -121,12 +127,13 @@ impl UserPlan {
                 }));
             }
         }
-        let first_free = first_free_port();
-        let low = ports.iter().find(|port| port.host_port.get() < first_free);
         if let (None, Some(port)) = (&passt, low) {
             return Err(Error::LowPort { port: *port });
         }
         for (number, port) in ports.iter().enumerate() {
+            if passt.is_some() && is_datagrams(port) && port.host_address.is_loopback() {
+                return Err(Error::NoAnswers { port: *port });
+            }
             check_others(port, &ports[..number], passt.is_some())?;
             check_free(port)?;
         }
@@ -152,7 +159,7 @@ impl UserPlan {
             Some(program) => {
                 let (socket, ours) = connected()?;
                 let (other, theirs) = connected()?;
-                self.before_passt()?.between(ours, theirs)?;
+                FrameFilter::default().between(ours, theirs)?;
                 let log = process_log::start(place.path(), place.id(), PASST)?;
                 let mut spec = LaunchSpec::new(PASST, Program::Path(program.display().to_string()));
                 spec.args = self.passt_arguments();
@@ -209,35 +216,6 @@ impl UserPlan {
         self.ipv6.then_some(network)
     }
 
-    /// Whether the gateway's address has to be the host's loopback: that is whom the guest answers
-    /// when somebody there has sent it a datagram.
-    fn answers_to_loopback(&self) -> bool {
-        let on_loopback = |port: &PublishedPort| {
-            port.host_address.is_loopback() || port.host_address.is_unspecified()
-        };
-        let datagrams = |port: &&PublishedPort| port.protocol == Protocol::Udp;
-        self.ports.iter().filter(datagrams).any(on_loopback)
-    }
-
-    /// What is between the guest and passt.
-    fn before_passt(&self) -> Result<FrameFilter> {
-        if !self.answers_to_loopback() {
-            return Ok(FrameFilter::default());
-        }
-        // Nothing but answers.
-        let alias = |gateway: IpAddr| {
-            let prefix = if gateway.is_ipv4() { 32 } else { 128 };
-            Ok::<_, Error>(AliasNetwork {
-                network: Cidr::new(gateway, prefix)?,
-                resolver: RESOLVER.into(),
-            })
-        };
-        Ok(FrameFilter::with_aliases(&[
-            alias(GATEWAY.into())?,
-            alias(GATEWAY6.into())?,
-        ]))
-    }
-
     fn passt_arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = [
             "--foreground",
@@ -246,12 +224,12 @@ impl UserPlan {
             "--no-dhcp",
             "--no-dhcpv6",
             "--no-ra",
+            // The gateway's address is not the host's loopback. It would have to be for answers to
+            // datagrams of the host, but the guest could choose then where its own ones go.
+            "--no-map-gw",
         ]
         .map(str::to_owned)
         .into();
-        if !self.answers_to_loopback() {
-            arguments.push("--no-map-gw".to_owned());
-        }
         if self.ipv6 {
             for (name, value) in [("--address", ADDRESS6), ("--gateway", GATEWAY6)] {
                 arguments.extend([name.to_owned(), value.to_string()]);
@@ -278,6 +256,21 @@ impl UserPlan {
         }
         arguments
     }
+}
+
+/// Whether QEMU publishes what passt would publish in vain: with `--no-map-gw`, nobody of the host
+/// itself gets an answer to a datagram.
+fn is_for_qemu(ports: &[PublishedPort], low: bool) -> bool {
+    let address = |port: &PublishedPort| port.host_address;
+    let is_asked_by_host = |port| {
+        is_datagrams(port) && (address(port).is_loopback() || address(port).is_unspecified())
+    };
+    let can = !low && ports.iter().all(|port| address(port).is_ipv4());
+    can && ports.iter().any(is_asked_by_host)
+}
+
+fn is_datagrams(port: &PublishedPort) -> bool {
+    port.protocol == Protocol::Udp
 }
 
 /// What is between the guest and QEMU's own stack, which takes each address of its networks for its
@@ -440,7 +433,7 @@ mod tests {
         };
         let line = plan(&[&tcp, &udp]).passt_arguments().join(" ");
         assert!(line.contains("--ipv4-only"), "{line}");
-        assert!(!line.contains("--no-map-gw"), "{line}");
+        assert!(line.contains("--no-map-gw"), "{line}");
         assert!(line.contains("--tcp-ports 127.0.0.1/8080:80"), "{line}");
         assert!(line.contains("--udp-ports 0.0.0.0/8080:80"), "{line}");
         let tcp6 = PublishedPort {
@@ -456,6 +449,29 @@ mod tests {
         assert!(!line.contains("--ipv4-only"), "{line}");
         assert!(line.contains("--gateway fe80::2"), "{line}");
         assert!(line.contains("--tcp-ports ::1/8080:80"), "{line}");
+    }
+
+    #[test]
+    fn datagrams_of_the_host_itself_are_for_qemu_where_it_can() {
+        let port = |protocol, address: &str| PublishedPort {
+            protocol,
+            host_address: address.parse().unwrap(),
+            ..PublishedPort::on_loopback(protocol, 8053.try_into().unwrap(), 53.try_into().unwrap())
+        };
+        for (address, expected) in [
+            ("127.0.0.1", true),
+            ("0.0.0.0", true),
+            ("10.7.1.2", false),
+            ("::1", false),
+            ("::", false),
+        ] {
+            let udp = port(Protocol::Udp, address);
+            assert_eq!(is_for_qemu(&[udp], false), expected, "{address}");
+            assert!(!is_for_qemu(&[udp], true), "{address}");
+            assert!(!is_for_qemu(&[port(Protocol::Tcp, address)], false));
+            let beside = [udp, port(Protocol::Tcp, "::1")];
+            assert!(!is_for_qemu(&beside, false), "{address}");
+        }
     }
 
     #[test]
