@@ -110,7 +110,7 @@ impl Passthrough {
     /// # Errors
     ///
     /// [`Error::CannotPass`] when the kernel did not bind it, [`Error::Io`]. The card is its driver's
-    /// again then, as far as that can be.
+    /// again then, as far as that can be; its link is given back by [`Passthrough::undo`] alone.
     pub fn bind(&self, user: u32) -> Result<PathBuf> {
         let bound = self.bind_or_leave(user);
         if bound.is_err()

@@ -28,8 +28,8 @@ struct Host {
 struct FakeKernel {
     root: PathBuf,
     written: Mutex<Vec<String>>,
-    /// A driver that takes nothing.
-    broken: Mutex<Option<&'static str>>,
+    /// Drivers that take nothing.
+    broken: Mutex<Vec<&'static str>>,
 }
 
 impl Attributes for FakeKernel {
@@ -56,7 +56,7 @@ impl Attributes for FakeKernel {
 
 impl FakeKernel {
     fn take(&self, device: &Path, driver: &str) -> io::Result<()> {
-        if driver.is_empty() || *self.broken.lock().unwrap() == Some(driver) {
+        if driver.is_empty() || self.broken.lock().unwrap().contains(&driver) {
             return Err(io::ErrorKind::NotFound.into());
         }
         symlink(format!("../../drivers/{driver}"), device.join("driver"))
@@ -240,15 +240,22 @@ fn a_card_that_no_driver_had_has_none_again_and_a_choice_stays() {
 #[test]
 fn a_card_that_vfio_does_not_take_is_its_drivers_again() {
     let host = Host::new();
-    *host.kernel.broken.lock().unwrap() = Some("vfio-pci");
+    *host.kernel.broken.lock().unwrap() = vec!["vfio-pci"];
     let plan = host.plan(&card()).unwrap();
     assert!(plan.bind(own_group()).is_err());
+    assert_eq!(host.driver().as_deref(), Some("e1000e"));
+    // One that nobody takes at all is given back later.
+    *host.kernel.broken.lock().unwrap() = vec!["vfio-pci", "e1000e"];
+    assert!(plan.bind(own_group()).is_err());
+    assert_eq!(host.driver(), None);
+    host.kernel.broken.lock().unwrap().clear();
+    plan.undo().rebind(&host.devices).unwrap();
     assert_eq!(host.driver().as_deref(), Some("e1000e"));
     // And one that nobody takes is an error.
     let host = Host::new();
     let plan = host.plan(&card()).unwrap();
     plan.bind(own_group()).unwrap();
-    *host.kernel.broken.lock().unwrap() = Some("e1000e");
+    *host.kernel.broken.lock().unwrap() = vec!["e1000e"];
     let error = plan.undo().rebind(&host.devices).unwrap_err().to_string();
     assert!(error.contains(CARD), "{error}");
 }
@@ -335,7 +342,11 @@ fn its_link_is_given_back_with_its_name_and_addresses() {
             without_route: false,
         })
         .to_vec();
-    // What a driver makes when it gets its card again.
+    let plan = Passthrough::plan(host.devices.clone(), &namespace, &self::card()).unwrap();
+    *host.kernel.broken.lock().unwrap() = vec!["vfio-pci"];
+    assert!(plan.bind(own_group()).is_err());
+    assert_eq!(host.driver().as_deref(), Some("e1000e"));
+    // What a driver makes when it gets its card again, also where that was never bound.
     let (there, here) = ("there".parse().unwrap(), "made0".parse().unwrap());
     let mut netlink = namespace.netlink().unwrap();
     link::make_veth(&mut netlink, &there, &here, mac, network.as_fd()).unwrap();
@@ -343,10 +354,7 @@ fn its_link_is_given_back_with_its_name_and_addresses() {
     let undo = PassthroughUndo {
         namespace: namespace.id(),
         link: card.clone(),
-        ..Passthrough::plan(host.devices.clone(), &namespace, &self::card())
-            .unwrap()
-            .undo()
-            .clone()
+        ..plan.undo().clone()
     };
     // Another namespace gets nothing.
     undo.give_link_back(&host.devices, &network, Some(&network))

@@ -12,7 +12,7 @@ use vc_types::{
 };
 
 use super::machine::Machine;
-use super::{cgroups, states};
+use super::{cgroups, network, states};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
@@ -211,6 +211,15 @@ impl Place {
     }
 }
 
+/// Takes away what a sandbox whose processes have ended has of the host, and says what stays.
+fn take_away(directory: &SandboxDir) -> Vec<String> {
+    let mut left = directory
+        .read()
+        .map_or_else(|_| Vec::new(), |record| network::undo(&record));
+    left.extend(remove_cgroups(directory));
+    left
+}
+
 /// Removes the cgroups of a sandbox whose processes have ended, and says what stays.
 fn remove_cgroups(directory: &SandboxDir) -> Vec<String> {
     // One that was removed has none, and one that cannot be read names none.
@@ -234,7 +243,7 @@ impl Drop for Place {
         if self.directory.read().is_ok_and(stopped) {
             return;
         }
-        let left = remove_cgroups(&self.directory);
+        let left = take_away(&self.directory);
         if !left.is_empty() {
             let left = left.join(", ");
             tracing::warn!(sandbox = %self.id(), left, "virtc gc removes it");
@@ -243,6 +252,32 @@ impl Drop for Place {
         // The operation goes after it: until the place is gone, it says what happens.
         if let Err(error) = self.runtime.store.remove_dir(&self.directory) {
             tracing::warn!(sandbox = %self.id(), %error, "its directory stays; virtc gc removes it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use vc_store::{Document, Store, StoreLimits};
+
+    use super::*;
+
+    #[test]
+    fn what_stays_of_a_network_is_said() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Store::open(temp.path().join("state"), StoreLimits::default());
+        let record = SandboxRecord::new("web".parse().unwrap()).unwrap();
+        let creation = store.create(record, Verb::Create).unwrap();
+        let directory = creation.sandbox();
+        assert_eq!(take_away(directory), Vec::<String>::new());
+        let undone = json!({"namespace": "/nowhere", "undos": []});
+        for (network, stays) in [(undone, false), (json!({}), true)] {
+            let network = Document::of(&network).unwrap();
+            let noted = directory.update(|record| record.network = Some(network));
+            noted.unwrap();
+            let left = take_away(directory).join(", ");
+            assert_eq!(left.contains("its network"), stays, "{left}");
         }
     }
 }

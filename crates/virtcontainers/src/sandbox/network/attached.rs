@@ -126,8 +126,9 @@ impl AttachedNetwork {
                 self.rules.nic(id, endpoint, done.tap)
             }
             Planned::Passed(passthrough) => {
-                passthrough.bind(SandboxUsers::of(self.directory.id()).vmm())?;
+                // Also a card that is not bound is given back: its link has gone meanwhile.
                 self.links.insert(endpoint.link().index, link);
+                passthrough.bind(SandboxUsers::of(self.directory.id()).vmm())?;
                 fault::point("network.attached")?;
                 Ok(Nic {
                     id,
@@ -191,6 +192,11 @@ impl AttachedNetwork {
         }
         self.told = false;
         for link in &difference.vanished_links {
+            // A card is given back at the end, and needs what is noted of it until then.
+            let passed = self.links.get(&link.index);
+            if passed.is_some_and(AttachedLink::is_passed) {
+                continue;
+            }
             self.detach(sandbox, link).await;
         }
         for link in difference.added_links {

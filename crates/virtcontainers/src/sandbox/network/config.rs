@@ -53,6 +53,7 @@ pub enum NetworkConfig {
 /// # Ok::<(), virtcontainers::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EndpointConfig {
     /// How it reaches the machine. A link that is a tap does by itself, and one that can have no
     /// macvtap does by filters.
@@ -105,5 +106,24 @@ impl EndpointConfig {
                 send: rate("network.send_rate", settings.send_rate)?,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_before_a_setting_was_there_is_read() {
+        let old = r#"{"interworking":"macvtap","queues":2,"vhost":"off","limits":{"send":8000}}"#;
+        let read: EndpointConfig = serde_json::from_str(old).unwrap();
+        assert_eq!(read.physical, vc_config::Physical::Join);
+        assert_eq!(
+            (read.interworking, read.queues),
+            (InterworkingModel::Macvtap, 2)
+        );
+        assert!(read.limits.send.is_some());
+        let text = serde_json::to_string(&read).unwrap();
+        assert_eq!(serde_json::from_str::<EndpointConfig>(&text).unwrap(), read);
     }
 }
