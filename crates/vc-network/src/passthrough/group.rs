@@ -4,7 +4,7 @@ use std::io;
 
 use vc_types::PciAddress;
 
-use super::sysfs::{HostDevices, VFIO};
+use super::sysfs::HostDevices;
 
 /// A group, and the devices in it.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ impl Group {
         &self.number
     }
 
-    /// Why no machine can have the group, where another device than `own` is in use. A bridge is part
-    /// of the way only.
+    /// Why no machine can have the group, where another device than `own` is in use; with `vfio-pci`,
+    /// it is another machine's. A bridge is part of the way only.
     pub(super) fn in_the_way(
         &self,
         host: &HostDevices,
@@ -39,9 +39,7 @@ impl Group {
             if host.is_bridge(*other)? {
                 continue;
             }
-            if let Some(driver) = host.driver_of(*other)?
-                && driver != VFIO
-            {
+            if let Some(driver) = host.driver_of(*other)? {
                 let number = &self.number;
                 return Ok(Some(format!(
                     "the device {other} of its IOMMU group {number} is used by the driver {driver}"

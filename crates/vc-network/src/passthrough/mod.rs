@@ -16,6 +16,8 @@ pub use undo::PassthroughUndo;
 
 use crate::endpoint::{Endpoint, EndpointKind};
 use crate::error::{Error, Result, io};
+use crate::interface_name::InterfaceName;
+use crate::link::{self, LinkKind};
 use crate::namespace::Namespace;
 use sysfs::VFIO;
 
@@ -52,8 +54,8 @@ impl Passthrough {
     /// # Errors
     ///
     /// [`Error::CannotPass`] with the reason: a link without a PCI device, a host without an IOMMU or
-    /// without `vfio-pci`, a card with virtual functions, another device of its IOMMU group that a
-    /// driver of the host uses. [`Error::Io`] when sysfs cannot be read.
+    /// without `vfio-pci`, a card with virtual functions or with another link, another device of its
+    /// IOMMU group that has a driver. [`Error::Io`] when sysfs or the namespace cannot be read.
     pub fn plan(host: HostDevices, namespace: &Namespace, endpoint: &Endpoint) -> Result<Self> {
         let link = endpoint.link();
         let refuse = |device: String, reason: String| Error::CannotPass {
@@ -69,6 +71,10 @@ impl Passthrough {
         let functions = host.number_of_virtual_functions(address).map_err(failed)?;
         if functions > 0 {
             return Err(cannot(format!("it has {functions} virtual functions")));
+        }
+        if let Some(other) = other_link(&host, namespace, address, endpoint)? {
+            let reason = format!("its link {other} would go with it");
+            return Err(cannot(reason));
         }
         if !host.has_driver(VFIO) {
             let reason = format!("this host has no driver {VFIO} (modprobe {VFIO})");
@@ -151,6 +157,30 @@ impl Passthrough {
             .open_group_for(user)
             .map_err(failed("give to the machine the IOMMU group of"))
     }
+}
+
+/// Another link of the card, in the namespace or in the network of the host.
+fn other_link(
+    host: &HostDevices,
+    namespace: &Namespace,
+    address: PciAddress,
+    endpoint: &Endpoint,
+) -> Result<Option<InterfaceName>> {
+    let link = endpoint.link();
+    let of_host = host
+        .other_link_of(address, &link.name, endpoint.mac())
+        .map_err(io("look for links of the device", address))?;
+    if of_host.is_some() {
+        return Ok(of_host);
+    }
+    let mut netlink = namespace.netlink()?;
+    let links = link::list(&mut netlink).map_err(io("look for links of the device", address))?;
+    let name = address.to_string();
+    let beside = links.into_iter().find(|other| {
+        let own = matches!(&other.kind, LinkKind::Physical { device: Some(device), .. } if *device == name);
+        own && other.index != link.index
+    });
+    Ok(beside.map(|other| other.name))
 }
 
 /// The card of a link, or why it has none.

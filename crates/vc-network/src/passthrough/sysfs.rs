@@ -208,6 +208,22 @@ impl HostDevices {
         Ok(entries.filter_map(name).collect())
     }
 
+    /// One of them that is not this link. One of its name may be in each network.
+    pub(super) fn other_link_of(
+        &self,
+        address: PciAddress,
+        link: &InterfaceName,
+        mac: MacAddress,
+    ) -> io::Result<Option<InterfaceName>> {
+        let links = self.device(address).join("net");
+        let has_its_mac = |name: &InterfaceName| {
+            let text = fs::read_to_string(links.join(name.as_str()).join("address"));
+            text.is_ok_and(|text| text.trim() == mac.to_string())
+        };
+        let is_other = |name: &InterfaceName| name != link || !has_its_mac(name);
+        Ok(self.links_of(address)?.into_iter().find(is_other))
+    }
+
     /// The PCI device of a link by its name and hardware address, where this sysfs shows it.
     pub(super) fn card_of(&self, link: &InterfaceName, mac: MacAddress) -> Option<PciAddress> {
         let directory = self.sysfs.join("class/net").join(link.as_str());

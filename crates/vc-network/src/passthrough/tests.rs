@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::sysfs::Attributes;
 use super::*;
-use crate::link::{self, Link, LinkKind};
+use crate::link::Link;
 use crate::namespace::MadeNamespace;
 use crate::{LinkAddress, MacAddress, Scan};
 
@@ -267,14 +267,34 @@ fn a_group_is_free_or_refused_by_the_device_in_the_way() {
     host.add(NEIGHBOUR, "0x020000", None);
     host.plan(&card()).unwrap();
     let driver = host.path("bus/pci/devices").join(NEIGHBOUR).join("driver");
-    symlink("../../drivers/vfio-pci", &driver).unwrap();
-    host.plan(&card()).unwrap();
-    fs::remove_file(&driver).unwrap();
-    symlink("../../drivers/e1000e", &driver).unwrap();
-    let error = host.refused(&card());
-    for named in ["eth7", CARD, NEIGHBOUR, "group 7", "e1000e"] {
-        assert!(error.contains(named), "{named}: {error}");
+    // Also where another machine has it.
+    for used in ["vfio-pci", "e1000e"] {
+        symlink(format!("../../drivers/{used}"), &driver).unwrap();
+        let error = host.refused(&card());
+        for named in ["eth7", CARD, NEIGHBOUR, "group 7", used] {
+            assert!(error.contains(named), "{named}: {error}");
+        }
+        fs::remove_file(&driver).unwrap();
     }
+}
+
+#[test]
+fn a_card_with_another_link_is_refused() {
+    let host = Host::new();
+    let links = host.path("bus/pci/devices/0000:03:00.0/net");
+    let add = |name: &str, mac: &str| {
+        fs::create_dir_all(links.join(name)).unwrap();
+        fs::write(links.join(name).join("address"), format!("{mac}\n")).unwrap();
+    };
+    add("eth7", "02:00:00:00:00:07");
+    host.plan(&card()).unwrap();
+    // One of its name in the host's network.
+    add("eth7", "02:00:00:00:00:08");
+    assert!(host.refused(&card()).contains("its link eth7"));
+    add("eth7", "02:00:00:00:00:07");
+    add("eth8", "02:00:00:00:00:08");
+    let error = host.refused(&card());
+    assert!(error.contains(CARD) && error.contains("eth8"), "{error}");
 }
 
 #[test]
