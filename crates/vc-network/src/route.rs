@@ -173,16 +173,9 @@ fn read(message: &RouteMessage) -> Result<Read> {
     }))
 }
 
-/// A way to everything of IPv6 that has no other one.
-pub(crate) struct Default6 {
-    pub(crate) link: u32,
-    /// Whether a router has told of it.
-    pub(crate) from_router: bool,
-}
-
-/// Those of the main table that lead anywhere by one link.
-pub(crate) fn defaults6(netlink: &mut Netlink) -> io::Result<Vec<Default6>> {
-    let mut defaults = Vec::new();
+/// The links by which the main table leads to everything of IPv6 that has no other way.
+pub(crate) fn default_links6(netlink: &mut Netlink) -> io::Result<Vec<u32>> {
+    let mut links = Vec::new();
     let list = RouteNetlinkMessage::GetRoute(RouteMessage::default());
     for message in netlink.list(&list)? {
         let RouteNetlinkMessage::NewRoute(message) = message else {
@@ -196,13 +189,10 @@ pub(crate) fn defaults6(netlink: &mut Netlink) -> io::Result<Vec<Default6>> {
         let read =
             read(&message).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         if let (true, Ok(route)) = (is_default, read) {
-            defaults.push(Default6 {
-                link: route.link,
-                from_router: header.protocol == RouteProtocol::Ra,
-            });
+            links.push(route.link);
         }
     }
-    Ok(defaults)
+    Ok(links)
 }
 
 /// Sets the way to everything that has no other one.

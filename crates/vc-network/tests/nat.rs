@@ -771,6 +771,8 @@ impl Setting {
         setting
             .host
             .ip(&format!("-6 route add default via {WORLD6}"));
+        // Nobody tells this host anything.
+        setting.write("up0/accept_ra", "0");
         setting
     }
 
@@ -907,6 +909,29 @@ fn machines_with_ipv6_reach_neither_each_other_nor_the_hosts_loopback_address() 
     );
     let loopback = Ipv6Addr::LOCALHOST;
     assert!(!udp_arrives(&inside(&one), &own, loopback, 99, SILENCE));
+
+    // What seems to come from the host itself.
+    let served = udp(&setting.host.open(), HOST6, 98);
+    assert!(udp_arrives(&inside(&one), &served, HOST6, 98, LIMIT));
+    let gateway = "02:76:0a:59:c7:01";
+    run(
+        &inside(&one),
+        &format!("ip neigh add {HOST6} lladdr {gateway} dev eth0"),
+    );
+    for (from, arrives) in [("::1", false), ("::2:0", true), ("::100:0", false)] {
+        let from = format!("fd76:6331:c7{from}");
+        run(
+            &inside(&one),
+            &format!("ip -6 addr add {from}/128 dev eth0 nodad"),
+        );
+        run(
+            &inside(&one),
+            &format!("ip -6 route replace {HOST6}/128 dev eth0 src {from}"),
+        );
+        let limit = if arrives { LIMIT } else { SILENCE };
+        let arrived = udp_arrives(&inside(&one), &served, HOST6, 98, limit);
+        assert_eq!(arrived, arrives, "{from}");
+    }
 }
 
 #[test]
@@ -920,7 +945,18 @@ fn without_a_way_there_is_no_ipv6_and_its_ports_are_refused() {
         setting.host.ip(&route);
         setting.write("up0/accept_ra", "1");
     };
-    for (without, reason) in [(no_route, "no default route"), (from_router, "accept_ra")] {
+    // Whoever has set it may have its addresses from one.
+    let listens: fn(&Setting) = |setting| setting.write("up0/accept_ra", "1");
+    let taken: fn(&Setting) = |setting| {
+        let route = format!("-6 route add fd76:6331::/32 via {WORLD6}");
+        setting.host.ip(&route);
+    };
+    for (without, reason) in [
+        (no_route, "no default route"),
+        (from_router, "accept_ra"),
+        (listens, "accept_ra"),
+        (taken, "the route to fd76:6331::/32"),
+    ] {
         let setting = Setting::with_ipv6();
         without(&setting);
         let before = setting.snapshot6();
@@ -957,4 +993,40 @@ fn a_table_that_drops_forwarded_ipv6_is_named() {
     );
     let lease = setting.nat().lease(&id("web"), &[], everybody).unwrap();
     assert_eq!(lease.dropped_by(), ["ip6 engine"]);
+}
+
+#[test]
+fn leases_of_an_older_version_are_shared_and_of_another_subnet_are_not() {
+    need_root!();
+    let config = |subnet: &str| {
+        let config = NatConfig::default();
+        let without = NatConfig::new(config.bridge().clone(), config.subnet()).unwrap();
+        without.with_ipv6(subnet.parse().unwrap()).unwrap()
+    };
+    let setting = Setting::with_ipv6();
+    let before = setting.snapshot6();
+    let file = setting.directory.path().join("leases.json");
+    let nat = setting.nat_with(config("fd12:3456:789a::/64"));
+    nat.lease(&id("old"), &[], everybody).unwrap();
+    let error = setting.nat().lease(&id("new"), &[], everybody).unwrap_err();
+    assert!(matches!(error, Error::OtherNat { .. }), "{error}");
+    nat.release(&id("old")).unwrap();
+
+    setting.host.ip("-6 route del default");
+    nat.lease(&id("old"), &[], everybody).unwrap();
+    let mut state: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    state.as_object_mut().unwrap().remove("ipv6").unwrap();
+    let written = state["config"].as_object_mut().unwrap();
+    written.remove("subnet6").unwrap();
+    std::fs::write(&file, state.to_string()).unwrap();
+    let lease = setting.nat().lease(&id("new"), &[], everybody).unwrap();
+    assert_eq!(lease.address(), Ipv4Addr::new(10, 89, 199, 3));
+    assert_eq!(lease.address_ipv6(), None);
+    for owner in ["old", "new"] {
+        setting.nat().release(&id(owner)).unwrap();
+    }
+    let back = format!("-6 route add default via {WORLD6}");
+    setting.host.ip(&back);
+    assert_same(&setting.snapshot6(), &before, "after it");
 }

@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
-use super::config::NatConfig;
-use super::ipv6::Subnet6;
 use super::state::State;
 use crate::address::Cidr;
-use crate::error::{Error, Result, io};
+use crate::error::{Result, io};
 use crate::interface_name::InterfaceName;
 use crate::link::{self, LinkKind};
 use crate::namespace::Namespace;
@@ -20,31 +18,22 @@ use crate::route;
 /// The machine's link in its namespace.
 const INSIDE: &str = "eth0";
 
-/// Checks that the host's own addresses and routes leave the subnets free.
-pub(super) fn check_subnet(netlink: &mut Netlink, config: &NatConfig) -> Result<()> {
-    let subnets: Vec<_> = [Some(config.subnet()), config.subnet_ipv6()]
-        .into_iter()
-        .flatten()
-        .collect();
-    let in_one = |cidr: Cidr| subnets.iter().copied().find(|one| one.overlaps(cidr));
+/// Which of the host's own addresses and routes has a subnet, if one has.
+pub(super) fn taken_by(netlink: &mut Netlink, subnet: Cidr) -> Result<Option<String>> {
     let addresses = link::addresses_of(netlink).map_err(io("list the addresses of", "the host"))?;
     for address in addresses.values().flatten() {
-        if let Some(subnet) = in_one(address.cidr) {
-            let by = format!("the address {}", address.cidr);
-            return Err(Error::SubnetTaken { subnet, by });
+        if subnet.overlaps(address.cidr) {
+            return Ok(Some(format!("the address {}", address.cidr)));
         }
     }
     let routes = route::list(netlink).map_err(io("list the routes of", "the host"))?;
     for route in routes.set.into_iter().flatten() {
         // The way to everything else leaves what is nearer free.
-        if route.destination.prefix() != 0
-            && let Some(subnet) = in_one(route.destination)
-        {
-            let by = format!("the route to {}", route.destination);
-            return Err(Error::SubnetTaken { subnet, by });
+        if route.destination.prefix() != 0 && subnet.overlaps(route.destination) {
+            return Ok(Some(format!("the route to {}", route.destination)));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Makes the bridge where it is missing, with the gateway's address and up.
@@ -72,7 +61,7 @@ pub(super) fn ensure(host: &Namespace, state: &State) -> Result<()> {
     link::silence_ipv6(&mut netlink, bridge.index).map_err(failed("set up the bridge"))?;
     if let Some(subnet) = subnet6 {
         let alone = Cidr::new(subnet.loopback().into(), 128)?;
-        for address in [subnet.with_prefix(gateway6(subnet)), alone] {
+        for address in [subnet.with_prefix(subnet.gateway()), alone] {
             link::add_address(&mut netlink, bridge.index, address)
                 .map_err(failed("give an address to the bridge"))?;
         }
@@ -86,11 +75,6 @@ pub(super) fn ensure(host: &Namespace, state: &State) -> Result<()> {
         set(host, name, "ipv4", "route_localnet", "1")?;
     }
     Ok(())
-}
-
-/// The bridge's own address of IPv6, the first of the subnet.
-fn gateway6(subnet: Subnet6) -> Ipv6Addr {
-    subnet.address(1)
 }
 
 /// Sets a switch of a link, where the kernel has it.
@@ -161,7 +145,7 @@ pub(super) fn connect(
         let (Some(subnet), Some(address)) = (state.subnet6(), address6) else {
             return Ok(());
         };
-        let gateway = gateway6(subnet).into();
+        let gateway = subnet.gateway().into();
         link::add_address(netlink, inner.index, subnet.with_prefix(address))?;
         // Nobody needs to ask for it: what is asked of many, a bridge hands on as it likes.
         neighbour::add(netlink, inner.index, gateway, gateway_mac)?;

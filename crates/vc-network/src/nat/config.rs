@@ -146,6 +146,14 @@ impl NatConfig {
         self.subnet6.map(Cidr::from)
     }
 
+    /// The same without a subnet of IPv6.
+    pub(super) fn without_ipv6(&self) -> Self {
+        Self {
+            subnet6: None,
+            ..self.clone()
+        }
+    }
+
     /// The bridge's own address, the first of the subnet.
     pub fn gateway(&self) -> Ipv4Addr {
         self.number(1)

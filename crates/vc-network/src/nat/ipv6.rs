@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use super::bridge;
 use super::config::NatConfig;
 use super::forwarding::{self, Family};
 use super::rules;
@@ -71,6 +72,11 @@ impl Subnet6 {
         Ipv6Addr::from_bits(self.network.to_bits() | u128::from(number))
     }
 
+    /// The bridge's own address, the first one.
+    pub(super) fn gateway(self) -> Ipv6Addr {
+        self.address(1)
+    }
+
     /// From which address a machine sees what the host's own loopback address has sent.
     pub(super) fn loopback(self) -> Ipv6Addr {
         self.address(LOOPBACK_NUMBER)
@@ -108,9 +114,9 @@ impl Default for Ipv6 {
 }
 
 impl Ipv6 {
-    fn left(reason: &str) -> Self {
+    fn left(reason: impl Into<String>) -> Self {
         Self::Left {
-            reason: reason.to_owned(),
+            reason: reason.into(),
         }
     }
 
@@ -123,8 +129,12 @@ impl Ipv6 {
         let Some(subnet) = config.subnet6 else {
             return Ok(Self::left("the configuration has no subnet of it"));
         };
-        let routes = route::defaults6(netlink).map_err(io("list the routes of", "the host"))?;
-        if routes.is_empty() {
+        if let Some(by) = bridge::taken_by(netlink, subnet.into())? {
+            let subnet = Cidr::from(subnet);
+            return Ok(Self::left(format!("{by} of the host is in {subnet}")));
+        }
+        let links = route::default_links6(netlink).map_err(io("list the routes of", "the host"))?;
+        if links.is_empty() {
             return Ok(Self::left("the host has no default route of it"));
         }
         let forwarding_was_off = match forwarding::is_on(host, Family::Ipv6) {
@@ -135,12 +145,14 @@ impl Ipv6 {
             Err(error) => return Err(error),
         };
         // A host that forwards does not listen to routers any more, and forgets what they have said.
+        // Whoever else sets a default route may have its addresses from them all the same.
         if forwarding_was_off {
-            for route in routes.iter().filter(|route| route.from_router) {
-                if forwarding::listens_to_routers(host, route.link, netlink)? {
+            for link in links {
+                if forwarding::listens_to_routers(host, link, netlink)? {
                     return Ok(Self::left(
-                        "the host does not forward it, and would lose its default route, which a \
-                         router has told, if it did (set net.ipv6.conf.LINK.accept_ra to 2)",
+                        "the host does not forward it, and would not listen any more to routers on \
+                         the link of its default route if it did (set net.ipv6.conf.LINK.accept_ra \
+                         to 2, or to 0 where no router tells anything)",
                     ));
                 }
             }

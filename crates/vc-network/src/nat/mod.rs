@@ -39,8 +39,9 @@ use state::{Locked, Record, State};
 ///
 /// **IPv6.** Where the configuration has a subnet of it, and the host has IPv6, a default route of it
 /// and a kernel that translates it, a machine has an address of it too: that of the same number. This
-/// is decided by the first lease. A host that would lose its default route by forwarding IPv6, since
-/// its kernel has it from a router, is left alone, and machines have IPv4 alone then.
+/// is decided by the first lease. A host that listens to routers on the link of its default route, and
+/// would not any more if it forwarded IPv6, is left alone, and so is one that uses the subnet itself:
+/// machines have IPv4 alone then.
 ///
 /// What a machine can reach: the host and what the host can reach. What it cannot: machines
 /// of other leases (ports of the bridge are isolated, and nothing is routed back into the bridge),
@@ -134,7 +135,7 @@ impl Nat {
             locked.state = Some(state);
             return Err(Error::OtherHost { directory });
         }
-        if state.config != self.config {
+        if !state.is_of(&self.config) {
             let error = Error::OtherNat {
                 directory: self.directory.clone(),
                 bridge: state.config.bridge().clone(),
@@ -210,7 +211,10 @@ impl Nat {
                 link: bridge.clone(),
             });
         }
-        bridge::check_subnet(&mut netlink, &self.config)?;
+        let subnet = self.config.subnet();
+        if let Some(by) = bridge::taken_by(&mut netlink, subnet)? {
+            return Err(Error::SubnetTaken { subnet, by });
+        }
         let ipv6 = Ipv6::of_host(namespace, &mut netlink, &self.config)?;
         if let Ipv6::Left { reason } = &ipv6 {
             tracing::info!(reason, "machines behind the bridge have no IPv6");

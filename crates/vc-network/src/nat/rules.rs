@@ -116,9 +116,11 @@ table {table} {{
 /// The host's loopback address cannot be translated as that of IPv4: the kernel takes no packet for
 /// it from outside, not even one whose address is only made it again by then. So what `::1` sends to
 /// itself gets another source before anything is translated, and answers get the loopback address
-/// when nothing looks at it any more but the socket.
+/// when nothing looks at it any more but the socket. Nobody behind the bridge has that address, nor the
+/// gateway's; the kernel itself refuses its own addresses as senders with IPv4 alone.
 fn ipv6(config: &NatConfig, subnet: Subnet6, lines: &PortLines) -> String {
-    let (table, bridge, stand_in) = (table6(config), config.bridge(), subnet.loopback());
+    let (table, bridge) = (table6(config), config.bridge());
+    let (gateway, stand_in) = (subnet.gateway(), subnet.loopback());
     let mut loopback = String::new();
     for asked in &lines.on_loopback {
         // Nothing can fail in writing to a string.
@@ -141,6 +143,7 @@ table {table} {{
     type filter hook prerouting priority -300
     iifname \"{bridge}\" ip6 daddr ::1 drop
     iifname \"{bridge}\" ip6 saddr != {subnet} drop
+    iifname \"{bridge}\" ip6 saddr {{ {gateway}, {stand_in} }} drop
   }}
   chain loopback {{
     type filter hook output priority -300

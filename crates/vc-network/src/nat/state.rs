@@ -42,6 +42,15 @@ pub(super) struct Record {
 }
 
 impl State {
+    /// Whether a network of this configuration is that of these leases. A subnet of IPv6 that nobody
+    /// has an address of is none; a state of an older version has none either.
+    pub(super) fn is_of(&self, config: &NatConfig) -> bool {
+        match self.ipv6 {
+            Ipv6::Used { .. } => self.config == *config,
+            Ipv6::Left { .. } => self.config.without_ipv6() == config.without_ipv6(),
+        }
+    }
+
     /// The subnet of IPv6, where machines have it.
     pub(super) fn subnet6(&self) -> Option<Subnet6> {
         match self.ipv6 {

@@ -101,6 +101,11 @@ impl Stage {
             PEER6,
         ];
         sh("ip", &route);
+        // Nobody tells this host anything.
+        let deaf = inside(&stage.host, "sysctl")
+            .args(["-q", "-w", "net.ipv6.conf.eth0.accept_ra=0"])
+            .status();
+        assert!(deaf.unwrap().success());
         stage
     }
 
