@@ -542,12 +542,15 @@ for host in 127.0.0.1 127.1.2.3 10.0.2.2; do
     timeout 1 busybox wget -q -O - http://$host:8000/ </dev/null
 done
 perl -MSocket=:all -e '
-    # From the port that listens on the host, to the published port of itself: whoever is there may
-    # be heard, and so asked.
-    socket(S, AF_INET, SOCK_DGRAM, 0) or die; bind(S, pack_sockaddr_in(8002, INADDR_ANY)) or die $!;
-    for my $to ("10.7.1.2:8055", "127.0.0.1:8002", "10.0.2.2:8002", "10.0.2.3:8002") {
-        my ($host, $port) = split /:/, $to;
-        send(S, "forged", 0, pack_sockaddr_in($port, inet_aton($host))); select(undef, undef, undef, 0.2) }'
+    socket(S, AF_INET, SOCK_RAW, 255) or die $!;
+    sub forge {
+        my ($from, $to, $port) = (inet_aton($_[0]), inet_aton($_[1]), $_[2]);
+        my $ip = pack("CCnnnCCna4a4", 0x45, 0, 34, 0, 0, 64, 17, 0, $from, $to);
+        send(S, $ip . pack("nnnn", 55, $port, 14, 0) . "forged", 0, pack_sockaddr_in(0, $to));
+        select(undef, undef, undef, 0.2) }
+    # What the neighbour sends may be taken for the host own words then, which are answered.
+    for (1..3) { forge("10.7.1.1", "10.7.1.1", 9);
+        forge($_, "10.0.2.2", 8002), forge($_, "127.0.0.1", 8002) for "127.0.0.1", "10.0.2.15" }'
 busybox wget -q -O - http://10.7.1.2:8001/ </dev/null
 cat /sys/class/net/eth0/statistics/tx_packets"#;
 
@@ -570,6 +573,14 @@ fn the_hosts_loopback_is_not_reached_however_the_guest_addresses_it() {
         own.set_nonblocking(true).unwrap();
         let hears = in_namespace(&stage.host, || UdpSocket::bind("127.0.0.1:8002").unwrap());
         hears.set_nonblocking(true).unwrap();
+        let neighbour = in_namespace(&stage.peer, || UdpSocket::bind("10.7.1.1:8002").unwrap());
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let speaking = std::thread::spawn(move || {
+            while ended.recv_timeout(RETRY) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                // Where nothing is published, nobody hears it.
+                let _ = neighbour.send_to(b"spoken", "10.7.1.2:8055");
+            }
+        });
         // What the host's other addresses serve is for everybody.
         let open = listen("10.7.1.2:8001");
         let serving = std::thread::spawn(move || {
@@ -578,11 +589,13 @@ fn the_hosts_loopback_is_not_reached_however_the_guest_addresses_it() {
             let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nopen\n");
         });
         let flags = ["-q", "--net", "user", "--cap-add", "NET_ADMIN"];
-        let flags = [&flags[..], ports].concat();
+        let flags = [&flags[..], &["--cap-add", "NET_RAW"], ports].concat();
         let run = stage.run(&host, &flags, &["sh", "-c", FORGE]);
         let out = run.expect_code(0).out().to_owned();
         let sent: u32 = out.strip_prefix("open\n").unwrap().trim().parse().unwrap();
         serving.join().unwrap();
+        drop(end);
+        speaking.join().unwrap();
         // Of each of the three, the first packet at least.
         assert!(sent > 3, "{backend}: {out}");
         let reached = own.accept().map(|(_, from)| from);
