@@ -35,10 +35,15 @@ impl Exit {
     /// What the guest says; one that cannot be known is no success.
     pub(crate) fn of(told: Result<ProcessExit, virtcontainers::Error>) -> Self {
         match told {
-            Ok(exit) => Self {
-                code: u32::from(exit.status.shell_code()),
-                at: SystemTime::now(),
-            },
+            Ok(exit) => {
+                if let Some(error) = &exit.start_error {
+                    tracing::warn!(error, "a process was not started");
+                }
+                Self {
+                    code: u32::from(exit.status.shell_code()),
+                    at: SystemTime::now(),
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "a process is lost");
                 Self::lost()

@@ -2,12 +2,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use containerd_shim_protos::api::CreateTaskRequest;
-use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
+use containerd_shim_protos::events::task::{TaskCreate, TaskIO, TaskOOM};
 use containerd_shim_protos::protobuf::MessageField;
 use oci_spec::runtime::Spec;
 use vc_cgroups::CgroupDriver;
 use vc_types::ContainerId;
-use virtcontainers::{Bundle, ContainerConfig, HookKind, PodRole, Process, SandboxConfig};
+use virtcontainers::{
+    Bundle, ContainerConfig, HookKind, PodRole, Process, SandboxConfig, SandboxHandle,
+};
 
 use super::{TaskService, pid};
 use crate::error::{Error, Result};
@@ -130,6 +132,10 @@ impl TaskService {
         match completed.await {
             Ok(process) => {
                 pod.set_handle(Some(sandbox.handle().clone()));
+                tokio::spawn(tell_of_memory(
+                    Arc::clone(&self.pod),
+                    sandbox.handle().clone(),
+                ));
                 *slot = Some(sandbox);
                 let _ = task.hooks.set(hooks);
                 Ok(process)
@@ -168,6 +174,22 @@ impl TaskService {
         }
         let _ = task.hooks.set(hooks);
         Ok(process)
+    }
+}
+
+/// Tells containerd of each container that runs out of memory, until the machine ends.
+async fn tell_of_memory(pod: Arc<Pod>, sandbox: SandboxHandle) {
+    loop {
+        match sandbox.get_oom_event().await {
+            Ok(container) => pod.events.publish(&TaskOOM {
+                container_id: container.to_string(),
+                ..TaskOOM::default()
+            }),
+            Err(error) => {
+                tracing::debug!(%error, "no more news of memory");
+                return;
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 )]
 
 mod containerd;
+mod direct;
 mod ends;
 mod exec;
 mod image;

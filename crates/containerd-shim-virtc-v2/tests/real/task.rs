@@ -81,6 +81,31 @@ fn a_task_is_paused_measured_updated_and_killed() {
 }
 
 #[test]
+fn a_task_that_runs_out_of_memory_is_told_of() {
+    let Some(containerd) = Containerd::new() else {
+        return;
+    };
+    let events = containerd.dir("events").join("told");
+    let file = std::fs::File::create(&events).unwrap();
+    let mut watched = containerd
+        .command(&["events"])
+        .stdout(Stdio::from(file))
+        .spawn()
+        .unwrap();
+    let limit = ["--memory-limit", "16777216"];
+    let output = containerd.run(
+        &limit,
+        "c1",
+        &["dd", "if=/dev/zero", "of=/dev/null", "bs=100M"],
+    );
+    assert_eq!(output.status.code(), Some(137), "{}", containerd.log());
+    let told = || std::fs::read_to_string(&events).unwrap();
+    containerd.wait_for("the news of memory", || told().contains("/tasks/oom"));
+    watched.kill().unwrap();
+    watched.wait().unwrap();
+}
+
+#[test]
 fn ids_may_be_as_long_as_containerd_has_them() {
     let Some(containerd) = Containerd::new() else {
         return;
