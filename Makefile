@@ -67,13 +67,15 @@ soak: build guest
 		cargo nextest run --profile soak --release --workspace --features $(TEST_FEATURES) \
 		--run-ignored all -E 'binary(real)' --stress-count $(SOAK_ROUNDS)
 
-# A cold start beside its floors, the commands, and the network. BENCH_FLAGS='--gate --runs 3', see
+# A cold start beside its floors, the commands, tasks of containerd, and the network. BENCH_FLAGS='--gate --runs 3', see
 # `xtask bench --help`; NETWORK_FLAGS, see `xtask network --help`.
 bench: dist guest
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		cargo run --quiet --release -p xtask -- bench --virtc $(DIST)/virtc $(BENCH_FLAGS)
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		cargo run --quiet --release -p xtask -- commands --virtc $(DIST)/virtc
+	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
+		cargo run --quiet --release -p xtask -- containerd --virtc $(DIST)/virtc
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		cargo run --quiet --release -p xtask -- network --virtc $(DIST)/virtc $(NETWORK_FLAGS)
 

@@ -18,10 +18,11 @@ set -eu
 # passt                     connections of throw-away VMs with --net user
 # containernetworking-plugins  CNI's plug-ins, for tests of their networks
 # iperf3                    measurements of networks
+# protobuf-compiler         the client of Kubernetes' runtime interface, for tests
 packages='gcc libc6-dev binutils libseccomp-dev libcap-ng-dev'
 packages="$packages qemu-system-x86 qemu-system-data e2fsprogs busybox-static podman"
 packages="$packages docker.io containerd bsdutils iproute2 nftables netavark aardvark-dns iptables passt"
-packages="$packages containernetworking-plugins iperf3"
+packages="$packages containernetworking-plugins iperf3 protobuf-compiler"
 
 have dpkg-query || fail "this system has no dpkg" \
     "install the counterparts of: $packages, and run \`make\` with SETUP_PACKAGES=no"

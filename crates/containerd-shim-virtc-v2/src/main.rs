@@ -29,7 +29,9 @@ fn main() -> ExitCode {
     match cli::Flags::parse(std::env::args().skip(1)).and_then(|flags| action::run(&flags)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // The one is read of an action, the other of a process that serves.
             say(&error);
+            tracing::error!("{}", error.chain());
             ExitCode::FAILURE
         }
     }

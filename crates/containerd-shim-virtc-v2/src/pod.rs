@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use oci_spec::runtime::Spec;
 use tokio::sync::Notify;
 use vc_types::ContainerId;
 use virtcontainers::{
@@ -127,7 +127,6 @@ pub(crate) struct Pod {
     pub(crate) sandbox: tokio::sync::Mutex<Option<Sandbox>>,
     /// That this process may end.
     pub(crate) shut_down: Notify,
-    has_served: AtomicBool,
 }
 
 impl Pod {
@@ -146,7 +145,6 @@ impl Pod {
             handle: Mutex::new(None),
             sandbox: tokio::sync::Mutex::new(None),
             shut_down: Notify::new(),
-            has_served: AtomicBool::new(false),
         }
     }
 
@@ -174,7 +172,6 @@ impl Pod {
             });
         }
         tasks.insert(id, Arc::clone(task));
-        self.has_served.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -222,17 +219,32 @@ impl Pod {
 ///
 /// When `config.json` cannot be read or names something that cannot be one.
 pub(crate) fn sandbox_of(bundle: &Path, id: &str) -> Result<String> {
-    // The root is not mounted yet: only the annotations count.
-    let path = bundle.join("config.json");
-    let failed = |source: std::io::Error| Error::System {
-        attempt: format!("read {}", path.display()),
-        source,
-    };
-    let text = std::fs::read(&path).map_err(failed)?;
-    let spec: oci_spec::runtime::Spec =
-        serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
-    Ok(match PodRole::of(&spec)? {
+    Ok(match PodRole::of(&spec_of(bundle)?)? {
         PodRole::Sandbox => id.to_owned(),
         PodRole::Member(sandbox) => sandbox.to_string(),
+    })
+}
+
+/// What whoever made a bundle noted about it.
+///
+/// # Errors
+///
+/// When `config.json` cannot be read.
+pub(crate) fn annotations_of(bundle: &Path) -> Result<BTreeMap<String, String>> {
+    let annotations = spec_of(bundle)?.annotations().clone();
+    Ok(annotations.unwrap_or_default().into_iter().collect())
+}
+
+/// The specification of a bundle whose root may not be mounted yet.
+///
+/// # Errors
+///
+/// When `config.json` cannot be read.
+pub(crate) fn spec_of(bundle: &Path) -> Result<Spec> {
+    let path = bundle.join("config.json");
+    let read = std::fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
+    read.map_err(|source| Error::System {
+        attempt: format!("read {}", path.display()),
+        source,
     })
 }

@@ -19,7 +19,38 @@ pub const ANNOTATION_KEYS: &[&str] = &[
     "network.receive_rate",
     "network.send_rate",
     "network.vhost",
+    "vm.memory",
+    "vm.vcpus",
 ];
+
+/// Annotations of Kata Containers that say what a key does, with the key and the unit that their
+/// value has there. They hold as ours do, as far as the administrator allows the key.
+const KATA_NAMES: [(&str, &str, &str); 3] = [
+    (
+        "io.katacontainers.config.hypervisor.default_memory",
+        "vm.memory",
+        "MiB",
+    ),
+    (
+        "io.katacontainers.config.hypervisor.default_vcpus",
+        "vm.vcpus",
+        "",
+    ),
+    (
+        "io.katacontainers.config.runtime.internetworking_model",
+        "network.interworking",
+        "",
+    ),
+];
+
+/// The key that an annotation sets, and to what; nothing for one that is no setting.
+pub(crate) fn setting_of(annotation: &str, text: &str) -> Option<(String, String)> {
+    if let Some(key) = annotation.strip_prefix(ANNOTATION_PREFIX) {
+        return Some((key.to_owned(), text.to_owned()));
+    }
+    let known = KATA_NAMES.iter().find(|(name, ..)| *name == annotation);
+    known.map(|(_, key, unit)| ((*key).to_owned(), format!("{text}{unit}")))
+}
 
 /// The keys that annotations may set, each matched whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

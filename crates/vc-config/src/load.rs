@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+#[cfg(doc)]
 use crate::annotation::ANNOTATION_PREFIX;
+use crate::annotation::setting_of;
 use crate::config::Config;
 use crate::error::{Error, Problem, Result};
 use crate::nearest::nearest;
@@ -88,7 +90,16 @@ pub struct Sources {
     file: Option<(PathBuf, Missing)>,
     variables: Vec<(String, String)>,
     flags: Vec<(String, String, FlagValue)>,
-    annotations: Vec<(String, String)>,
+    annotations: Vec<AnnotationSetting>,
+}
+
+/// What an annotation sets.
+#[derive(Clone, Debug)]
+struct AnnotationSetting {
+    /// Its name, for messages.
+    annotation: String,
+    key: String,
+    text: String,
 }
 
 #[derive(Clone, Debug)]
@@ -148,8 +159,9 @@ impl Sources {
         self.flags.push((key.to_owned(), flag.to_owned(), value));
     }
 
-    /// Adds the annotations of a bundle. Those that are settings ([`ANNOTATION_PREFIX`]) hold over
-    /// everything else, as far as `runtime.annotations` allows them; the others are no settings.
+    /// Adds the annotations of a bundle. Those that are settings ([`ANNOTATION_PREFIX`], and the names
+    /// of Kata Containers for what is a key here) hold over everything else, as far as
+    /// `runtime.annotations` allows them; the others are no settings.
     ///
     /// ```
     /// use vc_config::Sources;
@@ -162,11 +174,15 @@ impl Sources {
     /// # Ok::<(), vc_config::Error>(())
     /// ```
     pub fn annotations<'a>(&mut self, annotations: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        let settings = annotations
-            .into_iter()
-            .filter(|(annotation, _)| annotation.starts_with(ANNOTATION_PREFIX));
-        self.annotations
-            .extend(settings.map(|(name, text)| (name.to_owned(), text.to_owned())));
+        let settings = annotations.into_iter().filter_map(|(annotation, text)| {
+            let (key, text) = setting_of(annotation, text)?;
+            Some(AnnotationSetting {
+                annotation: annotation.to_owned(),
+                key,
+                text,
+            })
+        });
+        self.annotations.extend(settings);
     }
 
     /// Reads everything, and checks it.
@@ -268,15 +284,13 @@ impl Layers {
     }
 
     /// Those that are allowed by what was set before.
-    fn add_annotations(&mut self, annotations: &[(String, String)]) {
+    fn add_annotations(&mut self, annotations: &[AnnotationSetting]) {
         let allowed = self.config.runtime.annotations.clone();
-        for (annotation, text) in annotations {
+        for setting in annotations {
             let origin = Origin::Annotation {
-                annotation: annotation.clone(),
+                annotation: setting.annotation.clone(),
             };
-            let path = annotation
-                .strip_prefix(ANNOTATION_PREFIX)
-                .unwrap_or(annotation);
+            let (path, text) = (setting.key.as_str(), &setting.text);
             let value = match key(path) {
                 Some(_) if !allowed.contains(path) => {
                     Err("`runtime.annotations` of the configuration does not allow it".to_owned())

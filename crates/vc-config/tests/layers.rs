@@ -318,6 +318,26 @@ fn an_annotation_is_a_setting_where_the_administrator_allows_its_key() {
 }
 
 #[test]
+fn names_of_kata_containers_are_understood_where_their_key_is_allowed() {
+    const MEMORY: &str = "io.katacontainers.config.hypervisor.default_memory";
+    const VCPUS: &str = "io.katacontainers.config.hypervisor.default_vcpus";
+    let allowed = "[runtime]\nannotations = [\"vm.memory\", \"vm.vcpus\"]\n";
+    // Those for what is no key here are notes.
+    let other = ("io.katacontainers.config.hypervisor.path", "/tmp/qemu");
+    let config = with_annotations(allowed, &[(MEMORY, "512"), (VCPUS, "3"), other]).unwrap();
+    assert_eq!(config.vm.memory.map(|size| size.mib()), Some(512));
+    assert_eq!(config.vm.vcpus, Some(3));
+    let problems = with_annotations("", &[(MEMORY, "512")]).unwrap_err();
+    let shown = problems[0].to_string();
+    assert!(
+        shown.starts_with(&format!("annotation {MEMORY}:")),
+        "{shown}"
+    );
+    assert!(shown.contains("runtime.annotations"), "{shown}");
+    with_annotations(allowed, &[(VCPUS, "0")]).unwrap_err();
+}
+
+#[test]
 fn a_key_that_no_annotation_may_set_is_not_allowed_either() {
     let problems = problems("[runtime]\nannotations = [\"hypervisor.qemu.path\"]\n");
     assert!(

@@ -1,16 +1,19 @@
 //! Work on the tree itself.
 //!
 //! - `xtask commands`: what the commands of the OCI command line cost, `exec` beside runc's
+//! - `xtask containerd`: what a task costs under containerd, beside runc's shim and `virtc run`
 //! - `xtask network`: what a machine's network reaches, beside that of a VM with nothing of virtc in it
 //! - `xtask bench`: what a start of `virtc run` costs, beside a VM with nothing of virtc in it
 #![forbid(unsafe_code)]
 
 mod bench;
 mod commands;
+mod containerd;
 mod floor;
 mod median;
 mod network;
 mod process;
+mod rows;
 mod stream;
 
 use std::io::{self, Write};
@@ -33,6 +36,8 @@ enum Command {
     Network(network::Options),
     /// Measure the commands of the OCI command line
     Commands(commands::Options),
+    /// Measure tasks of containerd, beside those of runc's shim
+    Containerd(containerd::Options),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +45,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Network(options) => network::run(&options),
         Command::Commands(options) => commands::run(&options),
+        Command::Containerd(options) => containerd::run(&options),
     };
     let printed = result.and_then(|(text, code)| {
         io::stdout().write_all(text.as_bytes())?;

@@ -11,7 +11,7 @@ use virtcontainers::{HostNamespaces, keeper};
 use super::bundle;
 use crate::cli::Flags;
 use crate::error::{Error, Result};
-use crate::pod::{Pod, sandbox_of};
+use crate::pod::{Pod, sandbox_of, spec_of};
 use crate::publisher::Publisher;
 use crate::socket::ShimSocket;
 use crate::{log, service, surroundings};
@@ -68,15 +68,6 @@ fn inherited() -> std::io::Result<UnixListener> {
     let listener = UnixListener::from(listener);
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-fn spec_of(bundle: &std::path::Path) -> Result<oci_spec::runtime::Spec> {
-    let path = bundle.join("config.json");
-    let read = std::fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
-    read.map_err(|source| Error::System {
-        attempt: format!("read {}", path.display()),
-        source,
-    })
 }
 
 /// Whether the sandbox is one of Kubernetes': port-forward dials the loopback of its network

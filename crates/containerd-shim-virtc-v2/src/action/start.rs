@@ -8,8 +8,9 @@ use super::{answer, bundle};
 use crate::bootstrap::Asked;
 use crate::cli::Flags;
 use crate::error::{Error, Result};
-use crate::pod::sandbox_of;
+use crate::pod::{annotations_of, sandbox_of};
 use crate::socket::ShimSocket;
+use crate::surroundings;
 
 /// Bytes of what containerd may send by stdin; containerd has the same.
 const INPUT_BYTES_MAX: u64 = 10 << 20;
@@ -33,6 +34,9 @@ pub(super) fn start(flags: &Flags) -> Result<()> {
             });
         }
     } else {
+        // What is wrong with the settings is said here, where it is heard.
+        let annotations = annotations_of(&bundle)?;
+        surroundings::runtime(&flags.namespace, &annotations, None)?;
         let listener = socket.listen()?;
         if let Err(error) = serve(flags, &bundle, listener.into(), asked.events.as_deref()) {
             socket.remove();

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::events::task::TaskDelete;
 use containerd_shim_protos::protobuf::MessageField;
+use vc_types::SandboxId;
 use virtcontainers::HookKind;
 
 use super::{TaskService, pid};
@@ -61,12 +62,22 @@ impl TaskService {
             });
         }
         let mut slot = pod.sandbox.lock().await;
+        pod.set_handle(None);
         if let Some(sandbox) = slot.take() {
-            pod.set_handle(None);
             // One that has stopped is no error.
             sandbox.delete().await?;
+            return Ok(());
         }
-        Ok(())
+        // What an attempt before this one has left.
+        let (runtime, id) = (
+            pod.runtime.clone(),
+            SandboxId::new(task.container.as_str())?,
+        );
+        super::exec::blocking(move || match runtime.delete_sandbox(&id, true) {
+            Err(error) if error.is_not_found() => Ok(()),
+            removed => Ok(removed?),
+        })
+        .await
     }
 
     async fn delete_member(&self, task: &Task) -> Result<()> {
@@ -106,10 +117,8 @@ impl TaskService {
 fn exit_of(process: &TaskProcess) -> Result<Exit> {
     match process.phase() {
         Phase::Stopped(exit) => Ok(exit),
-        Phase::Created => Ok(Exit {
-            code: 0,
-            ..Exit::lost()
-        }),
+        // It goes without having run, which is no success.
+        Phase::Created => Ok(Exit::lost()),
         phase @ (Phase::Creating | Phase::Running | Phase::Paused) => Err(Error::Precondition {
             what: process.name().to_owned(),
             state: phase.name(),

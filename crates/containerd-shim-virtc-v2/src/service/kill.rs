@@ -28,6 +28,17 @@ impl TaskService {
                 process.enter(Phase::Stopped(Exit::lost()));
                 Ok(())
             }
+            Phase::Created if signal == Signal::KILL => {
+                let _changing = process.changing.lock().await;
+                process.expect(Phase::Created, "killed before its start")?;
+                let sandbox = self.pod.handle()?;
+                sandbox
+                    .kill_container(&task.container, signal, request.all)
+                    .await?;
+                // Whoever starts it watches it otherwise.
+                super::start::watch(&self.pod, &task, None);
+                Ok(())
+            }
             Phase::Created | Phase::Running | Phase::Paused => {
                 let sent = match request.exec_id.as_str() {
                     "" => {

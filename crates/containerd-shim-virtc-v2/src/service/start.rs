@@ -80,8 +80,8 @@ impl TaskService {
     }
 }
 
-/// Tells containerd of a process's end. It was told of its start.
-fn watch(pod: &Arc<Pod>, task: &Arc<Task>, exec: Option<(String, Arc<TaskProcess>)>) {
+/// Tells containerd of a process's end. It was told of its start, if there was one.
+pub(super) fn watch(pod: &Arc<Pod>, task: &Arc<Task>, exec: Option<(String, Arc<TaskProcess>)>) {
     let (pod, task) = (Arc::clone(pod), Arc::clone(task));
     tokio::spawn(async move {
         let (id, process) = match exec {

@@ -31,11 +31,32 @@ pub(super) struct Containerd {
     daemon: Option<Child>,
     /// What its shims are to do at which point.
     fault: Option<String>,
+    /// The network namespace that stands for the host's; else it is the host's.
+    network: Option<String>,
+    /// The settings of its plug-ins.
+    plugins: String,
 }
+
+/// Without the plug-in that Kubernetes uses.
+const NO_CRI: &str = "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
 
 impl Containerd {
     /// One with the image, that runs. Nothing, and the reason on stderr, where there is none.
     pub(super) fn new() -> Option<Self> {
+        Self::with(|containerd| containerd.plugins = NO_CRI.to_owned())
+    }
+
+    /// One for Kubernetes: in a network namespace, with plug-ins that are set up as `settings` says, to
+    /// which it is told its directory.
+    pub(super) fn for_cri(network: &str, settings: impl FnOnce(&Path) -> String) -> Option<Self> {
+        Self::with(|containerd| {
+            containerd.network = Some(network.to_owned());
+            containerd.namespace = "k8s.io".to_owned();
+            containerd.plugins = settings(&containerd.directory);
+        })
+    }
+
+    fn with(change: impl FnOnce(&mut Self)) -> Option<Self> {
         if !Path::new("/usr/bin/containerd").exists() {
             eprintln!("skipped: containerd is missing, which scripts/setup-packages.sh installs");
             return None;
@@ -57,11 +78,32 @@ impl Containerd {
             namespace: own.into_string().unwrap(),
             daemon: None,
             fault: None,
+            network: None,
+            plugins: String::new(),
         };
+        change(&mut containerd);
         containerd.start();
         let archive = image::archive(&containerd.host.dir("image"));
         containerd.done(&["image", "import", archive.to_str().unwrap()]);
         Some(containerd)
+    }
+
+    /// Where it listens.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.directory.join("sock")
+    }
+
+    /// A cgroup of which nothing may stay.
+    pub(super) fn cgroup(&self) -> String {
+        let own = self
+            .host
+            .root()
+            .parent()
+            .unwrap()
+            .file_name()
+            .unwrap()
+            .to_owned();
+        format!("/{}", own.display())
     }
 
     fn at(&self, name: &str) -> String {
@@ -71,13 +113,11 @@ impl Containerd {
     /// Starts the daemon, for the first time or again, and waits until it answers.
     pub(super) fn start(&mut self) {
         let config = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\
-             \"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.btrfs\", \
-             \"io.containerd.snapshotter.v1.zfs\", \"io.containerd.snapshotter.v1.aufs\", \
-             \"io.containerd.snapshotter.v1.devmapper\"]\n[grpc]\naddress = {:?}\n",
+            "version = 2\nroot = {:?}\nstate = {:?}\n{}\n[grpc]\naddress = {:?}\n",
             self.at("root"),
             self.at("state"),
-            self.at("sock"),
+            self.plugins,
+            self.socket(),
         );
         fs::write(self.at("config.toml"), config).unwrap();
         let log = File::options()
@@ -90,7 +130,17 @@ impl Containerd {
             "{}:/usr/sbin:/usr/bin:/sbin:/bin",
             shim.parent().unwrap().display()
         );
-        let mut command = Command::new("/usr/bin/containerd");
+        let mut command = match &self.network {
+            None => Command::new("/usr/bin/containerd"),
+            Some(network) => {
+                let mut inside = Command::new("nsenter");
+                inside.args([
+                    &format!("--net=/run/netns/{network}"),
+                    "/usr/bin/containerd",
+                ]);
+                inside
+            }
+        };
         command
             .args(["--config", &self.at("config.toml")])
             .env("PATH", path)

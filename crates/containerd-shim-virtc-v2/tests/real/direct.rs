@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use containerd_shim_protos::TaskClient;
 use containerd_shim_protos::api::{
@@ -27,6 +27,8 @@ const SECONDS: i64 = 1_000_000_000;
 struct Direct {
     host: Host,
     bundle: PathBuf,
+    /// A variable of the shim's.
+    env: Option<(&'static str, &'static str)>,
 }
 
 impl Direct {
@@ -59,11 +61,22 @@ impl Direct {
         });
         change(&mut config);
         fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-        Self { host, bundle }
+        Self {
+            host,
+            bundle,
+            env: None,
+        }
     }
 
     /// Calls an action with what containerd sends by stdin, and gives what it answers.
     fn call(&self, action: &str, version_max: Option<&str>, input: &[u8]) -> Vec<u8> {
+        let output = self.output(action, version_max, input);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        output.stdout
+    }
+
+    fn output(&self, action: &str, version_max: Option<&str>, input: &[u8]) -> Output {
         let address = self.bundle.join("containerd.sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_containerd-shim-virtc-v2"));
         command
@@ -81,15 +94,15 @@ impl Direct {
             .env("VIRTC_RUNTIME_FAILURES", self.host.failures())
             .env_remove("MAX_SHIM_VERSION")
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .envs(self.env);
         if let Some(max) = version_max {
             command.env("MAX_SHIM_VERSION", max);
         }
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success());
-        output.stdout
+        child.wait_with_output().unwrap()
     }
 
     fn create(&self) -> CreateTaskRequest {
@@ -172,6 +185,36 @@ fn containerd_2_3_sends_a_message_and_uses_the_service_of_version_3() {
     };
     assert_eq!(client.delete(limit(10), &request).unwrap().exit_status, 137);
     shut_down(&client);
+}
+
+#[test]
+fn a_task_that_was_never_started_is_killed_and_its_end_is_told() {
+    let direct = Direct::new(|_| {});
+    let address = String::from_utf8(direct.call("start", None, b"")).unwrap();
+    let client = client(&address);
+    client.create(limit(60), &direct.create()).unwrap();
+    client.kill(limit(10), &kill()).unwrap();
+    let request = WaitRequest {
+        id: ID.to_owned(),
+        ..WaitRequest::default()
+    };
+    assert_eq!(client.wait(limit(10), &request).unwrap().exit_status, 137);
+    let request = DeleteRequest {
+        id: ID.to_owned(),
+        ..DeleteRequest::default()
+    };
+    assert_eq!(client.delete(limit(10), &request).unwrap().exit_status, 137);
+    shut_down(&client);
+}
+
+#[test]
+fn settings_that_are_wrong_are_said_where_a_task_is_started() {
+    let mut direct = Direct::new(|_| {});
+    direct.env = Some(("VIRTC_VM_MEMORY", "lots"));
+    let output = direct.output("start", None, b"");
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("VIRTC_VM_MEMORY"), "{said}");
 }
 
 #[test]

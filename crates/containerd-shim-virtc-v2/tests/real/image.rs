@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// What it is called.
-pub(super) const NAME: &str = "test/busybox:1";
+pub(super) const NAME: &str = "docker.io/test/busybox:1";
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-const PROGRAMS: [&str; 18] = [
+const PROGRAMS: [&str; 20] = [
     "sh",
     "echo",
     "cat",
@@ -33,6 +33,8 @@ const PROGRAMS: [&str; 18] = [
     "touch",
     "ip",
     "hostname",
+    "wget",
+    "httpd",
 ];
 
 /// Makes the archive below `directory`.
@@ -54,7 +56,7 @@ pub(super) fn archive(directory: &Path) -> PathBuf {
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "100000"]},
         "rootfs": {"type": "layers", "diff_ids": [layer_digest]},
     });
     let (_, config) = blob(&layout, config.to_string().as_bytes(), CONFIG);

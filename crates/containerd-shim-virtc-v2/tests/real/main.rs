@@ -10,6 +10,7 @@
 )]
 
 mod containerd;
+mod cri;
 mod direct;
 mod ends;
 mod exec;

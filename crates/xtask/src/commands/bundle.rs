@@ -7,14 +7,19 @@ use serde_json::json;
 /// A static program under many names.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// Makes a bundle whose container sleeps.
-pub(super) fn make(work: &Path) -> Result<PathBuf> {
-    let bundle = work.join("bundle");
-    let root = bundle.join("root");
-    for directory in ["bin", "proc", "dev"] {
+/// Makes the root of a container, with one program.
+pub(crate) fn make_root(root: &Path) -> Result<()> {
+    for directory in ["bin", "proc", "dev", "sys", "run"] {
         fs::create_dir_all(root.join(directory))?;
     }
     fs::copy(BUSYBOX, root.join("bin/busybox")).context("busybox-static is needed")?;
+    Ok(())
+}
+
+/// Makes a bundle whose container sleeps.
+pub(super) fn make(work: &Path) -> Result<PathBuf> {
+    let bundle = work.join("bundle");
+    make_root(&bundle.join("root"))?;
     let namespaces = ["pid", "ipc", "uts", "mount", "network"].map(|kind| json!({"type": kind}));
     let config = json!({
         "ociVersion": "1.0.2",

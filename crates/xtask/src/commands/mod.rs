@@ -1,17 +1,16 @@
 //! `xtask commands`: what the commands of the OCI command line cost, and `exec` beside runc's.
 
-mod bundle;
+pub(crate) mod bundle;
 mod runtime;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use self::runtime::Runtime;
-use crate::median::median;
+use crate::rows::Rows;
 
 /// The container that is measured.
 const ID: &str = "measured";
@@ -112,56 +111,5 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         // What stays is in a directory of its own, and its processes are named in the error.
         let _ = self.0.timed(&["delete", "--force", ID]);
-    }
-}
-
-/// Figures under their names, in the order in which they came.
-#[derive(Debug, Default)]
-struct Rows(Vec<(String, Vec<f64>)>);
-
-impl Rows {
-    fn add(&mut self, name: &str, took: Duration) {
-        let figure = took.as_secs_f64() * 1000.0;
-        match self.0.iter_mut().find(|(known, _)| known == name) {
-            Some((_, figures)) => figures.push(figure),
-            None => self.0.push((name.to_owned(), vec![figure])),
-        }
-    }
-
-    fn text(&self) -> String {
-        let mut text = String::from("| ms | runs | median | 95 % |\n|---|---:|---:|---:|\n");
-        for (name, figures) in &self.0 {
-            let row = format!(
-                "| {name} | {} | {:.1} | {:.1} |\n",
-                figures.len(),
-                median(figures),
-                percentile_95(figures)
-            );
-            text.push_str(&row);
-        }
-        text
-    }
-}
-
-/// The figure that 95 of 100 are not above.
-fn percentile_95(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let place = (sorted.len() * 95).div_ceil(100);
-    sorted
-        .get(place.saturating_sub(1))
-        .copied()
-        .unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_95th_percentile_is_a_figure_that_was_measured() {
-        let figures: Vec<f64> = (1..=100).map(f64::from).collect();
-        assert!((percentile_95(&figures) - 95.0).abs() < f64::EPSILON);
-        assert!((percentile_95(&[7.0]) - 7.0).abs() < f64::EPSILON);
     }
 }
