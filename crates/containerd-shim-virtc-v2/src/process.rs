@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use virtcontainers::{Process, ProcessExit};
 
 use crate::error::{Error, Result};
-use crate::io::{Carried, Opened, Stdio};
+use crate::io::{Carried, Opened, Stdio, Wake};
 
 /// How long output may take to reach its reader after the process has ended.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// containerd's own plug-in gives an end ten seconds for all that follows on it.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a process that was lost is said to have ended with: as if SIGKILL had ended it.
 const LOST_CODE: u32 = 137;
@@ -109,6 +110,17 @@ impl Phase {
     }
 }
 
+/// The input of a process.
+#[derive(Debug)]
+enum Stdin {
+    /// It is not carried yet.
+    Open,
+    /// Its end was asked for before it is carried.
+    Closed,
+    /// It ends when this happens.
+    Carried(Wake),
+}
+
 /// A process and what belongs to it.
 #[derive(Debug)]
 pub(crate) struct TaskProcess {
@@ -117,12 +129,12 @@ pub(crate) struct TaskProcess {
     pub(crate) stdio: Stdio,
     phase: watch::Sender<Phase>,
     guest: OnceLock<Arc<Process>>,
-    carried: Mutex<Option<Carried>>,
-    /// Whether the end of stdin was asked for before the streams are carried.
-    close_stdin: std::sync::atomic::AtomicBool,
+    /// Held while output is on its last way: who comes second waits too.
+    carried: tokio::sync::Mutex<Option<Carried>>,
+    stdin: Mutex<Stdin>,
     /// The size of its terminal, where that came before the process.
     size: Mutex<Option<(u16, u16)>>,
-    /// Held by whoever starts or deletes it: one at a time.
+    /// Held by whoever starts, pauses or deletes it, and who tells its end: what is told is in order.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
@@ -133,8 +145,8 @@ impl TaskProcess {
             stdio,
             phase: watch::Sender::new(phase),
             guest: OnceLock::new(),
-            carried: Mutex::new(None),
-            close_stdin: false.into(),
+            carried: tokio::sync::Mutex::new(None),
+            stdin: Mutex::new(Stdin::Open),
             size: Mutex::new(None),
             changing: tokio::sync::Mutex::new(()),
         }
@@ -156,6 +168,17 @@ impl TaskProcess {
                 *phase = to;
             }
             leads
+        })
+    }
+
+    /// The same, where it waits for its start.
+    pub(crate) fn enter_if_created(&self, to: Phase) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let waits = *phase == Phase::Created;
+            if waits {
+                *phase = to;
+            }
+            waits
         })
     }
 
@@ -208,16 +231,17 @@ impl TaskProcess {
     /// # Errors
     ///
     /// [`Error::System`] when there can be no more threads.
-    pub(crate) fn attach(&self, mut guest: Process, opened: Opened) -> Result<()> {
+    pub(crate) async fn attach(&self, mut guest: Process, opened: Opened) -> Result<()> {
         if let Some(streams) = guest.take_streams() {
             let carried = Carried::begin(streams, opened).map_err(|source| Error::System {
                 attempt: format!("carry the streams of {}", self.name),
                 source,
             })?;
-            if self.close_stdin.load(std::sync::atomic::Ordering::Acquire) {
-                carried.close_stdin();
+            let before = std::mem::replace(&mut *self.stdin(), Stdin::Carried(carried.stdin_end()));
+            if matches!(before, Stdin::Closed) {
+                self.close_stdin();
             }
-            *self.carried() = Some(carried);
+            *self.carried.lock().await = Some(carried);
         }
         // There is one attempt: whoever starts it holds `changing`.
         let _ = self.guest.set(Arc::new(guest));
@@ -226,10 +250,10 @@ impl TaskProcess {
 
     /// Ends its stdin, now or when it begins.
     pub(crate) fn close_stdin(&self) {
-        self.close_stdin
-            .store(true, std::sync::atomic::Ordering::Release);
-        if let Some(carried) = &*self.carried() {
-            carried.close_stdin();
+        let mut stdin = self.stdin();
+        match &*stdin {
+            Stdin::Carried(end) => end.wake(),
+            Stdin::Open | Stdin::Closed => *stdin = Stdin::Closed,
         }
     }
 
@@ -255,14 +279,15 @@ impl TaskProcess {
 
     /// Waits until its output is where it belongs, within a limit.
     pub(crate) async fn drained(&self) {
-        let carried = self.carried().take();
-        if let Some(mut carried) = carried {
+        let mut carried = self.carried.lock().await;
+        if let Some(carried) = &mut *carried {
             carried.drained(DRAIN_LIMIT).await;
         }
+        *carried = None;
     }
 
-    fn carried(&self) -> MutexGuard<'_, Option<Carried>> {
-        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stdin(&self) -> MutexGuard<'_, Stdin> {
+        self.stdin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn size(&self) -> MutexGuard<'_, Option<(u16, u16)>> {

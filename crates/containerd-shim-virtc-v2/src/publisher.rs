@@ -118,6 +118,11 @@ impl Publisher {
         }
     }
 
+    /// Whether there is room for what may come in any number: half of the queue is for the ends.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.capacity() > QUEUE_MAX / 2
+    }
+
     /// Waits until all are delivered, at most for `limit`.
     pub(crate) async fn flush(&self, limit: Duration) {
         let all = self.published.load(std::sync::atomic::Ordering::Relaxed);

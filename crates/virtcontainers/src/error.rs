@@ -388,6 +388,18 @@ impl Error {
         }
     }
 
+    /// Whether it came because the process or container that was asked has ended.
+    pub fn is_of_an_end(&self) -> bool {
+        match self {
+            Self::Ended { .. } | Self::ContainerEnded { .. } | Self::NotRunning { .. } => true,
+            Self::Agent(error) => matches!(
+                error.code(),
+                Some(vc_agent_client::Code::NotFound | vc_agent_client::Code::FailedPrecondition)
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether it can have come because a machine ended or is about to end.
     pub(crate) fn is_of_a_machine(&self) -> bool {
         matches!(

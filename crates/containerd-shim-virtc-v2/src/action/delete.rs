@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use containerd_shim_protos::api::DeleteResponse;
+use containerd_shim_protos::TaskClient;
+use containerd_shim_protos::api::{DeleteResponse, ShutdownRequest};
 use containerd_shim_protos::protobuf::{Message, MessageField};
+use containerd_shim_protos::ttrpc::{Client, context};
 use vc_types::{ContainerId, SandboxId};
 use virtcontainers::Runtime;
 
@@ -15,6 +18,12 @@ use crate::publisher::timestamp;
 use crate::rootfs::Rootfs;
 use crate::socket::ShimSocket;
 use crate::surroundings;
+
+/// How long a shim may take to answer, and to end.
+const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two looks whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Where a bundle's root is mounted.
 const ROOTFS: &str = "rootfs";
@@ -36,12 +45,34 @@ pub(super) fn delete(flags: &Flags) -> Result<()> {
     answer(&response.write_to_bytes()?)
 }
 
+/// Lets a shim end, with its machine.
+fn shut_down(socket: &ShimSocket, id: &str) {
+    let request = ShutdownRequest {
+        id: id.to_owned(),
+        now: true,
+        ..ShutdownRequest::default()
+    };
+    if let Ok(client) = Client::connect(&socket.address()) {
+        let limit = context::with_duration(SHUT_DOWN_LIMIT);
+        // It may be gone before it answers.
+        let _ = TaskClient::new(client).shutdown(limit, &request);
+    }
+    let end = Instant::now() + SHUT_DOWN_LIMIT;
+    while socket.is_served() && Instant::now() < end {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
 fn remove(runtime: &Runtime, flags: &Flags, bundle: &Path) -> Result<()> {
     // A bundle that cannot be read is one whose task was never made.
     let sandbox = sandbox_of(bundle, &flags.id).unwrap_or_else(|_| flags.id.clone());
     let socket = ShimSocket::of(&flags.address, &flags.namespace, &sandbox);
     let served = socket.is_served();
     let removed = if sandbox == flags.id {
+        if served {
+            // containerd holds it for dead: it has no task, or does not answer.
+            shut_down(&socket, &flags.id);
+        }
         runtime.delete_sandbox(&SandboxId::new(&sandbox)?, true)
     } else if served {
         // Its pod lives: the container goes, and the pod stays.
@@ -58,7 +89,7 @@ fn remove(runtime: &Runtime, flags: &Flags, bundle: &Path) -> Result<()> {
         // The pod's first task takes all of it along.
         Ok(())
     };
-    if !served {
+    if sandbox == flags.id || !served {
         socket.remove();
     }
     match removed {

@@ -2,7 +2,7 @@ use std::io::{IsTerminal, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::{answer, bundle};
 use crate::bootstrap::Asked;
@@ -38,17 +38,30 @@ pub(super) fn start(flags: &Flags) -> Result<()> {
         let annotations = annotations_of(&bundle)?;
         surroundings::runtime(&flags.namespace, &annotations, None)?;
         let listener = socket.listen()?;
-        if let Err(error) = serve(flags, &bundle, listener.into(), asked.events.as_deref()) {
+        let served = serve(flags, &bundle, listener.into(), asked.events.as_deref());
+        let answered = served.and_then(|mut child| {
+            let answered = answer_with(&asked, &bundle, &socket);
+            if answered.is_err() {
+                // Nobody would know of it.
+                let _ = child.kill();
+            }
+            answered
+        });
+        if answered.is_err() {
             socket.remove();
-            return Err(error);
         }
+        return answered;
     }
-    write_address(&bundle, &socket.address())?;
+    answer_with(&asked, &bundle, &socket)
+}
+
+fn answer_with(asked: &Asked, bundle: &Path, socket: &ShimSocket) -> Result<()> {
+    write_address(bundle, &socket.address())?;
     answer(&asked.answer(&socket.address())?)
 }
 
 /// Calls this program again, to serve the socket that it gets as stdin. It outlives us.
-fn serve(flags: &Flags, bundle: &Path, listener: OwnedFd, events: Option<&str>) -> Result<()> {
+fn serve(flags: &Flags, bundle: &Path, listener: OwnedFd, events: Option<&str>) -> Result<Child> {
     let failed = |source| Error::System {
         attempt: "start the process that serves the task".into(),
         source,
@@ -63,6 +76,9 @@ fn serve(flags: &Flags, bundle: &Path, listener: OwnedFd, events: Option<&str>) 
         .stdin(Stdio::from(listener))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        // Each process of a task has threads that copy for a while. With a heap for each of them, what
+        // they leave would add up.
+        .env("MALLOC_ARENA_MAX", "1")
         // What is sent to containerd's group is not meant for it.
         .process_group(0);
     if flags.debug {
@@ -71,7 +87,7 @@ fn serve(flags: &Flags, bundle: &Path, listener: OwnedFd, events: Option<&str>) 
     if let Some(events) = events {
         command.env("TTRPC_ADDRESS", events);
     }
-    command.spawn().map(drop).map_err(failed)
+    command.spawn().map_err(failed)
 }
 
 /// What containerd says by stdin: nothing, options, or a message.

@@ -62,9 +62,9 @@ impl Carried {
         Ok(())
     }
 
-    /// Ends stdin when what is in its pipe by now has been read.
-    pub(crate) fn close_stdin(&self) {
-        self.close_stdin.wake();
+    /// What ends stdin when what is in its pipe by then has been read.
+    pub(crate) fn stdin_end(&self) -> Wake {
+        self.close_stdin.clone()
     }
 
     /// Waits until all output is where it belongs, at most for `limit`: then the rest is lost.

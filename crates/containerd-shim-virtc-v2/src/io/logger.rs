@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::uri::LoggerProgram;
@@ -45,6 +46,10 @@ fn started(program: &LoggerProgram, namespace: &str, id: &str) -> io::Result<Log
     if !program.path.is_file() {
         return Err(io::ErrorKind::NotFound.into());
     }
+    // A logger that does not read holds its process up, and nobody else.
+    for end in [&stdout, &stderr] {
+        rustix::fs::fcntl_setfl(end, OFlags::WRONLY | OFlags::NONBLOCK)?;
+    }
     let mut child = Command::new("/bin/sh")
         .args(["-c", SHELL])
         .arg(&program.path)
@@ -59,8 +64,13 @@ fn started(program: &LoggerProgram, namespace: &str, id: &str) -> io::Result<Log
         .spawn()?;
     // A byte or the end: loggers do the one or the other.
     let limit = Timespec::try_from(READY_LIMIT).map_err(io::Error::other)?;
-    let answered = poll(&mut [PollFd::new(&ready, PollFlags::IN)], Some(&limit))?;
-    if answered == 0 {
+    let answered = loop {
+        match poll(&mut [PollFd::new(&ready, PollFlags::IN)], Some(&limit)) {
+            Err(rustix::io::Errno::INTR) => {}
+            answered => break answered,
+        }
+    };
+    if !matches!(answered, Ok(1..)) {
         child.kill()?;
         child.wait()?;
         return Err(io::ErrorKind::TimedOut.into());

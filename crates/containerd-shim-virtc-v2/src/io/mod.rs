@@ -12,7 +12,7 @@ use logger::Logger;
 use sink::Sink;
 use source::Source;
 use uri::StreamUri;
-use wake::Wake;
+pub(crate) use wake::Wake;
 
 use crate::error::Result;
 

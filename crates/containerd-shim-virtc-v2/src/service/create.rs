@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use containerd_shim_protos::api::CreateTaskRequest;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO, TaskOOM};
@@ -8,7 +10,8 @@ use oci_spec::runtime::Spec;
 use vc_cgroups::CgroupDriver;
 use vc_types::ContainerId;
 use virtcontainers::{
-    Bundle, ContainerConfig, HookKind, PodRole, Process, SandboxConfig, SandboxHandle,
+    Bundle, ContainerConfig, ContainerHooks, HookKind, PodRole, Process, SandboxConfig,
+    SandboxHandle,
 };
 
 use super::{TaskService, pid};
@@ -17,6 +20,9 @@ use crate::io::Stdio;
 use crate::pod::{Pod, Task};
 use crate::process::{Phase, TaskProcess};
 use crate::rootfs::Rootfs;
+
+/// How often at most a shortage of one container is told.
+const OOM_EVENT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where a bundle's root is mounted.
 const ROOTFS: &str = "rootfs";
@@ -86,6 +92,8 @@ impl TaskService {
             ..TaskCreate::default()
         });
         task.first.enter(Phase::Created);
+        // It can end before it is started.
+        super::start::watch(&self.pod, &task, None);
         Ok(())
     }
 
@@ -105,7 +113,32 @@ impl TaskService {
             PodRole::Sandbox => self.make_sandbox(task, bundle).await?,
             PodRole::Member(_) => self.make_member(task, bundle).await?,
         };
-        task.first.attach(process, opened)
+        let attached = task.first.attach(process, opened).await;
+        if attached.is_err() {
+            self.unmake(task).await;
+        }
+        attached
+    }
+
+    /// Removes a container that was made and has no task.
+    async fn unmake(&self, task: &Task) {
+        let removed = match task.owns_sandbox {
+            true => {
+                let sandbox = self.pod.sandbox.lock().await.take();
+                self.pod.set_handle(None);
+                match sandbox {
+                    Some(sandbox) => sandbox.delete().await.map(drop),
+                    None => Ok(()),
+                }
+            }
+            false => match self.pod.handle() {
+                Ok(sandbox) => sandbox.delete_container(&task.container, true).await,
+                Err(_) => Ok(()),
+            },
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%error, "not everything is removed after the making failed");
+        }
     }
 
     /// The machine, with the container that it is for.
@@ -164,27 +197,70 @@ impl TaskService {
             ..bundle.container(task.container.clone(), &neighbours, driver, root)?
         };
         let process = sandbox.create_container(config).await?;
+        let mut made = MadeMember {
+            sandbox: sandbox.clone(),
+            container: task.container.clone(),
+            hooks: None,
+            done: false,
+        };
         let hooks = pod.runtime.container_hooks(sandbox.id(), &task.container)?;
-        if let Err(error) = hooks.run_creating(own_pid()).await {
-            if let Err(error) = process.remove_container().await {
-                tracing::warn!(%error, "not everything is removed after the making failed");
-            }
-            let _ = hooks.run(HookKind::Poststop, None).await;
-            return Err(error.into());
-        }
+        made.hooks = Some(hooks.clone());
+        hooks.run_creating(own_pid()).await?;
+        made.done = true;
         let _ = task.hooks.set(hooks);
         Ok(process)
     }
 }
 
+/// A further container that was made; dropped before all is done, it is removed again.
+struct MadeMember {
+    sandbox: SandboxHandle,
+    container: ContainerId,
+    hooks: Option<ContainerHooks>,
+    done: bool,
+}
+
+impl Drop for MadeMember {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let (sandbox, container) = (self.sandbox.clone(), self.container.clone());
+        let hooks = self.hooks.take();
+        tokio::spawn(async move {
+            if let Err(error) = sandbox.delete_container(&container, true).await {
+                tracing::warn!(%error, "not everything is removed after the making failed");
+            }
+            if let Some(hooks) = hooks
+                && let Err(error) = hooks.run(HookKind::Poststop, None).await
+            {
+                tracing::warn!(%error, "hooks of a container that was not made");
+            }
+        });
+    }
+}
+
 /// Tells containerd of each container that runs out of memory, until the machine ends.
 async fn tell_of_memory(pod: Arc<Pod>, sandbox: SandboxHandle) {
+    let mut told: BTreeMap<ContainerId, Instant> = BTreeMap::new();
     loop {
         match sandbox.get_oom_event().await {
-            Ok(container) => pod.events.publish(&TaskOOM {
-                container_id: container.to_string(),
-                ..TaskOOM::default()
-            }),
+            Ok(container) => {
+                // A guest may name anything, at any rate.
+                let known = pod.task(container.as_str()).is_ok();
+                let now = Instant::now();
+                let often = told
+                    .get(&container)
+                    .is_some_and(|last| now - *last < OOM_EVENT_PAUSE);
+                if known && !often && pod.events.has_room() {
+                    pod.events.publish(&TaskOOM {
+                        container_id: container.to_string(),
+                        ..TaskOOM::default()
+                    });
+                    told.retain(|_, last| now - *last < OOM_EVENT_PAUSE);
+                    told.insert(container, now);
+                }
+            }
             Err(error) => {
                 tracing::debug!(%error, "no more news of memory");
                 return;

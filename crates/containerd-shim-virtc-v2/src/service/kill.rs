@@ -16,45 +16,35 @@ impl TaskService {
         let finished = || Error::Finished {
             what: process.name().to_owned(),
         };
-        match process.phase() {
-            Phase::Stopped(_) => Err(finished()),
+        if !request.exec_id.is_empty() && process.phase() == Phase::Created {
+            // One that is just being started is waited for, so that it is not missed.
+            let _changing = process.changing.lock().await;
+            if process.enter_if_created(Phase::Stopped(Exit::lost())) {
+                return Ok(());
+            }
+        }
+        let sent = match process.phase() {
+            Phase::Stopped(_) => return Err(finished()),
             Phase::Creating if matches!(signal, Signal::KILL | Signal::TERM) => {
                 task.given_up.notify_one();
-                Ok(())
+                return Ok(());
             }
-            Phase::Creating => process.expect(Phase::Running, "signalled"),
-            // Nothing of it is in the guest yet.
-            Phase::Created if !request.exec_id.is_empty() => {
-                process.enter(Phase::Stopped(Exit::lost()));
-                Ok(())
-            }
-            Phase::Created if signal == Signal::KILL => {
-                let _changing = process.changing.lock().await;
-                process.expect(Phase::Created, "killed before its start")?;
-                let sandbox = self.pod.handle()?;
-                sandbox
-                    .kill_container(&task.container, signal, request.all)
-                    .await?;
-                // Whoever starts it watches it otherwise.
-                super::start::watch(&self.pod, &task, None);
-                Ok(())
-            }
-            Phase::Created | Phase::Running | Phase::Paused => {
-                let sent = match request.exec_id.as_str() {
-                    "" => {
-                        let sandbox = self.pod.handle()?;
-                        sandbox
-                            .kill_container(&task.container, signal, request.all)
-                            .await
-                    }
-                    _ => process.guest("signalled")?.signal(signal).await,
-                };
-                match sent {
-                    // It ended just now.
-                    Err(_) if process.phase().exit().is_some() => Err(finished()),
-                    sent => Ok(sent?),
+            Phase::Creating => return process.expect(Phase::Running, "signalled"),
+            Phase::Created | Phase::Running | Phase::Paused => match request.exec_id.as_str() {
+                "" => {
+                    let sandbox = self.pod.handle()?;
+                    sandbox
+                        .kill_container(&task.container, signal, request.all)
+                        .await
                 }
-            }
+                _ => process.guest("signalled")?.signal(signal).await,
+            },
+        };
+        match sent {
+            // It ended just now.
+            Err(_) if process.phase().exit().is_some() => Err(finished()),
+            Err(error) if error.is_of_an_end() => Err(finished()),
+            sent => Ok(sent?),
         }
     }
 
@@ -63,7 +53,9 @@ impl TaskService {
         let _changing = task.first.changing.lock().await;
         task.first.expect(Phase::Running, "paused")?;
         self.pod.handle()?.pause_container(&task.container).await?;
-        task.first.enter(Phase::Paused);
+        if !task.first.enter(Phase::Paused) {
+            return Ok(());
+        }
         self.pod.events.publish(&TaskPaused {
             container_id: id.to_owned(),
             ..TaskPaused::default()
@@ -76,7 +68,9 @@ impl TaskService {
         let _changing = task.first.changing.lock().await;
         task.first.expect(Phase::Paused, "resumed")?;
         self.pod.handle()?.resume_container(&task.container).await?;
-        task.first.enter(Phase::Running);
+        if !task.first.enter(Phase::Running) {
+            return Ok(());
+        }
         self.pod.events.publish(&TaskResumed {
             container_id: id.to_owned(),
             ..TaskResumed::default()

@@ -53,6 +53,18 @@ pub(crate) fn pid() -> u32 {
     std::process::id()
 }
 
+/// Does what must not be left half done when the connection ends over which it was asked for.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = crate::error::Result<T>> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::spawn(work).await;
+    let done = done.map_err(|error| Error::System {
+        attempt: "do what was asked for".into(),
+        source: std::io::Error::other(error),
+    })?;
+    Ok(done?)
+}
+
 #[async_trait]
 impl shim_async::Task for TaskService {
     async fn create(
@@ -79,10 +91,14 @@ impl shim_async::Task for TaskService {
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Result<StartResponse> {
-        match request.exec_id.as_str() {
-            "" => self.start_task(&request.id).await?,
-            exec => self.start_exec(&request.id, exec).await?,
-        }
+        let service = self.clone();
+        to_its_end(async move {
+            match request.exec_id.as_str() {
+                "" => service.start_task(&request.id).await,
+                exec => service.start_exec(&request.id, exec).await,
+            }
+        })
+        .await?;
         Ok(StartResponse {
             pid: pid(),
             ..StartResponse::default()
@@ -90,10 +106,14 @@ impl shim_async::Task for TaskService {
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Result<DeleteResponse> {
-        Ok(match request.exec_id.as_str() {
-            "" => self.delete_task(&request.id).await?,
-            exec => self.delete_exec(&request.id, exec).await?,
+        let service = self.clone();
+        to_its_end(async move {
+            match request.exec_id.as_str() {
+                "" => service.delete_task(&request.id).await,
+                exec => service.delete_exec(&request.id, exec).await,
+            }
         })
+        .await
     }
 
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Result<Empty> {
@@ -123,22 +143,25 @@ impl shim_async::Task for TaskService {
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Result<ConnectResponse> {
-        self.pod.task(&request.id)?;
+        // A shim whose task is not made yet is one all the same.
+        let task_pid = self.pod.task(&request.id).map_or(0, |_| pid());
         Ok(ConnectResponse {
             shim_pid: pid(),
-            task_pid: pid(),
+            task_pid,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..ConnectResponse::default()
         })
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Result<Empty> {
-        self.pause_task(&request.id).await?;
+        let service = self.clone();
+        to_its_end(async move { service.pause_task(&request.id).await }).await?;
         Ok(Empty::new())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Result<Empty> {
-        self.resume_task(&request.id).await?;
+        let service = self.clone();
+        to_its_end(async move { service.resume_task(&request.id).await }).await?;
         Ok(Empty::new())
     }
 

@@ -17,7 +17,7 @@ impl TaskService {
         let pod = &self.pod;
         let task = pod.task(id)?;
         let first = Arc::clone(&task.first);
-        let _changing = first.changing.lock().await;
+        let changing = first.changing.lock().await;
         first.expect(Phase::Created, "started")?;
         let sandbox = pod.handle()?;
         if task.owns_sandbox
@@ -32,13 +32,15 @@ impl TaskService {
         {
             tracing::debug!(%error, "a terminal keeps its size");
         }
-        first.enter(Phase::Running);
-        pod.events.publish(&TaskStart {
-            container_id: id.to_owned(),
-            pid: pid(),
-            ..TaskStart::default()
-        });
-        watch(pod, &task, None);
+        if first.enter(Phase::Running) {
+            pod.events.publish(&TaskStart {
+                container_id: id.to_owned(),
+                pid: pid(),
+                ..TaskStart::default()
+            });
+        }
+        // Its end is told from here on.
+        drop(changing);
         if let Some(hooks) = task.hooks.get() {
             hooks.run(HookKind::Poststart, Some(own_pid())).await?;
         }
@@ -67,7 +69,7 @@ impl TaskService {
                 return Err(error.into());
             }
         };
-        process.attach(guest, opened)?;
+        process.attach(guest, opened).await?;
         process.enter(Phase::Running);
         pod.events.publish(&TaskExecStarted {
             container_id: id.to_owned(),
@@ -80,7 +82,7 @@ impl TaskService {
     }
 }
 
-/// Tells containerd of a process's end. It was told of its start, if there was one.
+/// Tells containerd of a process's end, after what it is told by who changes it at that moment.
 pub(super) fn watch(pod: &Arc<Pod>, task: &Arc<Task>, exec: Option<(String, Arc<TaskProcess>)>) {
     let (pod, task) = (Arc::clone(pod), Arc::clone(task));
     tokio::spawn(async move {
@@ -95,6 +97,7 @@ pub(super) fn watch(pod: &Arc<Pod>, task: &Arc<Task>, exec: Option<(String, Arc<
                 Exit::lost()
             }
         };
+        let changing = process.changing.lock().await;
         if !process.enter(Phase::Stopped(exit)) {
             return;
         }
@@ -106,6 +109,7 @@ pub(super) fn watch(pod: &Arc<Pod>, task: &Arc<Task>, exec: Option<(String, Arc<
             exited_at: MessageField::some(timestamp(exit.at)),
             ..TaskExit::default()
         });
+        drop(changing);
         if task.owns_sandbox && Arc::ptr_eq(&process, &task.first) {
             end_machine(&pod, &task).await;
         }

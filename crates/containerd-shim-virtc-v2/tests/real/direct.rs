@@ -8,8 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use containerd_shim_protos::TaskClient;
 use containerd_shim_protos::api::{
-    CreateTaskRequest, DeleteRequest, KillRequest, ShutdownRequest, StartRequest, StateRequest,
-    WaitRequest,
+    ConnectRequest, CreateTaskRequest, DeleteRequest, KillRequest, ShutdownRequest, StartRequest,
+    StateRequest, WaitRequest,
 };
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
@@ -205,6 +205,24 @@ fn a_task_that_was_never_started_is_killed_and_its_end_is_told() {
     };
     assert_eq!(client.delete(limit(10), &request).unwrap().exit_status, 137);
     shut_down(&client);
+}
+
+#[test]
+fn a_shim_whose_task_was_never_made_is_found_and_ends_by_delete() {
+    let direct = Direct::new(|_| {});
+    let address = String::from_utf8(direct.call("start", None, b"")).unwrap();
+    let request = ConnectRequest {
+        id: ID.to_owned(),
+        ..ConnectRequest::default()
+    };
+    let found = client(&address).connect(limit(10), &request).unwrap();
+    assert!(found.shim_pid > 0 && found.task_pid == 0);
+    direct.call("delete", None, b"");
+    assert!(!Path::new(address.strip_prefix("unix://").unwrap()).exists());
+    // The name is free.
+    let again = String::from_utf8(direct.call("start", None, b"")).unwrap();
+    assert_eq!(again, address);
+    shut_down(&client(&again));
 }
 
 #[test]
