@@ -331,6 +331,11 @@ impl Drop for Containerd {
         }
         if std::thread::panicking() {
             eprintln!("{}", self.log());
+            // Shims outlive their containerd, and came to us when it ended.
+            let own = i32::try_from(std::process::id()).unwrap();
+            for left in test_vm::descendants(own) {
+                let _ = kill_process(Pid::from_raw(left.pid).unwrap(), Signal::KILL);
+            }
             return;
         }
         let left = self.left();
