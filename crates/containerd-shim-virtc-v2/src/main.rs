@@ -8,6 +8,7 @@
 
 mod action;
 mod bootstrap;
+mod bundle;
 mod cli;
 mod error;
 mod io;

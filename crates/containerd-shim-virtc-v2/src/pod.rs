@@ -1,14 +1,13 @@
 //! What one shim serves: a sandbox and the tasks in it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use oci_spec::runtime::Spec;
 use tokio::sync::Notify;
 use vc_types::ContainerId;
 use virtcontainers::{
-    ContainerHooks, HostNamespaces, NetworkConfig, PodRole, Runtime, Sandbox, SandboxHandle,
+    ContainerHooks, HostNamespaces, NetworkConfig, Runtime, Sandbox, SandboxHandle,
 };
 
 use crate::error::{Error, Result};
@@ -211,40 +210,4 @@ impl Pod {
     fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Task>>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The sandbox that the container of a bundle belongs to: its own, or the one that it is to join.
-///
-/// # Errors
-///
-/// When `config.json` cannot be read or names something that cannot be one.
-pub(crate) fn sandbox_of(bundle: &Path, id: &str) -> Result<String> {
-    Ok(match PodRole::of(&spec_of(bundle)?)? {
-        PodRole::Sandbox => id.to_owned(),
-        PodRole::Member(sandbox) => sandbox.to_string(),
-    })
-}
-
-/// What whoever made a bundle noted about it.
-///
-/// # Errors
-///
-/// When `config.json` cannot be read.
-pub(crate) fn annotations_of(bundle: &Path) -> Result<BTreeMap<String, String>> {
-    let annotations = spec_of(bundle)?.annotations().clone();
-    Ok(annotations.unwrap_or_default().into_iter().collect())
-}
-
-/// The specification of a bundle whose root may not be mounted yet.
-///
-/// # Errors
-///
-/// When `config.json` cannot be read.
-pub(crate) fn spec_of(bundle: &Path) -> Result<Spec> {
-    let path = bundle.join("config.json");
-    let read = std::fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
-    read.map_err(|source| Error::System {
-        attempt: format!("read {}", path.display()),
-        source,
-    })
 }

@@ -171,17 +171,6 @@ impl TaskProcess {
         })
     }
 
-    /// The same, where it waits for its start.
-    pub(crate) fn enter_if_created(&self, to: Phase) -> bool {
-        self.phase.send_if_modified(|phase| {
-            let waits = *phase == Phase::Created;
-            if waits {
-                *phase = to;
-            }
-            waits
-        })
-    }
-
     /// Refuses what can only be done in a phase.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
 //! The socket that a shim serves: in a short directory by a digest, as the names that go into it
 //! would not fit into the path of a socket.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -45,6 +46,20 @@ impl ShimSocket {
     /// Whether somebody serves it.
     pub(crate) fn is_served(&self) -> bool {
         UnixStream::connect(&self.0).is_ok()
+    }
+
+    /// Waits until nobody serves it any more, at most for `limit`: whoever does keeps a connection open
+    /// for as long.
+    pub(crate) fn wait_for_end(&self, limit: Duration) {
+        let ended = UnixStream::connect(&self.0).and_then(|mut connection| {
+            connection.set_read_timeout(Some(limit))?;
+            connection.read(&mut [0])
+        });
+        if let Err(error) = ended
+            && error.kind() == io::ErrorKind::WouldBlock
+        {
+            tracing::warn!(socket = %self.0.display(), "a shim does not end");
+        }
     }
 
     /// Listens. One that a killed shim has left is replaced.

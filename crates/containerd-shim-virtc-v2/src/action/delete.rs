@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use containerd_shim_protos::TaskClient;
 use containerd_shim_protos::api::{DeleteResponse, ShutdownRequest};
@@ -10,9 +10,9 @@ use vc_types::{ContainerId, SandboxId};
 use virtcontainers::Runtime;
 
 use super::{answer, bundle};
+use crate::bundle::{root_of, sandbox_of, spec_of};
 use crate::cli::Flags;
 use crate::error::Result;
-use crate::pod::sandbox_of;
 use crate::process::Exit;
 use crate::publisher::timestamp;
 use crate::rootfs::Rootfs;
@@ -22,19 +22,13 @@ use crate::surroundings;
 /// How long a shim may take to answer, and to end.
 const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(5);
 
-/// Between two looks whether it has.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-/// Where a bundle's root is mounted.
-const ROOTFS: &str = "rootfs";
-
 /// Cleans up after a task whose shim is gone: all of it is known from what is on disk. How it ended
 /// is not known, which is never a success.
 pub(super) fn delete(flags: &Flags) -> Result<()> {
     let bundle = bundle(flags)?;
     let runtime = surroundings::runtime(&flags.namespace, &BTreeMap::new(), None)?;
     let removed = remove(&runtime, flags, &bundle);
-    Rootfs::unmount_left(&bundle.join(ROOTFS));
+    Rootfs::unmount_left(&root_of(&bundle));
     removed?;
     let exit = Exit::lost();
     let response = DeleteResponse {
@@ -57,15 +51,13 @@ fn shut_down(socket: &ShimSocket, id: &str) {
         // It may be gone before it answers.
         let _ = TaskClient::new(client).shutdown(limit, &request);
     }
-    let end = Instant::now() + SHUT_DOWN_LIMIT;
-    while socket.is_served() && Instant::now() < end {
-        std::thread::sleep(LOOK_AGAIN);
-    }
+    socket.wait_for_end(SHUT_DOWN_LIMIT);
 }
 
 fn remove(runtime: &Runtime, flags: &Flags, bundle: &Path) -> Result<()> {
     // A bundle that cannot be read is one whose task was never made.
-    let sandbox = sandbox_of(bundle, &flags.id).unwrap_or_else(|_| flags.id.clone());
+    let sandbox = spec_of(bundle).and_then(|spec| sandbox_of(&spec, &flags.id));
+    let sandbox = sandbox.unwrap_or_else(|_| flags.id.clone());
     let socket = ShimSocket::of(&flags.address, &flags.namespace, &sandbox);
     let served = socket.is_served();
     let removed = if sandbox == flags.id {

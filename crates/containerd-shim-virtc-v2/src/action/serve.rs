@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use rustix::fs::{Mode, OFlags};
 use virtcontainers::{HostNamespaces, keeper};
 
 use super::bundle;
+use crate::bundle::{annotations_of, sandbox_of, spec_of};
 use crate::cli::Flags;
 use crate::error::{Error, Result};
-use crate::pod::{Pod, sandbox_of, spec_of};
+use crate::pod::Pod;
 use crate::publisher::Publisher;
 use crate::socket::ShimSocket;
 use crate::{log, service, surroundings};
@@ -30,15 +32,15 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
     log::start(&bundle, flags.debug);
     let listener = inherited().map_err(failed)?;
     let spec = spec_of(&bundle)?;
-    let annotations = spec.annotations().clone().unwrap_or_default();
+    let annotations = annotations_of(&spec);
     // Before there are threads: those that come have them too.
     let entered = HostNamespaces::enter(&spec, is_of_cri(&annotations))?;
     let runtime = surroundings::runtime(
         &flags.namespace,
-        &annotations.into_iter().collect(),
+        &annotations,
         Some(Arc::clone(&entered.host_network)),
     )?;
-    let sandbox = sandbox_of(&bundle, &flags.id)?;
+    let sandbox = sandbox_of(&spec, &flags.id)?;
     let socket = ShimSocket::of(&flags.address, &flags.namespace, &sandbox);
     let served = keeper::block_on(async |waiting| {
         let events = std::env::var("TTRPC_ADDRESS").ok();
@@ -72,6 +74,6 @@ fn inherited() -> std::io::Result<UnixListener> {
 
 /// Whether the sandbox is one of Kubernetes': port-forward dials the loopback of its network
 /// namespace then.
-fn is_of_cri(annotations: &std::collections::HashMap<String, String>) -> bool {
+fn is_of_cri(annotations: &BTreeMap<String, String>) -> bool {
     annotations.contains_key("io.kubernetes.cri.container-type")
 }

@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 
 use super::{answer, bundle};
 use crate::bootstrap::Asked;
+use crate::bundle::{annotations_of, sandbox_of, spec_of};
 use crate::cli::Flags;
 use crate::error::{Error, Result};
-use crate::pod::{annotations_of, sandbox_of};
 use crate::socket::ShimSocket;
 use crate::surroundings;
 
@@ -25,7 +25,8 @@ pub(super) fn start(flags: &Flags) -> Result<()> {
     let version_max = variable("MAX_SHIM_VERSION");
     let events = variable("TTRPC_ADDRESS");
     let asked = Asked::of(&input()?, flags, version_max.as_deref(), events);
-    let sandbox = sandbox_of(&bundle, &flags.id)?;
+    let spec = spec_of(&bundle)?;
+    let sandbox = sandbox_of(&spec, &flags.id)?;
     let socket = ShimSocket::of(&flags.address, &flags.namespace, &sandbox);
     if sandbox != flags.id {
         if !socket.is_served() {
@@ -35,8 +36,7 @@ pub(super) fn start(flags: &Flags) -> Result<()> {
         }
     } else {
         // What is wrong with the settings is said here, where it is heard.
-        let annotations = annotations_of(&bundle)?;
-        surroundings::runtime(&flags.namespace, &annotations, None)?;
+        surroundings::runtime(&flags.namespace, &annotations_of(&spec), None)?;
         let listener = socket.listen()?;
         let served = serve(flags, &bundle, listener.into(), asked.events.as_deref());
         let answered = served.and_then(|mut child| {

@@ -15,6 +15,7 @@ use virtcontainers::{
 };
 
 use super::{TaskService, pid};
+use crate::bundle::{root_of, sandbox_of, spec_of};
 use crate::error::{Error, Result};
 use crate::io::Stdio;
 use crate::pod::{Pod, Task};
@@ -23,9 +24,6 @@ use crate::rootfs::Rootfs;
 
 /// How often at most a shortage of one container is told.
 const OOM_EVENT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Where a bundle's root is mounted.
-const ROOTFS: &str = "rootfs";
 
 /// A task that is being made; dropped before it is done, nothing of it stays.
 struct Making<'a> {
@@ -60,7 +58,7 @@ impl TaskService {
             stderr: request.stderr.clone(),
         };
         let bundle = PathBuf::from(&request.bundle);
-        let owns_sandbox = crate::pod::sandbox_of(&bundle, &request.id)? == request.id;
+        let owns_sandbox = sandbox_of(&spec_of(&bundle)?, &request.id)? == request.id;
         let name = format!("task {container}");
         let first = TaskProcess::new(name, stdio, Phase::Creating);
         let task = Arc::new(Task::new(container, bundle, owns_sandbox, first));
@@ -100,7 +98,7 @@ impl TaskService {
     async fn make(&self, task: &Arc<Task>, request: &CreateTaskRequest) -> Result<()> {
         let pod = &*self.pod;
         let (stdio, namespace) = (task.first.stdio.clone(), pod.namespace.clone());
-        let (mounts, target) = (request.rootfs.clone(), task.bundle.join(ROOTFS));
+        let (mounts, target) = (request.rootfs.clone(), root_of(&task.bundle));
         let (id, directory) = (request.id.clone(), task.bundle.clone());
         let (rootfs, opened, bundle) = super::exec::blocking(move || {
             let rootfs = Rootfs::mount(&mounts, &target)?;

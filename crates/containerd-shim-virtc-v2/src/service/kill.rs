@@ -19,7 +19,8 @@ impl TaskService {
         if !request.exec_id.is_empty() && process.phase() == Phase::Created {
             // One that is just being started is waited for, so that it is not missed.
             let _changing = process.changing.lock().await;
-            if process.enter_if_created(Phase::Stopped(Exit::lost())) {
+            if process.phase() == Phase::Created {
+                process.enter(Phase::Stopped(Exit::lost()));
                 return Ok(());
             }
         }

@@ -37,13 +37,6 @@ impl Direct {
         let host = Host::new(shim.with_file_name("virtc").to_str().unwrap());
         image::archive(&host.dir("image"));
         let bundle = host.dir("bundle");
-        let own = host
-            .root()
-            .parent()
-            .unwrap()
-            .file_name()
-            .unwrap()
-            .to_owned();
         let mut config = json!({
             "ociVersion": "1.0.2",
             "process": {
@@ -55,7 +48,7 @@ impl Direct {
             "root": {"path": host.dir("image").join("root")},
             "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
             "linux": {
-                "cgroupsPath": format!("/{}/{ID}", own.display()),
+                "cgroupsPath": host.cgroup(ID),
                 "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "network"}],
             },
         });
@@ -137,6 +130,20 @@ fn kill() -> KillRequest {
     }
 }
 
+fn wait() -> WaitRequest {
+    WaitRequest {
+        id: ID.to_owned(),
+        ..WaitRequest::default()
+    }
+}
+
+fn delete() -> DeleteRequest {
+    DeleteRequest {
+        id: ID.to_owned(),
+        ..DeleteRequest::default()
+    }
+}
+
 fn shut_down(client: &TaskClient) {
     let request = ShutdownRequest {
         id: ID.to_owned(),
@@ -161,13 +168,7 @@ fn containerd_2_3_sends_a_message_and_uses_the_service_of_version_3() {
     client.create(limit(60), &direct.create()).unwrap();
     // One that waits learns of the end.
     let waiting = client.clone();
-    let waiter = std::thread::spawn(move || {
-        let request = WaitRequest {
-            id: ID.to_owned(),
-            ..WaitRequest::default()
-        };
-        waiting.wait(limit(60), &request).unwrap().exit_status
-    });
+    let waiter = std::thread::spawn(move || waiting.wait(limit(60), &wait()).unwrap().exit_status);
     let request = StartRequest {
         id: ID.to_owned(),
         ..StartRequest::default()
@@ -179,11 +180,10 @@ fn containerd_2_3_sends_a_message_and_uses_the_service_of_version_3() {
         code(client.kill(limit(10), &kill()).unwrap_err()),
         Code::NOT_FOUND
     );
-    let request = DeleteRequest {
-        id: ID.to_owned(),
-        ..DeleteRequest::default()
-    };
-    assert_eq!(client.delete(limit(10), &request).unwrap().exit_status, 137);
+    assert_eq!(
+        client.delete(limit(10), &delete()).unwrap().exit_status,
+        137
+    );
     shut_down(&client);
 }
 
@@ -194,16 +194,11 @@ fn a_task_that_was_never_started_is_killed_and_its_end_is_told() {
     let client = client(&address);
     client.create(limit(60), &direct.create()).unwrap();
     client.kill(limit(10), &kill()).unwrap();
-    let request = WaitRequest {
-        id: ID.to_owned(),
-        ..WaitRequest::default()
-    };
-    assert_eq!(client.wait(limit(10), &request).unwrap().exit_status, 137);
-    let request = DeleteRequest {
-        id: ID.to_owned(),
-        ..DeleteRequest::default()
-    };
-    assert_eq!(client.delete(limit(10), &request).unwrap().exit_status, 137);
+    assert_eq!(client.wait(limit(10), &wait()).unwrap().exit_status, 137);
+    assert_eq!(
+        client.delete(limit(10), &delete()).unwrap().exit_status,
+        137
+    );
     shut_down(&client);
 }
 

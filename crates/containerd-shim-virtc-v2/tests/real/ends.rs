@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use super::Containerd;
+use super::{Containerd, image};
 
 /// Within which containerd is to know of an end.
 const TOLD_LIMIT: Duration = Duration::from_secs(2);
@@ -23,11 +23,14 @@ fn killed(kill: impl FnOnce(&Containerd)) {
         .stdout(Stdio::from(file))
         .spawn()
         .unwrap();
-    // It says nothing when it listens.
-    std::thread::sleep(Duration::from_millis(300));
+    let told = || std::fs::read_to_string(&events).unwrap();
+    // It says nothing when it begins to listen, but of what happens then.
+    containerd.wait_for("an event", || {
+        containerd.done(&["image", "label", image::NAME, "listened=for"]);
+        told().contains("/images/update")
+    });
     let began = Instant::now();
     kill(&containerd);
-    let told = || std::fs::read_to_string(&events).unwrap();
     containerd.wait_for("the end that is told", || told().contains("/tasks/exit"));
     let took = began.elapsed();
     assert!(took < TOLD_LIMIT, "told after {took:?}");

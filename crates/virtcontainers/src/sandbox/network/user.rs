@@ -332,17 +332,7 @@ fn guest(mtu: u32, ipv6: Option<(Ipv6Addr, Ipv6Addr)>) -> GuestNetwork {
     addresses.extend(ipv6.map(|(own, _)| address(IpAddr::V6(own), PREFIX6)));
     let mut gateways = vec![IpAddr::V4(GATEWAY)];
     gateways.extend(ipv6.map(|(_, gateway)| IpAddr::V6(gateway)));
-    let default = |gateway: IpAddr| RouteConfig {
-        destination: None,
-        ipv6: gateway.is_ipv6(),
-        gateway: Some(gateway),
-        on_link: false,
-        source: None,
-        scope: 0,
-        mtu: None,
-        metric: None,
-        device: device.clone(),
-    };
+    let default = |gateway: IpAddr| RouteConfig::default_by(gateway, device.as_str());
     GuestNetwork {
         interfaces: vec![InterfaceConfig {
             pci_path: NicPlace::Fixed(0).pci_path(),
