@@ -2,6 +2,9 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 
+/// What a stream may begin with; a path alone is the first.
+const SCHEMES: [&str; 3] = ["fifo", "file", "binary"];
+
 /// Where a stream goes or comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StreamUri {
@@ -40,21 +43,24 @@ impl StreamUri {
             "binary" => PathBuf::from(unescaped(path)),
             _ => PathBuf::from(path),
         };
+        if !SCHEMES.contains(&scheme) {
+            return Err(Error::Invalid(format!(
+                "the stream {uri} is of none of the kinds {}",
+                SCHEMES.join(", ")
+            )));
+        }
         if !path.is_absolute() {
             return Err(Error::Invalid(format!(
                 "the stream {uri} has no absolute path"
             )));
         }
         match scheme {
-            "fifo" => Ok(Self::Path(path)),
             "file" => Ok(Self::File(path)),
             "binary" => Ok(Self::Binary(LoggerProgram {
                 path,
                 args: arguments(query),
             })),
-            _ => Err(Error::Invalid(format!(
-                "the stream {uri} is of a kind that is not known"
-            ))),
+            _ => Ok(Self::Path(path)),
         }
     }
 
@@ -125,5 +131,7 @@ mod tests {
         for uri in ["relative", "http://host/x", "file://x", "binary://"] {
             assert!(StreamUri::parse(uri).is_err(), "{uri}");
         }
+        let error = StreamUri::parse("http://host/x").unwrap_err().to_string();
+        assert!(error.contains("fifo, file, binary"), "{error}");
     }
 }
