@@ -95,12 +95,31 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Removes all containers and storages.
-    pub(crate) async fn destroy(&self) -> Result<()> {
-        for container in self.containers.all() {
-            Container::remove(self, &container.id).await?;
+    /// Writes back what reaches the host, unless something may still change it: a process that
+    /// lives, or a disk that is to be unmounted. Says whether it is done.
+    pub(crate) async fn come_to_rest(&self) -> bool {
+        let containers = self.containers.all();
+        let busy = |container: &Arc<Container>| container.may_change_the_host();
+        if self.storages().has_disk() || containers.iter().any(busy) {
+            return false;
         }
-        let storages = std::mem::take(&mut *self.storages());
+        blocking(|| {
+            rustix::fs::sync();
+            Ok(())
+        })
+        .await
+        .is_ok()
+    }
+
+    /// Ends all processes, unmounts all storages, and writes back what reaches the host. What else
+    /// there is of a container goes with the guest.
+    pub(crate) async fn destroy(&self) -> Result<()> {
+        let mut storages = std::mem::take(&mut *self.storages());
+        for container in self.containers.all() {
+            container.end_processes().await?;
+            storages.append(container.take_storages());
+        }
+
         blocking(move || {
             drop(storages);
             rustix::fs::sync();

@@ -170,11 +170,17 @@ impl Cgroup {
 
     /// Kills its processes, and waits until all were collected.
     pub(crate) async fn kill(&self) -> Result<()> {
-        if !self.path.exists() {
+        // Where there is no process, none can come; and a cgroup that is gone has no such file.
+        if !self.is_populated() {
             return Ok(());
         }
         write(&self.path.join("cgroup.kill"), "1")?;
         self.wait_event("populated", 0).await
+    }
+
+    /// Whether it has processes; false when it is gone.
+    pub(crate) fn is_populated(&self) -> bool {
+        self.numbers("cgroup.events").get("populated") == Some(&1)
     }
 
     /// Its processes, those of cgroups that the container made in it included.

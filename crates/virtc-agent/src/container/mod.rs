@@ -65,6 +65,12 @@ impl Container {
         self.execs().iter().cloned().collect()
     }
 
+    /// Whether a process of it lives, or a disk is mounted for it.
+    pub(crate) fn may_change_the_host(&self) -> bool {
+        let storages = self.storages.lock().unwrap_or_else(PoisonError::into_inner);
+        self.cgroup.is_populated() || storages.has_disk()
+    }
+
     /// Stops or continues all processes.
     pub(crate) async fn set_paused(&self, paused: bool) -> Result<()> {
         if self.init.has_ended() || !self.init.start_requested() {

@@ -9,6 +9,7 @@ use super::{Container, container_dir};
 use crate::error::Result;
 use crate::launch::CONTAINERS_STATE_DIR;
 use crate::sandbox::Sandbox;
+use crate::storage::Mounted;
 
 impl Container {
     /// Kills what is left of a container and removes everything of it. When that fails the
@@ -19,24 +20,29 @@ impl Container {
             reservation.fill(container);
             return Err(error);
         }
-        drop(std::mem::take(
-            &mut *container
-                .storages
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        ));
+        drop(container.take_storages());
         remove_files(id);
         Ok(())
     }
 
     /// Kills its processes and removes its cgroup.
     pub(super) async fn end(&self) -> Result<()> {
+        self.end_processes().await?;
+        self.cgroup.remove()
+    }
+
+    /// Kills its processes, and waits until all were collected.
+    pub(crate) async fn end_processes(&self) -> Result<()> {
         // Frozen processes cannot be killed on every kernel.
         if self.is_paused() {
             self.cgroup.set_frozen(false).await?;
         }
-        self.cgroup.kill().await?;
-        self.cgroup.remove()
+        self.cgroup.kill().await
+    }
+
+    /// What was mounted for it alone; dropping it unmounts.
+    pub(crate) fn take_storages(&self) -> Mounted {
+        std::mem::take(&mut *self.storages.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -43,7 +43,10 @@ impl GuestService for GuestCalls {
             .containers
             .process(&request.container_id, &request.exec_id)?;
         let ended = process.wait().await?;
+        let first = request.exec_id.is_empty() || request.exec_id == request.container_id;
+        let at_rest = first && self.sandbox.come_to_rest().await;
         Ok(WaitResponse {
+            at_rest,
             code: ended.code,
             signal: ended.signal,
             oom_killed: ended.oom_killed,

@@ -34,6 +34,7 @@ const CREATE_FILE: &str = "create-file";
 #[derive(Debug, Default)]
 pub(crate) struct Mounted {
     mount_points: Vec<PathBuf>,
+    has_disk: bool,
 }
 
 impl Mounted {
@@ -49,6 +50,12 @@ impl Mounted {
     /// Takes over the others, which were mounted later.
     pub(crate) fn append(&mut self, mut later: Self) {
         self.mount_points.append(&mut later.mount_points);
+        self.has_disk |= later.has_disk;
+    }
+
+    /// Whether one of them is a disk, which is whole only when it has been unmounted.
+    pub(crate) fn has_disk(&self) -> bool {
+        self.has_disk
     }
 
     /// Mounts one more.
@@ -61,7 +68,10 @@ impl Mounted {
         }
         match storage.driver.as_str() {
             "virtio-fs" => virtio_fs::mount_share(storage, mount_point, modules)?,
-            "blk" => block::mount_disk(storage, mount_point, modules)?,
+            "blk" => {
+                block::mount_disk(storage, mount_point, modules)?;
+                self.has_disk = true;
+            }
             "ephemeral" => tmpfs::mount_scratch(storage, mount_point, modules)?,
             "overlayfs" => overlay::mount_overlay(storage, mount_point, modules)?,
             "bind" => bind::mount_bind(storage, mount_point)?,

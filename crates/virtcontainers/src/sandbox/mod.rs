@@ -30,7 +30,10 @@ use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vc_hypervisor::StopLimits;
-use vc_types::{ClockPoint, ContainerId, EndReason, ExitStatus, SandboxState, Timeline};
+use vc_store::ContainerRecord;
+use vc_types::{
+    ClockPoint, ContainerId, ContainerState, EndReason, ExitStatus, SandboxState, Timeline,
+};
 
 pub use self::copy::CopyOptions;
 pub(crate) use cgroups::container_name;
@@ -88,9 +91,19 @@ pub struct Sandbox {
     /// Goes after the machine: until its processes have ended, the place says what there is.
     place: Place,
     writable: bool,
+    /// The guest's last word that nothing in it is left to be written back.
+    at_rest: Mutex<Option<AtRest>>,
     throw_away: bool,
     timeline: Mutex<Timeline>,
     guest_epoch: u64,
+}
+
+/// The guest said with the end of a container that no process is left in it. It holds as long as
+/// no container is made after it.
+#[derive(Clone, Debug)]
+struct AtRest {
+    container: ContainerId,
+    containers_made: u64,
 }
 
 impl Deref for Sandbox {
@@ -161,6 +174,9 @@ impl Sandbox {
             self.times().mark_at(ClockPoint::Started, started);
         }
         self.times().mark(ClockPoint::Ended);
+        if answer.at_rest {
+            self.note_rest(container);
+        }
         let exit = ProcessExit::of(answer);
         // The state of a throw-away machine goes in the next moment.
         if !self.throw_away {
@@ -220,11 +236,36 @@ impl Sandbox {
         Ok(reason)
     }
 
+    fn note_rest(&self, container: &ContainerId) {
+        // One whose state cannot be read is asked to write back.
+        let record = self.place.directory().read();
+        *self.rest() = record.ok().map(|record| AtRest {
+            container: container.clone(),
+            containers_made: record.containers_made,
+        });
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let Some(rest) = self.rest().clone() else {
+            return false;
+        };
+        self.place.directory().read().is_ok_and(|record| {
+            let ended = |(id, entry): (&ContainerId, &ContainerRecord)| {
+                *id == rest.container || entry.state == ContainerState::Stopped
+            };
+            rest.containers_made == record.containers_made && record.containers.iter().all(ended)
+        })
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Option<AtRest>> {
+        self.at_rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends the machine once the guest has written back, and takes away what was added to the
     /// network for it.
     async fn end_machine(&self) -> Result<EndReason> {
         fault::point("stop.begun")?;
-        if self.writable {
+        if self.writable && !self.is_at_rest() {
             tokio::select! {
                 // One that has ended is asked for nothing.
                 biased;

@@ -196,6 +196,7 @@ impl Connected {
             machine: self.machine,
             network,
             writable: self.writable,
+            at_rest: Mutex::default(),
             throw_away: self.throw_away,
             timeline: Mutex::new(timeline),
             guest_epoch: self.guest_epoch,
