@@ -146,6 +146,12 @@ pub enum Error {
         /// The limit that passed.
         limit: Duration,
     },
+    /// A template could not be made or loaded.
+    #[error("the template cannot be used: {reason}")]
+    Template {
+        /// Why.
+        reason: String,
+    },
     /// A VM of another driver.
     #[error("a VM of driver {found} is not one of driver {wanted}")]
     OtherDriver {

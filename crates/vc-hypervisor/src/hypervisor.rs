@@ -1,9 +1,10 @@
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use vc_types::{AgentAddress, ProcessIdentity};
 
-use crate::{Capabilities, DriverState, HotDevice, Plugged, Result, VmEnd, VmSpec};
+use crate::{Capabilities, DriverState, HotDevice, Plugged, Result, TemplateSpec, VmEnd, VmSpec};
 
 /// A driver: makes VMs of one kind of VMM.
 ///
@@ -33,6 +34,30 @@ pub trait Hypervisor: Send + Sync {
     /// [`Error::Spec`](crate::Error::Spec) when `spec` asks for more than [`Self::capabilities`]
     /// say, before anything is started; otherwise what kept the VMM from running.
     async fn launch(&self, spec: VmSpec) -> Result<Box<dyn Vm>>;
+
+    /// What a template is made of from which `spec` could go on: two VMs with the same text can
+    /// share one. `None` where the driver makes no templates.
+    ///
+    /// # Errors
+    ///
+    /// When a part of it cannot be looked at.
+    fn template_key(&self, _spec: &VmSpec) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Boots a VM until its guest waits, saves it into the files of `spec`, and ends it.
+    /// `directory` is where the driver may put sockets meanwhile. A failure, or dropping the
+    /// future, leaves no process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Template`](crate::Error::Template) when the guest does not come to wait or cannot
+    /// be saved, and what kept the VMM from running.
+    async fn make_template(&self, _directory: &Path, _spec: TemplateSpec) -> Result<()> {
+        Err(crate::Error::Template {
+            reason: "the driver makes none".into(),
+        })
+    }
 
     /// Takes hold of a VM that another process keeps. Dropping the value does nothing to the VM.
     ///

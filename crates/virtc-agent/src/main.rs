@@ -30,6 +30,7 @@ mod service;
 mod storage;
 mod streams;
 mod sys;
+mod template;
 mod uevents;
 
 use std::sync::Arc;
@@ -80,9 +81,21 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
         sandbox.passfd.listen(port)?;
     }
     sandbox.step("listening");
+    if let Some(port) = &arguments.template_port {
+        // What any clone may need is in the kernel before it is saved.
+        let all = modules.clone();
+        sandbox::blocking(move || {
+            all.load_all(Some(network::DRIVER_MODULE));
+            Ok(())
+        })
+        .await?;
+        template::wait_for_hand_over(port).await?;
+        sandbox.step("handed over");
+    } else {
+        modules.load_background(network::has_device().then_some(network::DRIVER_MODULE))?;
+    }
     if let Some(port) = arguments.ready_port {
         tokio::spawn(ready::tell_host(port));
     }
-    modules.load_background(network::has_device().then_some(network::DRIVER_MODULE))?;
     std::future::pending().await
 }

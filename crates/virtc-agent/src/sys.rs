@@ -16,6 +16,9 @@ pub(crate) const SEED_BYTES_MAX: usize = 512;
 /// `RNDADDENTROPY`, from linux/random.h: `_IOW('R', 0x03, int[2])`.
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
 
+/// `RNDRESEEDCRNG`, from linux/random.h: `_IO('R', 0x07)`.
+const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+
 #[repr(C)]
 struct PoolInfo {
     entropy_bits: libc::c_int,
@@ -36,6 +39,13 @@ pub(crate) fn add_entropy(random: impl AsFd, seed: &[u8]) -> io::Result<()> {
     // SAFETY: the request reads the two counts and then `bytes` bytes, which are in `pool`.
     let result = unsafe { libc::ioctl(random.as_fd().as_raw_fd(), RNDADDENTROPY, &raw const pool) };
     check(result)
+}
+
+/// Makes the kernel's generators begin anew from the pool, with all that was mixed into it. What
+/// processors drew in advance is thrown away.
+pub(crate) fn reseed(random: impl AsFd) -> io::Result<()> {
+    // SAFETY: the request passes no memory.
+    check(unsafe { libc::ioctl(random.as_fd().as_raw_fd(), RNDRESEEDCRNG) })
 }
 
 /// Sends any signal, the real-time ones included, to one process.

@@ -139,6 +139,7 @@ pub fn spec(sandbox: &str) -> Result<VmSpec> {
         root_ports: 0,
         console_log: open()?.into(),
         vmm_log: open()?.into(),
+        template: None,
         sandbox,
     })
 }

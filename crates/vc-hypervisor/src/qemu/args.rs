@@ -4,10 +4,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use vc_launch::PassedFd;
+use vc_types::{ByteSize, SandboxId};
 
 use super::accel;
 use super::nic::nic_places;
-use crate::{Disk, Share, VmSpec, Vsock};
+use crate::{Accelerator, Disk, Share, VmSpec, Vsock};
 
 /// The first descriptor number after standard input, output and error.
 const FIRST_DESCRIPTOR: i32 = 3;
@@ -24,6 +25,9 @@ pub(super) mod slot {
 
 /// Network devices and root ports are the functions of their slots, so that many take few slots.
 const FUNCTIONS_PER_SLOT: usize = 8;
+
+/// Kernel parameters of a template: its second serial port, and that it waits there.
+const TEMPLATE_PARAMS: [&str; 2] = ["8250.nr_uarts=2", "virtc.template_port=ttyS1"];
 
 /// QEMU's command line.
 #[derive(Debug)]
@@ -54,37 +58,66 @@ pub(super) struct HostPart<'a> {
     pub(super) kernel_params: &'a [String],
 }
 
-/// Makes the command line of `spec`.
-pub(super) fn command_line(spec: VmSpec, driver: DriverFds, host: HostPart<'_>) -> CommandLine {
-    let mut line = CommandLine {
-        args: Vec::new(),
-        fds: Vec::new(),
+/// The machine, without what serves one sandbox: the same in a template and in its clones.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) sandbox: SandboxId,
+    pub(super) accelerator: Accelerator,
+    pub(super) vcpus: u32,
+    pub(super) memory: ByteSize,
+    /// The file of a template's or a clone's memory. Otherwise it is QEMU's own.
+    pub(super) memory_file: Option<OwnedFd>,
+    pub(super) kernel: OwnedFd,
+    pub(super) initrd: OwnedFd,
+    pub(super) kernel_params: Vec<String>,
+    pub(super) root_ports: u8,
+    /// The serial port on which a template waits, and its clones.
+    pub(super) template_port: Option<OwnedFd>,
+}
+
+/// Makes the command line of a template.
+pub(super) fn template_line(
+    machine: Machine,
+    driver: DriverFds,
+    host: HostPart<'_>,
+) -> CommandLine {
+    CommandLine::of(machine, driver, host)
+}
+
+/// Makes the command line of `spec`. A clone has its other end of `template_port`.
+pub(super) fn command_line(
+    spec: VmSpec,
+    driver: DriverFds,
+    host: HostPart<'_>,
+    template_port: Option<OwnedFd>,
+) -> CommandLine {
+    let is_clone = spec.template.is_some();
+    let machine = Machine {
+        sandbox: spec.sandbox,
+        accelerator: spec.accelerator,
+        vcpus: spec.vcpus,
+        memory: spec.memory,
+        memory_file: spec.template.map(|saved| saved.memory),
+        kernel: spec.kernel,
+        initrd: spec.initrd,
+        kernel_params: spec.kernel_params,
+        root_ports: spec.root_ports,
+        template_port,
     };
-    line.confinement(&spec);
-    line.machine(&spec, host.tcg);
-    line.control(driver);
-    line.option("-bios", host.firmware.display().to_string());
-    let params = host.kernel_params.iter().map(String::as_str);
-    let append: Vec<_> = params
-        .chain(spec.kernel_params.iter().map(String::as_str))
-        .collect();
-    let (kernel, initrd) = (line.pass(spec.kernel), line.pass(spec.initrd));
-    line.option("-kernel", format!("/proc/self/fd/{kernel}"));
-    line.option("-initrd", format!("/proc/self/fd/{initrd}"));
-    line.option("-append", append.join(" "));
-    line.device(format!(
-        "virtio-rng-pci,disable-legacy=on,{}",
-        address(slot::RNG)
-    ));
+    let mut line = CommandLine::of(machine, driver, host);
+    if is_clone {
+        // The state comes by a command, and the processors wait for one.
+        line.option("-incoming", "defer".into());
+        line.args.push("-S".into());
+    }
+    // What a template has not is after what it has, so that both are at the same places. A clone
+    // finds it when it goes on.
     line.vsock(spec.vsock);
     for (index, disk) in spec.disks.into_iter().enumerate() {
         line.disk(index, disk);
     }
     for (index, share) in spec.shares.into_iter().enumerate() {
         line.share(index, share);
-    }
-    for port in 0..usize::from(spec.root_ports) {
-        line.root_port(port);
     }
     let movable = spec.nics.iter().map(|nic| nic.backend.can_be_unplugged());
     let places = nic_places(movable, spec.root_ports);
@@ -95,9 +128,39 @@ pub(super) fn command_line(spec: VmSpec, driver: DriverFds, host: HostPart<'_>) 
 }
 
 impl CommandLine {
+    fn of(machine: Machine, driver: DriverFds, host: HostPart<'_>) -> Self {
+        let mut line = Self {
+            args: Vec::new(),
+            fds: Vec::new(),
+        };
+        line.confinement(&machine.sandbox);
+        line.machine(&machine, host.tcg);
+        line.memory(machine.memory, machine.memory_file);
+        line.control(driver);
+        line.option("-bios", host.firmware.display().to_string());
+        let (kernel, initrd) = (line.pass(machine.kernel), line.pass(machine.initrd));
+        line.option("-kernel", format!("/proc/self/fd/{kernel}"));
+        line.option("-initrd", format!("/proc/self/fd/{initrd}"));
+        let mut append = host.kernel_params.to_vec();
+        append.extend(machine.kernel_params);
+        if let Some(port) = machine.template_port {
+            line.template_port(port);
+            append.extend(TEMPLATE_PARAMS.map(str::to_owned));
+        }
+        line.option("-append", append.join(" "));
+        line.device(format!(
+            "virtio-rng-pci,disable-legacy=on,{}",
+            address(slot::RNG)
+        ));
+        for port in 0..usize::from(machine.root_ports) {
+            line.root_port(port);
+        }
+        line
+    }
+
     /// QEMU starts nothing, opens nothing by itself, and shows itself under the sandbox's name.
-    fn confinement(&mut self, spec: &VmSpec) {
-        self.option("-name", format!("{},debug-threads=on", spec.sandbox));
+    fn confinement(&mut self, sandbox: &SandboxId) {
+        self.option("-name", format!("{sandbox},debug-threads=on"));
         self.args.extend(
             [
                 "-nodefaults",
@@ -111,7 +174,7 @@ impl CommandLine {
         );
     }
 
-    fn machine(&mut self, spec: &VmSpec, tcg: accel::Tcg) {
+    fn machine(&mut self, spec: &Machine, tcg: accel::Tcg) {
         self.option(
             "-machine",
             "q35,memory-backend=memory,graphics=off,usb=off,sata=off,smbus=off,i8042=off,hpet=off,\
@@ -122,13 +185,6 @@ impl CommandLine {
             self.option(name, value);
         }
         self.option("-smp", format!("{}", spec.vcpus));
-        let mib = spec.memory.mib();
-        self.option("-m", format!("{mib}M"));
-        // Device processes map the guest's memory, so it must be a file that is shared.
-        self.option(
-            "-object",
-            format!("memory-backend-memfd,id=memory,size={mib}M,share=on"),
-        );
         // The reason of an end is in an event; a reset is an end.
         self.args.push("-no-reboot".into());
         self.option("-action", "reboot=shutdown,panic=exit-failure".into());
@@ -138,6 +194,29 @@ impl CommandLine {
             "-global",
             "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on".into(),
         );
+    }
+
+    /// Device processes map the guest's memory, so it must be a file that is shared.
+    fn memory(&mut self, size: ByteSize, file: Option<OwnedFd>) {
+        let mib = size.mib();
+        self.option("-m", format!("{mib}M"));
+        let backend = match file {
+            None => format!("memory-backend-memfd,id=memory,size={mib}M,share=on"),
+            Some(file) => {
+                let fd = self.pass(file);
+                format!(
+                    "memory-backend-file,id=memory,size={mib}M,share=on,mem-path=/proc/self/fd/{fd}"
+                )
+            }
+        };
+        self.option("-object", backend);
+    }
+
+    /// The second serial port.
+    fn template_port(&mut self, port: OwnedFd) {
+        let fd = self.pass(port);
+        self.option("-chardev", format!("socket,id=template,fd={fd}"));
+        self.option("-serial", "chardev:template".into());
     }
 
     fn control(&mut self, driver: DriverFds) {
@@ -287,7 +366,7 @@ pub(super) fn on_off(value: bool) -> &'static str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{Accelerator, mock};
+    use crate::mock;
 
     /// Bytes that a kernel for x86 takes.
     const KERNEL_COMMAND_LINE_BYTES_MAX: usize = 2_047;
@@ -309,7 +388,8 @@ pub(super) mod tests {
             },
             kernel_params: &["console=ttyS0".into(), "quiet".into()],
         };
-        let line = command_line(spec, driver, host);
+        let port = spec.template.is_some().then(null);
+        let line = command_line(spec, driver, host, port);
         let numbers: Vec<_> = line.fds.iter().map(|fd| fd.used_as).collect();
         let expected: Vec<_> = (FIRST_DESCRIPTOR..)
             .take(numbers.len())

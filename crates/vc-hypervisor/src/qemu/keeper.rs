@@ -141,7 +141,7 @@ fn note(sandbox: &SandboxId, event: QmpEvent, announced: &mut Option<Announced>)
         QmpEvent::Stopped => debug!(%sandbox, "the processors stand still"),
         QmpEvent::Resumed => debug!(%sandbox, "the processors go on"),
         QmpEvent::DeviceDeleted(device) => debug!(%sandbox, device, "the guest let go of it"),
-        QmpEvent::Other => {}
+        QmpEvent::Migration(_) | QmpEvent::Other => {}
     }
 }
 

@@ -1,6 +1,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -9,7 +10,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::debug;
 use vc_launch::{
-    LaunchSpec, LaunchedProcess, Launcher, Namespaces, PassedFd, Program, ResourceLimit,
+    LaunchSpec, LaunchedProcess, Launcher, Namespaces, PassedFd, Program, ResourceLimit, User,
 };
 use vc_types::SandboxId;
 use vc_types::limits::{CONSOLE_LOG_BYTES_MAX, PROCESS_LOG_BYTES_MAX};
@@ -20,6 +21,7 @@ use super::keeper::{Drains, Keeper};
 use super::qmp::Qmp;
 use super::socket::SocketFile;
 use super::state::QemuState;
+use super::template::Saved;
 use super::vm::KeptVm;
 use super::{CAPABILITIES, accel};
 use crate::log::{BoundedLog, drain};
@@ -64,7 +66,11 @@ pub(super) async fn launch(
         }
     };
 
-    let logs = Logs::open(&spec).map_err(host("keep the VM's logs"))?;
+    let logs = Logs::open(&spec.console_log, &spec.vmm_log).map_err(host("keep the VM's logs"))?;
+    let saved = match &spec.template {
+        Some(saved) => Some(Saved::open(saved).map_err(host("share what was saved"))?),
+        None => None,
+    };
     let (socket, commands) =
         SocketFile::listen_in(&spec.directory).map_err(host("make the command socket"))?;
     let (events, qemus_events) = stream_pair().map_err(host("make the event connection"))?;
@@ -79,7 +85,8 @@ pub(super) async fn launch(
     let multi = multi.await.map_err(io::Error::other);
     let multi = multi.map_err(host("ask QEMU for its version"))?;
     let tsc_khz = match began {
-        Some(began) if accelerator == Accelerator::Tcg => {
+        // A clone's kernel knows the rate.
+        Some(began) if accelerator == Accelerator::Tcg && saved.is_none() => {
             // Mostly over: QEMU was asked for its version meanwhile.
             tokio::time::sleep(began.rest_of_span()).await;
             tick_rate::Reading::take().and_then(|now| began.khz_until(now))
@@ -95,21 +102,12 @@ pub(super) async fn launch(
         },
         kernel_params: &kernel_params,
     };
-    let CommandLine { args, mut fds } = args::command_line(spec, driver, host_part);
+    let (port, saved) = saved.map(Saved::into_parts).unzip();
+    let CommandLine { args, mut fds } = args::command_line(spec, driver, host_part, port);
     fds.push(PassedFd::output(qemus_messages));
 
-    let mut process = LaunchSpec::new("QEMU", Program::Path(binary.display().to_string()));
-    process.args = args;
-    process.env = vec![("LC_ALL".into(), "C".into())];
-    process.user = accel::user(config.user, accelerator, &devices.kvm);
-    process.capabilities = Some(Vec::new());
-    process.namespaces = Namespaces {
-        net,
-        ipc: true,
-        uts: true,
-        ..Namespaces::default()
-    };
-    process.limits = vec![ResourceLimit::CoreBytes(0)];
+    let user = accel::user(config.user, accelerator, &devices.kvm);
+    let mut process = qemu_process(&binary, args, user, net);
     process.limits.extend(held.map(ResourceLimit::LockedBytes));
 
     let process = launcher
@@ -125,8 +123,11 @@ pub(super) async fn launch(
         process,
         drains,
     };
-    let (process, drains, events) = starting.greeted(events, config.limits.start).await?;
+    let (process, drains, mut events) = starting.greeted(events, config.limits.start).await?;
     debug!(%sandbox, pid = process.pid(), "QEMU answers");
+    if let Some(saved) = saved {
+        saved.go_on(&mut events, &config.limits).await?;
+    }
 
     let identity = process.identity();
     let state = QemuState {
@@ -149,6 +150,28 @@ pub(super) async fn launch(
     keeper.keep(state, config.limits)
 }
 
+/// How QEMU is started: as a user of its own, without any right, in namespaces of its own.
+pub(super) fn qemu_process(
+    binary: &Path,
+    args: Vec<String>,
+    user: Option<User>,
+    net: bool,
+) -> LaunchSpec {
+    let mut process = LaunchSpec::new("QEMU", Program::Path(binary.display().to_string()));
+    process.args = args;
+    process.env = vec![("LC_ALL".into(), "C".into())];
+    process.user = user;
+    process.capabilities = Some(Vec::new());
+    process.namespaces = Namespaces {
+        net,
+        ipc: true,
+        uts: true,
+        ..Namespaces::default()
+    };
+    process.limits = vec![ResourceLimit::CoreBytes(0)];
+    process
+}
+
 /// Bytes that a device of the host may hold for a guest beside its memory: the registers of devices,
 /// which it maps too.
 const HELD_BESIDE_BYTES: u64 = 1 << 30;
@@ -164,22 +187,22 @@ fn held_bytes(spec: &VmSpec) -> Option<u64> {
 }
 
 /// The logs of a VM that is not there yet.
-struct Logs {
+pub(super) struct Logs {
     console: BoundedLog,
     messages: BoundedLog,
     messages_file: File,
 }
 
 impl Logs {
-    fn open(spec: &VmSpec) -> io::Result<Self> {
+    pub(super) fn open(console: &File, messages: &File) -> io::Result<Self> {
         Ok(Self {
-            console: BoundedLog::new(spec.console_log.try_clone()?, CONSOLE_LOG_BYTES_MAX)?,
-            messages: BoundedLog::new(spec.vmm_log.try_clone()?, PROCESS_LOG_BYTES_MAX)?,
-            messages_file: spec.vmm_log.try_clone()?,
+            console: BoundedLog::new(console.try_clone()?, CONSOLE_LOG_BYTES_MAX)?,
+            messages: BoundedLog::new(messages.try_clone()?, PROCESS_LOG_BYTES_MAX)?,
+            messages_file: messages.try_clone()?,
         })
     }
 
-    fn drain(self, sandbox: &SandboxId, console: OwnedFd, messages: OwnedFd) -> Drains {
+    pub(super) fn drain(self, sandbox: &SandboxId, console: OwnedFd, messages: OwnedFd) -> Drains {
         let spawn = |pipe, log, source| -> JoinHandle<()> {
             tokio::spawn(drain(pipe, log, sandbox.clone(), source))
         };
@@ -194,14 +217,14 @@ impl Logs {
 }
 
 /// QEMU's process before its first answer.
-struct Starting {
-    sandbox: SandboxId,
-    process: LaunchedProcess,
-    drains: Drains,
+pub(super) struct Starting {
+    pub(super) sandbox: SandboxId,
+    pub(super) process: LaunchedProcess,
+    pub(super) drains: Drains,
 }
 
 impl Starting {
-    async fn greeted(
+    pub(super) async fn greeted(
         mut self,
         events: OwnedFd,
         limit: Duration,
@@ -231,7 +254,7 @@ impl Starting {
     }
 }
 
-fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC;
     Ok(socketpair(
         AddressFamily::UNIX,
@@ -242,6 +265,6 @@ fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The reading and the writing end.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe_with(PipeFlags::CLOEXEC)?)
 }

@@ -31,6 +31,7 @@ mod nic;
 mod qmp;
 mod socket;
 mod state;
+mod template;
 mod version;
 mod vm;
 
@@ -41,14 +42,15 @@ pub use nic::{NicPlace, nic_places};
 pub use state::QemuState;
 pub use version::QemuVersion;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use vc_launch::Launcher;
 
 use crate::{
-    Capabilities, DriverState, Error, HostDevices, HotDeviceKind, Hypervisor, Result, Transport,
-    Vm, VmSpec,
+    Capabilities, DriverState, Error, HostDevices, HotDeviceKind, Hypervisor, Result, TemplateSpec,
+    Transport, Vm, VmSpec,
 };
 
 /// What the driver can do with the oldest QEMU that it is made for.
@@ -113,6 +115,14 @@ impl Hypervisor for QemuHypervisor {
     async fn launch(&self, spec: VmSpec) -> Result<Box<dyn Vm>> {
         let vm = launch::launch(&self.config, &self.devices, &self.launcher, spec).await?;
         Ok(Box::new(vm))
+    }
+
+    fn template_key(&self, spec: &VmSpec) -> Result<Option<String>> {
+        template::key(&self.config, &self.devices, spec).map(Some)
+    }
+
+    async fn make_template(&self, directory: &Path, spec: TemplateSpec) -> Result<()> {
+        template::make(&self.config, &self.devices, &self.launcher, directory, spec).await
     }
 
     async fn attach(&self, state: &DriverState) -> Result<Box<dyn Vm>> {

@@ -48,6 +48,8 @@ pub(super) enum QmpEvent {
     Resumed,
     /// The guest has let go of a device, or QEMU has failed to make it.
     DeviceDeleted(String),
+    /// The saving or loading of a VM came to this point.
+    Migration(qmp::MigrationStatus),
     /// Something else.
     Other,
 }
@@ -60,6 +62,8 @@ pub(super) struct Qmp {
     next_id: u64,
     /// Devices whose end came before the answer to a command.
     deleted: VecDeque<String>,
+    /// How a saving or loading ended, where that came before the answer to a command.
+    migrated: Option<bool>,
 }
 
 /// Any message of QEMU's, before it is known what it is.
@@ -133,6 +137,7 @@ impl Qmp {
             buffer: Vec::new(),
             next_id: 0,
             deleted: VecDeque::new(),
+            migrated: None,
         }
     }
 
@@ -194,6 +199,39 @@ impl Qmp {
         }
     }
 
+    /// Waits until a saving or loading is over, and says whether it went well.
+    pub(super) async fn migrated(
+        &mut self,
+        command: &'static str,
+        limit: Duration,
+    ) -> Result<bool> {
+        let over = async {
+            loop {
+                if let Some(well) = self.migrated.take() {
+                    return Ok(well);
+                }
+                match self.next_event().await? {
+                    Some(event) => self.note(event),
+                    None => {
+                        return Err(connection(EVENTS, std::io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
+            }
+        };
+        within(command, limit, over).await
+    }
+
+    /// Keeps what somebody will ask for.
+    fn note(&mut self, event: QmpEvent) {
+        use qmp::MigrationStatus::{cancelled, completed, failed};
+        match event {
+            QmpEvent::DeviceDeleted(device) => self.deleted.push_back(device),
+            QmpEvent::Migration(completed) => self.migrated = Some(true),
+            QmpEvent::Migration(failed | cancelled) => self.migrated = Some(false),
+            _ => {}
+        }
+    }
+
     /// The next event, or nothing when QEMU has closed the connection. May be dropped at any
     /// point without losing one.
     pub(super) async fn next_event(&mut self) -> Result<Option<QmpEvent>> {
@@ -231,9 +269,7 @@ impl Qmp {
                 ));
             };
             if let Some(name) = &message.event {
-                if let QmpEvent::DeviceDeleted(device) = event(name, message.data) {
-                    self.deleted.push_back(device);
-                }
+                self.note(event(name, message.data));
                 continue;
             }
             return answer::<C>(id, message);
@@ -294,6 +330,13 @@ fn event(name: &str, data: Any) -> QmpEvent {
             match deleted.and_then(|deleted| deleted.device) {
                 Some(device) => QmpEvent::DeviceDeleted(device),
                 None => QmpEvent::Other,
+            }
+        }
+        <qmp::MIGRATION as qapi::Event>::NAME => {
+            match serde_json::from_value::<qmp::MIGRATION>(data) {
+                Ok(migration) => QmpEvent::Migration(migration.status),
+                // A point on the way that a newer QEMU has.
+                Err(_) => QmpEvent::Other,
             }
         }
         _ => QmpEvent::Other,

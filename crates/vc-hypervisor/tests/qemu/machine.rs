@@ -159,6 +159,7 @@ impl Host {
             root_ports: 4,
             console_log: self.file("console.log", b""),
             vmm_log: self.file("qemu.log", b""),
+            template: None,
         }
     }
 

@@ -91,26 +91,37 @@ impl Modules {
     /// Loads the rest in a thread of its own, and after that `also`, which somebody will ask for. A
     /// module that fails is the error of whoever needs it, so here it is only logged.
     pub(crate) fn load_background(&self, also: Option<&str>) -> Result<()> {
-        let mut paths = self.inner.manifest.background_only();
-        paths.extend(
-            also.and_then(|name| self.inner.manifest.needed_for(name))
-                .unwrap_or_default(),
-        );
+        let paths = self.rest(also);
         if paths.is_empty() {
             return Ok(());
         }
         let modules = self.clone();
         thread::Builder::new()
             .name("modules".into())
-            .spawn(move || {
-                for path in paths {
-                    if let Err(error) = modules.load(&path) {
-                        tracing::warn!(error = error.chain(), "module");
-                    }
-                }
-            })
+            .spawn(move || modules.load_each(&paths))
             .attempt(|| "start the thread that loads modules".into())?;
         Ok(())
+    }
+
+    /// The same in this thread, which may block.
+    pub(crate) fn load_all(&self, also: Option<&str>) {
+        self.load_each(&self.rest(also));
+    }
+
+    /// What is not needed to reach the agent.
+    fn rest(&self, also: Option<&str>) -> Vec<PathBuf> {
+        let mut paths = self.inner.manifest.background_only();
+        let also = also.and_then(|name| self.inner.manifest.needed_for(name));
+        paths.extend(also.unwrap_or_default());
+        paths
+    }
+
+    fn load_each(&self, paths: &[PathBuf]) {
+        for path in paths {
+            if let Err(error) = self.load(path) {
+                tracing::warn!(error = error.chain(), "module");
+            }
+        }
     }
 
     /// Returns when the module `name` and what it depends on are in the kernel, or it is not one

@@ -30,7 +30,12 @@ pub(super) fn add_randomness(seed: &[u8]) -> Result<()> {
     for part in seed.chunks(SEED_BYTES_MAX) {
         crate::sys::add_entropy(&random, part).attempt(attempt)?;
     }
-    Ok(())
+    // From the next byte on: a clone has the generators of its template.
+    match crate::sys::reseed(&random) {
+        // A pool that never had enough gives nothing yet.
+        Err(error) if error.raw_os_error() == Some(libc::ENODATA) => Ok(()),
+        done => done.attempt(attempt),
+    }
 }
 
 /// Names the guest.

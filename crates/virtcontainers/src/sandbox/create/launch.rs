@@ -78,6 +78,7 @@ pub(super) async fn launch(
         root_ports: config.vm.root_ports,
         console_log: log_file(directory, CONSOLE_LOG)?,
         vmm_log: log_file(directory, VMM_LOG)?,
+        template: None,
     };
     let request = VmRequest::new(spec);
     let obtained = runtime.factory.obtain(&*around.hypervisor, request).await?;

@@ -1,0 +1,322 @@
+//! Templates: a guest that has booted is saved, and VMs go on from there.
+//!
+//! ```text
+//! make:   QEMU boots ─▶ the guest says on its second serial port that it waits
+//!                    ─▶ stop, save the devices' state; the memory is in its file already
+//! launch: QEMU with a copy of the memory ─▶ load the state ─▶ go on ─▶ a byte to the guest,
+//!                    which looks for the devices that its template had not
+//! ```
+//!
+//! QEMU 7.2 cannot save devices that another process serves, so a template has none; a clone has
+//! them from its start, at the places where a VM that boots has them.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use qapi::qmp;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::debug;
+use vc_launch::{Launcher, PassedFd};
+use vc_types::BootId;
+
+use super::args::{self, DriverFds, HostPart, Machine};
+use super::config::{QemuConfig, QemuLimits};
+use super::launch::{Logs, Starting, pipe, qemu_process, stream_pair};
+use super::qmp::Qmp;
+use super::socket::SocketFile;
+use super::{accel, keeper};
+use crate::{Accelerator, Error, HostDevices, Result, SavedVm, TemplateSpec, VmSpec, tick_rate};
+
+/// What the guest of a template says when it waits.
+const WAITS: u8 = b'T';
+
+/// What it reads to go on.
+const GO_ON: &[u8] = b"G";
+
+/// What QEMU calls the descriptor of the state.
+const STATE: &str = "state";
+
+/// How long saving or loading the devices' state may take. It is some hundred kilobytes.
+const STATE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Of what a template is made that is not in its [`VmSpec`]: a change of any makes another one.
+pub(super) fn key(config: &QemuConfig, devices: &HostDevices, spec: &VmSpec) -> Result<String> {
+    let host = |source| Error::Host {
+        attempt: "look at what a template is made of",
+        sandbox: spec.sandbox.clone(),
+        source,
+    };
+    let of_path = |path: &Path| -> Result<String> {
+        let file = std::fs::metadata(path).map_err(host)?;
+        Ok(format!("{} {}", path.display(), identity(&file)))
+    };
+    let of_fd = |fd: &OwnedFd| -> Result<String> {
+        let file = File::from(fd.try_clone().map_err(host)?);
+        Ok(identity(&file.metadata().map_err(host)?))
+    };
+    let boot = BootId::current().map_err(Error::Types)?;
+    let mut parts = vec![
+        // What one QEMU executes of the instructions of one processor.
+        format!("boot {boot}"),
+        format!("qemu {}", of_path(&config.find_binary()?)?),
+        format!("firmware {}", of_path(&config.find_firmware()?)?),
+        format!("kernel {}", of_fd(&spec.kernel)?),
+        format!("initrd {}", of_fd(&spec.initrd)?),
+        format!("accelerator {}", spec.accelerator),
+        format!("tcg {:?} {}", config.tcg_threads, config.tcg_buffer_mib),
+        format!("vcpus {}", spec.vcpus),
+        format!("memory {}", spec.memory.mib()),
+        format!("root ports {}", spec.root_ports),
+    ];
+    parts.extend(accel::kernel_params(spec.accelerator, devices, None));
+    parts.extend(spec.kernel_params.iter().cloned());
+    Ok(parts.join("\n"))
+}
+
+/// By which a file that was replaced or changed is another one.
+fn identity(file: &Metadata) -> String {
+    format!(
+        "{}:{} {} {}.{:09}",
+        file.dev(),
+        file.ino(),
+        file.size(),
+        file.mtime(),
+        file.mtime_nsec()
+    )
+}
+
+/// Boots a guest and saves it. The VMM is gone when this returns or is dropped.
+pub(super) async fn make(
+    config: &QemuConfig,
+    devices: &HostDevices,
+    launcher: &Launcher,
+    directory: &Path,
+    spec: TemplateSpec,
+) -> Result<()> {
+    let began = tick_rate::Reading::take();
+    let binary = config.find_binary()?;
+    let firmware = config.find_firmware()?;
+    let sandbox = spec.sandbox.clone();
+    let accelerator = spec.accelerator;
+    let host = |attempt: &'static str| {
+        let sandbox = sandbox.clone();
+        move |source: io::Error| Error::Host {
+            attempt,
+            sandbox,
+            source,
+        }
+    };
+    let multi = {
+        let (vcpus, threads, binary) = (spec.vcpus, config.tcg_threads, binary.clone());
+        spawn_blocking(move || accel::is_multi(accelerator, vcpus, threads, &binary))
+    };
+    let multi = multi.await.map_err(io::Error::other);
+    let multi = multi.map_err(host("ask QEMU for its version"))?;
+    let tsc_khz = match began {
+        Some(began) if accelerator == Accelerator::Tcg => {
+            tokio::time::sleep(began.rest_of_span()).await;
+            tick_rate::Reading::take().and_then(|now| began.khz_until(now))
+        }
+        _ => None,
+    };
+    let logs = Logs::open(&spec.console_log, &spec.vmm_log).map_err(host("keep the VM's logs"))?;
+    let (_socket, commands) =
+        SocketFile::listen_in(directory).map_err(host("make the command socket"))?;
+    let (events, qemus_events) = stream_pair().map_err(host("make the event connection"))?;
+    let (console, qemus_console) = pipe().map_err(host("make the console's pipe"))?;
+    let (messages, qemus_messages) = pipe().map_err(host("make the pipe for QEMU's messages"))?;
+    let (port, qemus_port) = stream_pair().map_err(host("make the template's port"))?;
+    let mut port = async_stream(port).map_err(host("use the template's port"))?;
+
+    let kernel_params = accel::kernel_params(accelerator, devices, tsc_khz);
+    let machine = Machine {
+        sandbox: sandbox.clone(),
+        accelerator,
+        vcpus: spec.vcpus,
+        memory: spec.memory,
+        memory_file: Some(spec.memory_file),
+        kernel: spec.kernel,
+        initrd: spec.initrd,
+        kernel_params: spec.kernel_params,
+        root_ports: spec.root_ports,
+        template_port: Some(qemus_port),
+    };
+    let driver = DriverFds {
+        events: qemus_events,
+        commands,
+        console: qemus_console,
+    };
+    let host_part = HostPart {
+        firmware: &firmware,
+        tcg: accel::Tcg {
+            multi,
+            buffer_mib: config.tcg_buffer_mib,
+        },
+        kernel_params: &kernel_params,
+    };
+    let mut line = args::template_line(machine, driver, host_part);
+    line.fds.push(PassedFd::output(qemus_messages));
+    let user = accel::user(config.user, accelerator, &devices.kvm);
+    let process = qemu_process(&binary, line.args, user, true);
+    let launched = launcher.launch(process, line.fds).await;
+    let process = launched.map_err(|source| Error::Launch {
+        sandbox: sandbox.clone(),
+        source,
+    })?;
+    let starting = Starting {
+        sandbox: sandbox.clone(),
+        process,
+        drains: logs.drain(&sandbox, console, messages),
+    };
+    let greeted = starting.greeted(events, config.limits.start).await?;
+    let (mut process, mut drains, mut events) = greeted;
+    let saved = async {
+        wait_for_guest(&mut port, spec.boot_limit).await?;
+        save(&mut events, spec.state_file.as_fd(), &config.limits).await
+    };
+    let end = tokio::select! {
+        saved = saved => return saved,
+        end = keeper::ended(&mut process) => end,
+    };
+    drains.finish().await;
+    Err(match end {
+        Ok(end) => Error::EndedAtStart {
+            end: drains.end_of(end, false, None),
+            sandbox,
+        },
+        Err(source) => Error::Host {
+            attempt: "watch QEMU",
+            sandbox,
+            source,
+        },
+    })
+}
+
+async fn wait_for_guest(port: &mut UnixStream, limit: Duration) -> Result<()> {
+    let mut said = [0; 1];
+    let read = timeout(limit, port.read_exact(&mut said)).await;
+    let broken = |reason: &str| Error::Template {
+        reason: reason.to_owned(),
+    };
+    match read {
+        Ok(Ok(_)) if said == [WAITS] => Ok(()),
+        Ok(Ok(_)) => Err(broken("the guest says something else than that it waits")),
+        Ok(Err(_)) => Err(broken("the VMM closed the guest's port")),
+        Err(_) => Err(broken(&format!("the guest does not wait within {limit:?}"))),
+    }
+}
+
+async fn save(qmp: &mut Qmp, state: BorrowedFd<'_>, limits: &QemuLimits) -> Result<()> {
+    qmp.execute(qmp::stop {}, limits.command).await?;
+    prepare(qmp, state, limits).await?;
+    let command = qmp::migrate {
+        channels: None,
+        detach: None,
+        resume: None,
+        uri: Some(format!("fd:{STATE}")),
+    };
+    qmp.execute(command, limits.command).await?;
+    over(qmp, "migrate", "saving the state failed").await
+}
+
+/// The memory is in a file that both have, so only the state of the devices passes.
+async fn prepare(qmp: &mut Qmp, state: BorrowedFd<'_>, limits: &QemuLimits) -> Result<()> {
+    use qmp::MigrationCapability::{events, x_ignore_shared};
+    let capabilities = [x_ignore_shared, events].map(|capability| qmp::MigrationCapabilityStatus {
+        capability,
+        state: true,
+    });
+    let command = qmp::migrate_set_capabilities {
+        capabilities: capabilities.into(),
+    };
+    qmp.execute(command, limits.command).await?;
+    let command = qmp::getfd {
+        fdname: STATE.into(),
+    };
+    let passed = qmp.try_execute(command, &[state], limits.command).await?;
+    passed.map(drop).map_err(|refusal| refusal.of("getfd"))
+}
+
+async fn over(qmp: &mut Qmp, command: &'static str, failed: &str) -> Result<()> {
+    match qmp.migrated(command, STATE_LIMIT).await? {
+        true => Ok(()),
+        false => Err(Error::Template {
+            reason: failed.into(),
+        }),
+    }
+}
+
+/// What a clone goes on with once its QEMU runs.
+#[derive(Debug)]
+pub(super) struct Saved {
+    state: OwnedFd,
+    port: OwnedFd,
+    qemus_port: OwnedFd,
+}
+
+impl Saved {
+    pub(super) fn open(saved: &SavedVm) -> io::Result<Self> {
+        let (port, qemus_port) = stream_pair()?;
+        Ok(Self {
+            state: saved.state.try_clone()?,
+            port,
+            qemus_port,
+        })
+    }
+
+    /// QEMU's end of the port, and what is done with the other.
+    pub(super) fn into_parts(self) -> (OwnedFd, Loading) {
+        let loading = Loading {
+            state: self.state,
+            port: self.port,
+        };
+        (self.qemus_port, loading)
+    }
+}
+
+/// The state that a QEMU is to load, and the port at which its guest waits.
+#[derive(Debug)]
+pub(super) struct Loading {
+    state: OwnedFd,
+    port: OwnedFd,
+}
+
+impl Loading {
+    /// Loads the state and lets the guest go on.
+    pub(super) async fn go_on(self, qmp: &mut Qmp, limits: &QemuLimits) -> Result<()> {
+        prepare(qmp, self.state.as_fd(), limits).await?;
+        let command = qmp::migrate_incoming {
+            channels: None,
+            exit_on_error: None,
+            uri: Some(format!("fd:{STATE}")),
+        };
+        qmp.execute(command, limits.command).await?;
+        over(qmp, "migrate-incoming", "loading the state failed").await?;
+        // Taken once the processors run.
+        let told = async {
+            let mut port = async_stream(self.port)?;
+            port.write_all(GO_ON).await
+        };
+        told.await.map_err(|source| Error::Connection {
+            command: "the template's port",
+            source,
+        })?;
+        qmp.execute(qmp::cont {}, limits.command).await?;
+        debug!("the clone goes on");
+        Ok(())
+    }
+}
+
+fn async_stream(fd: OwnedFd) -> io::Result<UnixStream> {
+    let stream = StdUnixStream::from(fd);
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
