@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vc_config::Sources;
-use virtcontainers::{HostNetwork, Runtime, RuntimeOptions};
+use virtcontainers::{HostNetwork, Runtime, RuntimeOptions, factory};
 
 use crate::error::{Error, Result};
 
@@ -28,7 +28,9 @@ pub(crate) fn runtime(
     sources.annotations(annotations.iter().map(|(k, v)| (k.as_str(), v.as_str())));
     let mut config = sources.load()?.config;
     config.runtime.root = state_root(&config.runtime.root, namespace)?;
+    let factory = factory::configured(&config, false).map_err(virtcontainers::Error::from)?;
     Ok(Runtime::open(RuntimeOptions {
+        factory,
         config,
         program: program(),
         host_network,

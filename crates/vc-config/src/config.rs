@@ -2,7 +2,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sections::{Guest, Limits, Network, Qemu, Runtime, Scratch, Share, Vm};
+use crate::sections::{Factory, Guest, Limits, Network, Qemu, Runtime, Scratch, Share, Vm};
 use crate::setting::{Key, Kind, Section};
 use crate::syntax::KernelParam;
 
@@ -26,6 +26,8 @@ pub struct Config {
     pub guest: Guest,
     /// `[vm]`
     pub vm: Vm,
+    /// `[factory]`
+    pub factory: Factory,
     /// `[share]`
     pub share: Share,
     /// `[scratch]`
@@ -53,12 +55,13 @@ pub(crate) struct Violation {
 
 impl Config {
     /// The sections, in the order of the documentation.
-    pub fn sections(&self) -> [&dyn Section; 8] {
+    pub fn sections(&self) -> [&dyn Section; 9] {
         [
             &self.runtime,
             &self.hypervisor.qemu,
             &self.guest,
             &self.vm,
+            &self.factory,
             &self.share,
             &self.scratch,
             &self.network,
@@ -66,12 +69,13 @@ impl Config {
         ]
     }
 
-    fn sections_mut(&mut self) -> [&mut dyn Section; 8] {
+    fn sections_mut(&mut self) -> [&mut dyn Section; 9] {
         [
             &mut self.runtime,
             &mut self.hypervisor.qemu,
             &mut self.guest,
             &mut self.vm,
+            &mut self.factory,
             &mut self.share,
             &mut self.scratch,
             &mut self.network,

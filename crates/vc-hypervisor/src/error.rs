@@ -152,6 +152,15 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A VM did not go on from its template.
+    #[error("the VM of sandbox {sandbox:?} did not go on from its template", sandbox = sandbox.as_str())]
+    Clone {
+        /// Whose.
+        sandbox: SandboxId,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// A VM of another driver.
     #[error("a VM of driver {found} is not one of driver {wanted}")]
     OtherDriver {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vc_types::{ByteSize, ContainerId, EndReason, Hint, SandboxId};
 
+use crate::factory::{TemplateError, TemplateId};
 use crate::hook::{HookFailure, HookKind};
 
 /// What this crate's functions return.
@@ -13,6 +14,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The guest of a VM that went on from a template does not answer.
+    #[error("the guest does not go on from template {template}")]
+    NotCloned {
+        /// The template, which was removed.
+        template: TemplateId,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A template could not be looked at, made or removed.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// The sandbox did not come up. Everything that was made for it is gone again.
     #[error("sandbox {sandbox} did not start: {stage} failed")]
     Start {
@@ -398,6 +411,14 @@ impl Error {
             ),
             _ => false,
         }
+    }
+
+    /// Whether it came because a VM did not go on from a template.
+    pub(crate) fn is_of_a_clone(&self) -> bool {
+        matches!(
+            self,
+            Self::NotCloned { .. } | Self::Hypervisor(vc_hypervisor::Error::Clone { .. })
+        )
     }
 
     /// Whether it can have come because a machine ended or is about to end.

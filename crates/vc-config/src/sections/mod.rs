@@ -1,5 +1,6 @@
 //! The sections, a file each.
 
+mod factory;
 mod guest;
 mod limits;
 mod network;
@@ -9,6 +10,7 @@ mod scratch;
 mod share;
 mod vm;
 
+pub use factory::Factory;
 pub use guest::Guest;
 pub use limits::{Limits, Millis};
 pub use network::{Interworking, Network, Physical, UserBackend, Vhost};

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use serde_json::Value;
 use vc_launch::PassedFd;
 use vc_types::{ByteSize, SandboxId};
 
@@ -36,7 +37,25 @@ pub(super) struct CommandLine {
     pub(super) args: Vec<String>,
     /// The descriptors that they name.
     pub(super) fds: Vec<PassedFd>,
+    /// What a clone gets once its state is loaded. A VM that boots has it on its command line.
+    pub(super) late: Option<Vec<ServedDevice>>,
 }
+
+/// A device that another process serves.
+#[derive(Debug)]
+pub(super) struct ServedDevice {
+    pub(super) driver: &'static str,
+    pub(super) properties: Vec<(&'static str, Value)>,
+}
+
+/// The root port of a template and its clones for [`ServedDevice`]s.
+pub(super) const LATE_PORT: &str = "late";
+
+/// Its number as a chassis; those of the other root ports are lower.
+const LATE_CHASSIS: usize = 200;
+
+/// How many of them a clone can have.
+pub(super) const LATE_MAX: usize = FUNCTIONS_PER_SLOT;
 
 /// What the driver itself shares with QEMU.
 #[derive(Debug)]
@@ -109,9 +128,9 @@ pub(super) fn command_line(
         // The state comes by a command, and the processors wait for one.
         line.option("-incoming", "defer".into());
         line.args.push("-S".into());
+        line.late = Some(Vec::new());
     }
-    // What a template has not is after what it has, so that both are at the same places. A clone
-    // finds it when it goes on.
+    // A clone finds what its template has not when it goes on.
     line.vsock(spec.vsock);
     for (index, disk) in spec.disks.into_iter().enumerate() {
         line.disk(index, disk);
@@ -132,6 +151,7 @@ impl CommandLine {
         let mut line = Self {
             args: Vec::new(),
             fds: Vec::new(),
+            late: None,
         };
         line.confinement(&machine.sandbox);
         line.machine(&machine, host.tcg);
@@ -145,6 +165,7 @@ impl CommandLine {
         append.extend(machine.kernel_params);
         if let Some(port) = machine.template_port {
             line.template_port(port);
+            line.late_port();
             append.extend(TEMPLATE_PARAMS.map(str::to_owned));
         }
         line.option("-append", append.join(" "));
@@ -238,17 +259,19 @@ impl CommandLine {
     }
 
     fn vsock(&mut self, vsock: Vsock) {
-        let at = address(slot::VSOCK);
         match vsock {
             Vsock::VhostUser { socket, .. } => {
                 let fd = self.pass(socket);
                 self.option("-chardev", format!("socket,id=vsock,fd={fd}"));
-                self.device(format!(
-                    "vhost-user-vsock-pci,chardev=vsock,disable-legacy=on,{at}"
-                ));
+                let device = ServedDevice {
+                    driver: "vhost-user-vsock-pci",
+                    properties: vec![("chardev", "vsock".into()), ("disable-legacy", "on".into())],
+                };
+                self.served(device, slot::VSOCK);
             }
             Vsock::Vhost { device, cid } => {
                 let fd = self.pass(device);
+                let at = address(slot::VSOCK);
                 self.device(format!(
                     "vhost-vsock-pci,guest-cid={cid},vhostfd={fd},disable-legacy=on,{at}"
                 ));
@@ -287,9 +310,41 @@ impl CommandLine {
     fn share(&mut self, index: usize, share: Share) {
         let fd = self.pass(share.socket);
         self.option("-chardev", format!("socket,id=share{index},fd={fd}"));
-        let (tag, at) = (share.tag, address(slot::FIRST_SHARE + index));
+        let device = ServedDevice {
+            driver: "vhost-user-fs-pci",
+            properties: vec![
+                ("chardev", format!("share{index}").into()),
+                ("tag", share.tag.into()),
+                ("queue-size", 1024.into()),
+            ],
+        };
+        self.served(device, slot::FIRST_SHARE + index);
+    }
+
+    /// A device that another process serves. QEMU loads no state while it has one, so a clone gets
+    /// it after that.
+    fn served(&mut self, device: ServedDevice, slot: usize) {
+        match &mut self.late {
+            Some(late) => late.push(device),
+            None => {
+                let mut text = device.driver.to_owned();
+                for (name, value) in &device.properties {
+                    match value {
+                        Value::String(value) => text.push_str(&format!(",{name}={value}")),
+                        value => text.push_str(&format!(",{name}={value}")),
+                    }
+                }
+                self.device(format!("{text},{}", address(slot)));
+            }
+        }
+    }
+
+    /// The place of what a template has not, and a clone gets before it goes on: as functions of one
+    /// device.
+    fn late_port(&mut self) {
+        let at = address(slot::FIRST_SHARE);
         self.device(format!(
-            "vhost-user-fs-pci,chardev=share{index},tag={tag},queue-size=1024,{at}"
+            "pcie-root-port,id={LATE_PORT},chassis={LATE_CHASSIS},io-reserve=0,{at}"
         ));
     }
 

@@ -103,7 +103,11 @@ pub(super) async fn launch(
         kernel_params: &kernel_params,
     };
     let (port, saved) = saved.map(Saved::into_parts).unzip();
-    let CommandLine { args, mut fds } = args::command_line(spec, driver, host_part, port);
+    let CommandLine {
+        args,
+        mut fds,
+        late,
+    } = args::command_line(spec, driver, host_part, port);
     fds.push(PassedFd::output(qemus_messages));
 
     let user = accel::user(config.user, accelerator, &devices.kvm);
@@ -126,7 +130,8 @@ pub(super) async fn launch(
     let (process, drains, mut events) = starting.greeted(events, config.limits.start).await?;
     debug!(%sandbox, pid = process.pid(), "QEMU answers");
     if let Some(saved) = saved {
-        saved.go_on(&mut events, &config.limits).await?;
+        let late = late.unwrap_or_default();
+        saved.with(late).go_on(&mut events, &config.limits).await?;
     }
 
     let identity = process.identity();

@@ -118,7 +118,7 @@ impl Hypervisor for QemuHypervisor {
     }
 
     fn template_key(&self, spec: &VmSpec) -> Result<Option<String>> {
-        template::key(&self.config, &self.devices, spec).map(Some)
+        template::key(&self.config, &self.devices, spec)
     }
 
     async fn make_template(&self, directory: &Path, spec: TemplateSpec) -> Result<()> {

@@ -7,8 +7,9 @@
 //!                    which looks for the devices that its template had not
 //! ```
 //!
-//! QEMU 7.2 cannot save devices that another process serves, so a template has none; a clone has
-//! them from its start, at the places where a VM that boots has them.
+//! QEMU 7.2 saves no device that another process serves, and loads no state while it has one. So a
+//! template has none of them, and a clone gets them in between, all at one root port. Everything
+//! else that a template has not, a clone has from its start.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -27,13 +28,16 @@ use tracing::debug;
 use vc_launch::{Launcher, PassedFd};
 use vc_types::BootId;
 
-use super::args::{self, DriverFds, HostPart, Machine};
+use super::args::{self, DriverFds, HostPart, LATE_MAX, LATE_PORT, Machine, ServedDevice};
 use super::config::{QemuConfig, QemuLimits};
 use super::launch::{Logs, Starting, pipe, qemu_process, stream_pair};
 use super::qmp::Qmp;
 use super::socket::SocketFile;
 use super::{accel, keeper};
-use crate::{Accelerator, Error, HostDevices, Result, SavedVm, TemplateSpec, VmSpec, tick_rate};
+use crate::{
+    Accelerator, Error, HostDevices, Nic, NicBackend, Result, SavedVm, TemplateSpec, VmSpec,
+    tick_rate,
+};
 
 /// What the guest of a template says when it waits.
 const WAITS: u8 = b'T';
@@ -48,7 +52,17 @@ const STATE: &str = "state";
 const STATE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Of what a template is made that is not in its [`VmSpec`]: a change of any makes another one.
-pub(super) fn key(config: &QemuConfig, devices: &HostDevices, spec: &VmSpec) -> Result<String> {
+///
+/// Nothing where a clone could not have what is asked for.
+pub(super) fn key(
+    config: &QemuConfig,
+    devices: &HostDevices,
+    spec: &VmSpec,
+) -> Result<Option<String>> {
+    let passed = |nic: &Nic| matches!(nic.backend, NicBackend::Passed { .. });
+    if spec.shares.len() >= LATE_MAX || spec.nics.iter().any(passed) {
+        return Ok(None);
+    }
     let host = |source| Error::Host {
         attempt: "look at what a template is made of",
         sandbox: spec.sandbox.clone(),
@@ -78,7 +92,7 @@ pub(super) fn key(config: &QemuConfig, devices: &HostDevices, spec: &VmSpec) -> 
     ];
     parts.extend(accel::kernel_params(spec.accelerator, devices, None));
     parts.extend(spec.kernel_params.iter().cloned());
-    Ok(parts.join("\n"))
+    Ok(Some(parts.join("\n")))
 }
 
 /// By which a file that was replaced or changed is another one.
@@ -277,6 +291,7 @@ impl Saved {
         let loading = Loading {
             state: self.state,
             port: self.port,
+            late: Vec::new(),
         };
         (self.qemus_port, loading)
     }
@@ -287,9 +302,14 @@ impl Saved {
 pub(super) struct Loading {
     state: OwnedFd,
     port: OwnedFd,
+    late: Vec<ServedDevice>,
 }
 
 impl Loading {
+    /// The devices that QEMU gets in between.
+    pub(super) fn with(self, late: Vec<ServedDevice>) -> Self {
+        Self { late, ..self }
+    }
     /// Loads the state and lets the guest go on.
     pub(super) async fn go_on(self, qmp: &mut Qmp, limits: &QemuLimits) -> Result<()> {
         prepare(qmp, self.state.as_fd(), limits).await?;
@@ -300,6 +320,10 @@ impl Loading {
         };
         qmp.execute(command, limits.command).await?;
         over(qmp, "migrate-incoming", "loading the state failed").await?;
+        // The first one last: with it, all functions of the device are there.
+        for (function, device) in self.late.into_iter().enumerate().rev() {
+            qmp.execute(plug(function, device), limits.command).await?;
+        }
         // Taken once the processors run.
         let told = async {
             let mut port = async_stream(self.port)?;
@@ -313,6 +337,19 @@ impl Loading {
         debug!("the clone goes on");
         Ok(())
     }
+}
+
+fn plug(function: usize, device: ServedDevice) -> qmp::device_add {
+    let place = [
+        ("addr", format!("0.{function}").into()),
+        ("multifunction", true.into()),
+    ];
+    let arguments = device.properties.into_iter().chain(place);
+    let arguments: qapi::Dictionary = arguments
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    let id = format!("{LATE_PORT}{function}");
+    qmp::device_add::new(device.driver, id, LATE_PORT.to_owned(), arguments)
 }
 
 fn async_stream(fd: OwnedFd) -> io::Result<UnixStream> {

@@ -27,9 +27,11 @@ pub(crate) mod version;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use vc_config::{Loaded, Sources};
+use vc_config::{Config, Loaded, Sources};
 use vc_types::{ContainerId, ContainerState};
+use virtcontainers::factory::{self, Factory};
 use virtcontainers::{Runtime, RuntimeOptions, SandboxHandle};
 
 use crate::cli::GlobalArgs;
@@ -81,10 +83,16 @@ fn sources(global: &GlobalArgs) -> Sources {
 pub(crate) fn runtime(global: &GlobalArgs) -> Result<Runtime, Failure> {
     let loaded = load(global, &[])?;
     Ok(Runtime::open(RuntimeOptions {
+        factory: factory(&loaded.config)?,
         config: loaded.config,
         program: own_program(),
         ..RuntimeOptions::default()
     })?)
+}
+
+/// Where the VMs of sandboxes come from that are no throw-away ones.
+pub(crate) fn factory(config: &Config) -> Result<Arc<dyn Factory>, Failure> {
+    Ok(factory::configured(config, false).map_err(virtcontainers::Error::from)?)
 }
 
 /// The container of this name.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use vc_config::HostFacts;
 use vc_config::syntax::KernelParam;
-use virtcontainers::{Runtime, RuntimeOptions};
+use virtcontainers::{Runtime, RuntimeOptions, factory};
 
 use crate::cli::{GlobalArgs, RunArgs, RunBundleArgs};
 use crate::commands::{Done, load, own_program};
@@ -84,7 +84,9 @@ fn run_in_machine(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
             output::notice(notice);
         }
     }
+    let factory = factory::configured(&loaded.config, true).map_err(virtcontainers::Error::from)?;
     let options = RuntimeOptions {
+        factory,
         config: loaded.config,
         program: own_program(),
         ..RuntimeOptions::default()

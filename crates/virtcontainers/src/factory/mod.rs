@@ -5,13 +5,19 @@
 //! keeps VMs waiting decides whether what it has serves the request, and launches one where not.
 
 mod direct;
+mod template;
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use vc_config::Config;
 pub use vc_hypervisor::{Capabilities, Hypervisor, Result, Vm, VmSpec};
 
 pub use direct::Direct;
+pub use template::{
+    Library, ListedTemplate, NoTemplateId, Template, TemplateError, TemplateId, TemplateResult,
+};
 
 /// Where the VMs of a runtime come from.
 ///
@@ -39,8 +45,34 @@ pub trait Factory: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// Those of [`Hypervisor::launch`]. That a faster way does not serve is none: the VM is
-    /// launched directly then, and a warning says why.
+    /// launched directly then, and a warning says why. Only where the way was taken and failed,
+    /// so that what serves the VM is gone, the error is [`vc_hypervisor::Error::Clone`]; the caller
+    /// asks once more, for a VM that boots.
     async fn obtain(&self, driver: &dyn Hypervisor, request: VmRequest) -> Result<Obtained>;
+
+    /// A VM that went on from this template did not come up: nobody is to get one from it again.
+    fn discard(&self, _template: &TemplateId) {}
+}
+
+/// The factory that a configuration asks for: templates where they are enabled, or where the VMs are
+/// throw-away ones and nothing speaks against it (`factory.auto`).
+///
+/// # Errors
+///
+/// Those of [`Template::new`].
+///
+/// ```
+/// let config = virtcontainers::Config::default();
+/// let factory = virtcontainers::factory::configured(&config, false)?;
+/// assert_eq!(format!("{factory:?}"), "Direct");
+/// # Ok::<(), virtcontainers::factory::TemplateError>(())
+/// ```
+pub fn configured(config: &Config, throw_away: bool) -> TemplateResult<Arc<dyn Factory>> {
+    let settings = &config.factory;
+    match settings.enable_template || (settings.auto && throw_away) {
+        true => Ok(Arc::new(Template::new(config)?)),
+        false => Ok(Arc::new(Direct)),
+    }
 }
 
 /// A VM that is wanted.
@@ -49,12 +81,14 @@ pub trait Factory: fmt::Debug + Send + Sync {
 pub struct VmRequest {
     /// What it is to be and to have.
     pub spec: VmSpec,
+    /// Whether its own guest has to boot: a faster way was tried before, and failed.
+    pub boots: bool,
 }
 
 impl VmRequest {
     /// A request for a VM that is this.
     pub fn new(spec: VmSpec) -> Self {
-        Self { spec }
+        Self { spec, boots: false }
     }
 }
 
@@ -83,9 +117,11 @@ impl fmt::Debug for Obtained {
 }
 
 /// How a VM came to be, for whoever prepares its guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
     /// Its own guest boots, and says when it is ready.
     Booted,
+    /// Its guest goes on from a template, and says when it is ready.
+    Cloned(TemplateId),
 }

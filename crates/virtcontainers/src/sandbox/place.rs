@@ -88,6 +88,17 @@ impl Place {
         })
     }
 
+    /// Describes what is made at another attempt.
+    pub(crate) fn describe_again(
+        &self,
+        describe: impl FnOnce(&mut SandboxRecord) -> Result<()>,
+    ) -> Result<()> {
+        match &self.operation {
+            Some(operation) => operation.update(describe)?,
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn id(&self) -> &SandboxId {
         self.directory.id()
     }

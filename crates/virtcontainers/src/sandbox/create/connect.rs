@@ -62,6 +62,7 @@ pub(super) async fn connect(
         scratch,
         shares,
         writable,
+        origin: _,
     } = launched;
     let throw_away = config.throw_away;
     let limits = &runtime.config.limits;

@@ -14,10 +14,11 @@ use super::super::machine::Machine;
 use super::super::network::AttachedNetwork;
 use super::super::place::Place;
 use super::super::{CONSOLE_LOG, VMM_LOG};
+use super::Beginning;
 use super::prepare::Prepared;
 use crate::container::placement::Placement;
 use crate::error::{Error, Result};
-use crate::factory::VmRequest;
+use crate::factory::{Origin, VmRequest};
 use crate::fault;
 use crate::runtime::Shared;
 
@@ -35,6 +36,7 @@ pub(super) struct Launched {
     pub(super) scratch: Option<ScratchDisk>,
     pub(super) shares: Vec<&'static str>,
     pub(super) writable: bool,
+    pub(super) origin: Origin,
 }
 
 /// Starts what stands around the VM, and obtains it from the factory.
@@ -43,6 +45,7 @@ pub(super) async fn launch(
     prepared: Prepared,
     place: &Place,
     timeline: &mut Timeline,
+    beginning: Beginning,
 ) -> Result<Launched> {
     let directory = place.path();
     let Prepared {
@@ -80,7 +83,8 @@ pub(super) async fn launch(
         vmm_log: log_file(directory, VMM_LOG)?,
         template: None,
     };
-    let request = VmRequest::new(spec);
+    let mut request = VmRequest::new(spec);
+    request.boots = beginning == Beginning::Boot;
     let obtained = runtime.factory.obtain(&*around.hypervisor, request).await?;
     timeline.mark(ClockPoint::Spawned);
     fault::point("create.vmm-launched")?;
@@ -95,6 +99,7 @@ pub(super) async fn launch(
         scratch: around.scratch,
         shares: around.tags,
         writable: around.writable,
+        origin: obtained.origin,
     })
 }
 

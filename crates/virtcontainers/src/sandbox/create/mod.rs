@@ -24,6 +24,7 @@ use super::place::Place;
 use super::{Sandbox, failure};
 use crate::container::saved;
 use crate::error::{Error, Result, Stage};
+use crate::factory::Origin;
 use crate::fault;
 use crate::runtime::{Shared, blocking};
 
@@ -57,7 +58,25 @@ pub(super) async fn boot(
     mut place: Place,
     mut timeline: Timeline,
 ) -> Result<Sandbox> {
-    match come_up(runtime, prepared, &mut place, &mut timeline).await {
+    let config = prepared.config.clone();
+    let mut up = come_up(runtime, prepared, &mut place, &mut timeline, Beginning::Any).await;
+    if let Err((stage, error)) = &up
+        && error.is_of_a_clone()
+    {
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        tracing::warn!(sandbox = %place.id(), %stage, %error, cause, "it boots by itself now");
+        let prepared = Prepared::new(runtime, config)?;
+        place.describe_again(|record| prepared.describe_again(record))?;
+        up = come_up(
+            runtime,
+            prepared,
+            &mut place,
+            &mut timeline,
+            Beginning::Boot,
+        )
+        .await;
+    }
+    match up {
         Ok(up) => {
             let sandbox = up.into_sandbox(place, timeline).await?;
             sandbox.network.find_resolvers().await;
@@ -90,18 +109,38 @@ async fn save(config: &SandboxConfig, place: &Place) -> Result<()> {
     blocking(move || saved::save_sandbox(&directory, &config)).await
 }
 
+/// How a machine may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// As its factory finds best.
+    Any,
+    /// With a boot: another way was tried.
+    Boot,
+}
+
 async fn come_up(
     runtime: &Arc<Shared>,
     prepared: Prepared,
     place: &mut Place,
     timeline: &mut Timeline,
+    beginning: Beginning,
 ) -> Result<connect::Connected, Staged> {
-    let launched = launch::launch(runtime, prepared, place, timeline)
+    let launched = launch::launch(runtime, prepared, place, timeline, beginning)
         .await
         .map_err(at(Stage::Launch))?;
     place
         .describe(&launched.machine)
         .await
         .map_err(at(Stage::Launch))?;
-    connect::connect(runtime, launched, timeline).await
+    let origin = launched.origin.clone();
+    let connected = connect::connect(runtime, launched, timeline).await;
+    connected.map_err(|(stage, error)| match origin {
+        // Later stages are as good or bad in a guest that booted.
+        Origin::Cloned(template) if stage == Stage::Boot => {
+            runtime.factory.discard(&template);
+            let source = Box::new(error);
+            (stage, Error::NotCloned { template, source })
+        }
+        _ => (stage, error),
+    })
 }

@@ -1,0 +1,23 @@
+use std::path::PathBuf;
+
+use vc_types::ByteSize;
+
+use crate::setting::section;
+
+section! {
+    /// Templates: guests that have booted once, and from which VMs go on instead of booting.
+    pub struct Factory at "factory" {
+        /// Whether `virtc run` comes from a template where the host has the room. Its first run
+        /// makes one.
+        pub auto: bool = true;
+        /// Whether every VM comes from a template, which is made where there is none.
+        pub enable_template: bool = false;
+        /// The most that all templates take. The one that was not used for the longest time goes
+        /// first.
+        pub max_bytes: Option<ByteSize> = None, in 0..=(1 << 50),
+            unset "an eighth of the host's memory";
+        /// The directory in which templates lie, best in memory. Nobody but its owner may look in.
+        pub dir: Option<PathBuf> = None,
+            unset "`/dev/shm/virtcontainers` where that is in memory, otherwise `/var/cache/virtcontainers/templates`";
+    }
+}

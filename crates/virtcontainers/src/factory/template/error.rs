@@ -1,0 +1,72 @@
+use std::io;
+use std::path::PathBuf;
+
+use vc_types::ByteSize;
+
+/// What the functions of templates return.
+pub type TemplateResult<T> = Result<T, TemplateError>;
+
+/// Why a template could not be made, found or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TemplateError {
+    /// Something of the host did not work.
+    #[error("cannot {attempt}")]
+    System {
+        /// What was tried.
+        attempt: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory is open to others, who could change what VMs go on from.
+    #[error("{path} is not a directory that only its owner can use")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is no room for a template.
+    #[error("there is no room for a template: {wanted} are needed, and {what} {room}")]
+    NoRoom {
+        /// What a template may need.
+        wanted: ByteSize,
+        /// What bounds it.
+        what: &'static str,
+        /// That bound.
+        room: ByteSize,
+    },
+    /// The driver could not make it.
+    #[error(transparent)]
+    Driver(#[from] vc_hypervisor::Error),
+    /// The host does not say how much memory it has.
+    #[error(transparent)]
+    Host(#[from] vc_config::Error),
+}
+
+impl TemplateError {
+    /// The error and its causes in one line.
+    pub(super) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+        text
+    }
+}
+
+/// Names what was tried.
+pub(super) trait Attempt<T> {
+    fn attempt(self, attempt: impl FnOnce() -> String) -> TemplateResult<T>;
+}
+
+impl<T, E: Into<io::Error>> Attempt<T> for Result<T, E> {
+    fn attempt(self, attempt: impl FnOnce() -> String) -> TemplateResult<T> {
+        self.map_err(|source| TemplateError::System {
+            attempt: attempt(),
+            source: source.into(),
+        })
+    }
+}

@@ -1,0 +1,286 @@
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use vc_config::{Factory as Settings, HostFacts};
+use vc_types::ByteSize;
+
+use super::error::{Attempt as _, TemplateError, TemplateResult};
+use super::id::TemplateId;
+use super::stored::{DESCRIPTION, MEMORY, STATE, Stored};
+
+/// Where templates lie when nothing is set: in memory where that is there.
+const IN_MEMORY: &str = "/dev/shm";
+const IN_MEMORY_NAME: &str = "virtcontainers";
+const ON_DISK: &str = "/var/cache/virtcontainers/templates";
+
+/// `f_type` of tmpfs, from linux/magic.h.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+/// Where one is made; there is one maker at a time.
+const MAKING: &str = "making";
+
+/// Held by whoever makes or removes one.
+const LOCK: &str = "lock";
+
+/// The part of the host's memory that all templates may take when nothing is set.
+const MEMORY_PART: u64 = 8;
+
+/// What a template may need: a guest that has booted has touched less.
+const WANTED: ByteSize = ByteSize::from_mib(256);
+
+/// What only the owner can use.
+const OWNERS_ALONE: u32 = 0o700;
+
+/// The templates of a host, a directory each.
+#[derive(Debug)]
+pub struct Library {
+    root: PathBuf,
+    bytes_max: u64,
+}
+
+/// A template, as lists show it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Listed {
+    /// Its id.
+    pub id: TemplateId,
+    /// What it takes.
+    pub bytes: u64,
+    /// When a VM last went on from it.
+    pub used: SystemTime,
+}
+
+/// The lock of the makers, given back when dropped.
+#[derive(Debug)]
+pub(super) struct MakersLock(File);
+
+impl Library {
+    /// The library of these settings. Nothing is made before the first template.
+    ///
+    /// # Errors
+    ///
+    /// When the host does not say how much memory it has.
+    pub fn open(settings: &Settings) -> TemplateResult<Self> {
+        let bytes_max = match settings.max_bytes {
+            Some(bytes) => bytes.bytes(),
+            None => HostFacts::read()?.memory_total.bytes() / MEMORY_PART,
+        };
+        Ok(Self {
+            root: settings.dir.clone().unwrap_or_else(default_root),
+            bytes_max,
+        })
+    }
+
+    /// Where they lie.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What all of them may take.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// All templates, in the order of their last use.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read. That it is not there is none.
+    pub fn list(&self) -> TemplateResult<Vec<Listed>> {
+        let attempt = || format!("list the templates in {}", self.root.display());
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).attempt(attempt),
+        };
+        let mut listed = Vec::new();
+        for entry in entries {
+            let name = entry.attempt(attempt)?.file_name();
+            let id = name.to_str().and_then(|name| name.parse().ok());
+            listed.extend(id.and_then(|id| self.look_at(id)));
+        }
+        listed.sort_by_key(|template: &Listed| template.used);
+        Ok(listed)
+    }
+
+    /// One of them, unless it goes just now.
+    fn look_at(&self, id: TemplateId) -> Option<Listed> {
+        let directory = self.directory(&id);
+        let of = |name: &str| fs::metadata(directory.join(name)).ok();
+        let bytes =
+            [MEMORY, STATE, DESCRIPTION].map(|name| of(name).map_or(0, |f| f.blocks() * 512));
+        Some(Listed {
+            id,
+            bytes: bytes.iter().sum(),
+            used: of(DESCRIPTION)?.modified().ok()?,
+        })
+    }
+
+    /// The template of this id, which counts as used now. One whose files are not what they have
+    /// to be is removed.
+    pub(super) fn find(&self, id: &TemplateId) -> TemplateResult<Option<Stored>> {
+        let directory = self.directory(id);
+        if !self.is_closed()? || !directory.exists() {
+            return Ok(None);
+        }
+        let opened = Stored::open(&directory, id);
+        if let Ok(Some(stored)) = opened {
+            let description = directory.join(DESCRIPTION);
+            let used =
+                File::open(&description).and_then(|file| file.set_modified(SystemTime::now()));
+            used.attempt(|| format!("note the use of {}", description.display()))?;
+            return Ok(Some(stored));
+        }
+        let reason = opened
+            .err()
+            .map_or("its files are not whole".into(), |error| error.chain());
+        tracing::warn!(template = %id, reason, "a template that cannot be used is removed");
+        self.remove(id)?;
+        Ok(None)
+    }
+
+    /// Removes a template; VMs that went on from it do not need it. Says whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be removed.
+    pub fn remove(&self, id: &TemplateId) -> TemplateResult<bool> {
+        let directory = self.directory(id);
+        // In this order: without its description it is none.
+        let files = [DESCRIPTION, STATE, MEMORY].map(|name| directory.join(name));
+        let mut there = false;
+        for file in files {
+            there |= removed(fs::remove_file(&file), &file)?;
+        }
+        there |= removed(fs::remove_dir(&directory), &directory)?;
+        Ok(there)
+    }
+
+    fn directory(&self, id: &TemplateId) -> PathBuf {
+        self.root.join(id.as_str())
+    }
+
+    /// Whether the library's directory is there. One that others can change is an error.
+    fn is_closed(&self) -> TemplateResult<bool> {
+        let found = match fs::symlink_metadata(&self.root) {
+            Ok(found) => found,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => {
+                return Err(error).attempt(|| format!("look at {}", self.root.display()));
+            }
+        };
+        let own = found.uid() == rustix::process::geteuid().as_raw();
+        let closed = found.permissions().mode() & 0o777 & !OWNERS_ALONE == 0;
+        match found.is_dir() && own && closed {
+            true => Ok(true),
+            false => Err(TemplateError::Open {
+                path: self.root.clone(),
+            }),
+        }
+    }
+
+    /// Takes the makers' lock; nothing when somebody else has it.
+    pub(super) fn try_lock(&self) -> TemplateResult<Option<MakersLock>> {
+        if !self.is_closed()? {
+            let mut builder = DirBuilder::new();
+            let made = builder
+                .recursive(true)
+                .mode(OWNERS_ALONE)
+                .create(&self.root);
+            made.attempt(|| format!("make {}", self.root.display()))?;
+            self.is_closed()?;
+        }
+        let path = self.root.join(LOCK);
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false).open(&path);
+        let file = file.attempt(|| format!("open {}", path.display()))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(MakersLock(file))),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error).attempt(|| format!("lock {}", path.display())),
+        }
+    }
+
+    /// An empty directory for the template that the holder of the lock makes. What a maker that
+    /// was killed left in it is gone.
+    pub(super) fn begin(&self, _lock: &MakersLock) -> TemplateResult<PathBuf> {
+        let making = self.root.join(MAKING);
+        self.clear(&making)?;
+        self.make_room()?;
+        let made = DirBuilder::new().mode(OWNERS_ALONE).create(&making);
+        made.attempt(|| format!("make {}", making.display()))?;
+        Ok(making)
+    }
+
+    /// Removes the directory of one that is being made.
+    pub(super) fn clear(&self, making: &Path) -> TemplateResult<()> {
+        removed(fs::remove_dir_all(making), making).map(drop)
+    }
+
+    /// Puts what was made into its place.
+    pub(super) fn finish(&self, making: &Path, id: &TemplateId) -> TemplateResult<()> {
+        let place = self.directory(id);
+        fs::rename(making, &place).attempt(|| format!("put template {id} into its place"))
+    }
+
+    /// Removes those that were not used for the longest time, until one more has room.
+    fn make_room(&self) -> TemplateResult<()> {
+        let wanted = WANTED.bytes();
+        let no_room = |what, room| TemplateError::NoRoom {
+            wanted: WANTED,
+            what,
+            room: ByteSize::from_bytes(room),
+        };
+        if wanted > self.bytes_max {
+            return Err(no_room("factory.max_bytes is", self.bytes_max));
+        }
+        let listed = self.list()?;
+        let mut taken: u64 = listed.iter().map(|template| template.bytes).sum();
+        for template in listed {
+            if taken + wanted <= self.bytes_max {
+                break;
+            }
+            self.remove(&template.id)?;
+            taken = taken.saturating_sub(template.bytes);
+        }
+        let system = rustix::fs::statvfs(&self.root)
+            .attempt(|| format!("look at the room in {}", self.root.display()))?;
+        let free = system.f_bavail.saturating_mul(system.f_frsize);
+        // Twice: the guest that is saved has its memory too, and so has the clone.
+        let available = HostFacts::read()?.memory_available.bytes();
+        match (free < wanted, available < 2 * wanted) {
+            (true, _) => Err(no_room("the file system has", free)),
+            (_, true) => Err(no_room("the host's memory has", available)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for MakersLock {
+    fn drop(&mut self) {
+        // Closing the file gives it back too.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+fn default_root() -> PathBuf {
+    let in_memory = rustix::fs::statfs(IN_MEMORY).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
+    match in_memory {
+        true => Path::new(IN_MEMORY).join(IN_MEMORY_NAME),
+        false => ON_DISK.into(),
+    }
+}
+
+/// Whether something was there to be removed.
+fn removed(result: std::io::Result<()>, path: &Path) -> TemplateResult<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).attempt(|| format!("remove {}", path.display())),
+    }
+}

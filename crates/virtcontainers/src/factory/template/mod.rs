@@ -1,0 +1,156 @@
+//! VMs that go on from a template.
+//!
+//! ```text
+//! obtain ─▶ Library: a template of this id? ──yes──▶ copy its memory ─▶ launch the clone
+//!                │ no
+//!                ▼
+//!           the makers' lock ─▶ boot, save, put in place ─▶ as above
+//!                │ somebody else makes one
+//!                ▼
+//!           boot directly
+//! ```
+//!
+//! A template is taken before anything of a sandbox reaches the guest, and only the user who made
+//! it can read it. Each clone gets the seed of its random numbers, its clock and its name before
+//! any of its containers exist.
+
+mod error;
+mod id;
+mod library;
+mod maker;
+mod memory;
+mod stored;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use vc_config::Config;
+
+pub use error::{TemplateError, TemplateResult};
+pub use id::{NoTemplateId, TemplateId};
+pub use library::{Library, Listed as ListedTemplate};
+use stored::Stored;
+
+use super::{Direct, Factory, Hypervisor, Obtained, Origin, Result, VmRequest};
+
+/// Gives VMs that go on from a template of the library, which it makes where there is none.
+///
+/// A VM that no template can serve is launched directly, with a warning that says why. Where
+/// another process makes the template just now, nobody waits for it.
+#[derive(Debug)]
+pub struct Template {
+    library: Arc<Library>,
+    boot_limit: Duration,
+}
+
+impl Template {
+    /// A factory with the library of this configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`TemplateError`] when the host does not say how much memory it has.
+    ///
+    /// ```
+    /// use virtcontainers::factory::Template;
+    ///
+    /// let factory = Template::new(&virtcontainers::Config::default())?;
+    /// for template in factory.library().list()? {
+    ///     println!("{} {} bytes", template.id, template.bytes);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn new(config: &Config) -> TemplateResult<Self> {
+        Ok(Self {
+            library: Arc::new(Library::open(&config.factory)?),
+            boot_limit: config.limits.agent_ready_ms.duration(),
+        })
+    }
+
+    /// The templates that there are.
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
+    /// The template for a VM like this one, made where there is none. Nothing where the driver
+    /// makes no templates, or somebody else makes this one just now.
+    async fn stored(
+        &self,
+        driver: &dyn Hypervisor,
+        request: &VmRequest,
+    ) -> TemplateResult<Option<Stored>> {
+        let Some(parts) = driver.template_key(&request.spec)? else {
+            return Ok(None);
+        };
+        let id = TemplateId::of(&parts);
+        let (library, wanted) = (Arc::clone(&self.library), id.clone());
+        if let Some(stored) = blocking(move || library.find(&wanted)).await? {
+            return Ok(Some(stored));
+        }
+        maker::make(&self.library, driver, id, request, self.boot_limit).await
+    }
+}
+
+#[async_trait]
+impl Factory for Template {
+    async fn obtain(&self, driver: &dyn Hypervisor, mut request: VmRequest) -> Result<Obtained> {
+        if request.boots {
+            return Direct.obtain(driver, request).await;
+        }
+        let saved = async {
+            let Some(stored) = self.stored(driver, &request).await? else {
+                return Ok(None);
+            };
+            let id = stored.id().clone();
+            let saved = blocking(move || stored.copy()).await?;
+            Ok::<_, TemplateError>(Some((id, saved)))
+        };
+        let id = match saved.await {
+            Ok(Some((id, saved))) => {
+                request.spec.template = Some(saved);
+                id
+            }
+            Ok(None) => return Direct.obtain(driver, request).await,
+            Err(error) => {
+                let sandbox = &request.spec.sandbox;
+                let error = error.chain();
+                tracing::warn!(%sandbox, error, "no template serves the VM, which boots by itself");
+                return Direct.obtain(driver, request).await;
+            }
+        };
+        let sandbox = request.spec.sandbox.clone();
+        match driver.launch(request.spec).await {
+            Ok(vm) => Ok(Obtained::new(vm, Origin::Cloned(id))),
+            Err(source) => {
+                self.discard(&id);
+                Err(vc_hypervisor::Error::Clone {
+                    sandbox,
+                    source: Box::new(source),
+                })
+            }
+        }
+    }
+
+    fn discard(&self, template: &TemplateId) {
+        match self.library.remove(template) {
+            Ok(_) => tracing::warn!(%template, "a template that does not serve was removed"),
+            Err(error) => {
+                let error = error.chain();
+                tracing::warn!(%template, error, "a template that does not serve stays");
+            }
+        }
+    }
+}
+
+/// Does what waits for the disk, or copies much, on a thread that may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> TemplateResult<T> + Send + 'static,
+) -> TemplateResult<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(stopped) => Err(TemplateError::System {
+            attempt: "run a thread for a template".into(),
+            source: std::io::Error::other(stopped),
+        }),
+    }
+}

@@ -1,0 +1,111 @@
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use vc_hypervisor::SavedVm;
+use vc_store::UnixMillis;
+
+use super::error::{Attempt as _, TemplateResult};
+use super::id::{TemplateId, hex};
+use super::memory;
+
+/// The guest's memory.
+pub(super) const MEMORY: &str = "memory";
+
+/// The state of the machine's devices.
+pub(super) const STATE: &str = "state";
+
+/// What the two files have to be.
+pub(super) const DESCRIPTION: &str = "template.json";
+
+/// Bytes that a state may have. It has some hundred thousand.
+const STATE_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes that a description may have.
+const DESCRIPTION_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of a block of `st_blocks`, by POSIX on Linux.
+const BLOCK_BYTES: u64 = 512;
+
+/// What is known of a template's files. It is written last: without it there is no template.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Description {
+    pub(super) id: String,
+    pub(super) made: UnixMillis,
+    /// The size of the guest's memory.
+    pub(super) memory_bytes: u64,
+    /// What of it is in the file.
+    pub(super) data_bytes: u64,
+    pub(super) state_digest: String,
+}
+
+/// A template whose files are open and are what they have to be.
+#[derive(Debug)]
+pub(super) struct Stored {
+    id: TemplateId,
+    memory: File,
+    memory_bytes: u64,
+    state: File,
+}
+
+impl Stored {
+    /// Opens the files in `directory`; nothing when they are not those that were made.
+    pub(super) fn open(directory: &Path, id: &TemplateId) -> TemplateResult<Option<Self>> {
+        let open = |name: &str| {
+            let path = directory.join(name);
+            File::open(&path).attempt(|| format!("open {}", path.display()))
+        };
+        let mut text = Vec::new();
+        let description = open(DESCRIPTION)?;
+        let read = description
+            .take(DESCRIPTION_BYTES_MAX)
+            .read_to_end(&mut text);
+        read.attempt(|| format!("read the description of template {id}"))?;
+        let Ok(description) = serde_json::from_slice::<Description>(&text) else {
+            return Ok(None);
+        };
+        let (memory, mut state) = (open(MEMORY)?, open(STATE)?);
+        let size = memory
+            .metadata()
+            .attempt(|| format!("look at the memory of template {id}"))?;
+        let whole = size.len() == description.memory_bytes
+            && size.blocks() * BLOCK_BYTES >= description.data_bytes
+            && description.id == id.as_str()
+            && digest(&mut state).attempt(|| format!("read the state of template {id}"))?
+                == description.state_digest;
+        Ok(whole.then(|| Self {
+            id: id.clone(),
+            memory,
+            memory_bytes: description.memory_bytes,
+            state,
+        }))
+    }
+
+    pub(super) fn id(&self) -> &TemplateId {
+        &self.id
+    }
+
+    /// What one VM goes on with.
+    pub(super) fn copy(self) -> TemplateResult<SavedVm> {
+        let attempt = || format!("copy the memory of template {}", self.id);
+        let own = memory::anonymous(self.memory_bytes).attempt(attempt)?;
+        memory::copy(&self.memory, &own).attempt(attempt)?;
+        Ok(SavedVm {
+            memory: own.into(),
+            state: self.state.into(),
+        })
+    }
+}
+
+/// The digest of a file from its beginning, which it is at afterwards again.
+pub(super) fn digest(file: &mut File) -> std::io::Result<String> {
+    let mut data = Vec::new();
+    file.rewind()?;
+    file.by_ref().take(STATE_BYTES_MAX).read_to_end(&mut data)?;
+    file.rewind()?;
+    Ok(hex(&Sha256::digest(&data)))
+}
