@@ -118,6 +118,9 @@ impl Host {
             .current_dir(&self.cwd)
             .env("VIRTC_RUNTIME_ROOT", self.root())
             .env("VIRTC_RUNTIME_FAILURES", self.failures())
+            // A test says when it wants templates, and has a place for them.
+            .env("VIRTC_FACTORY_AUTO", "false")
+            .env("VIRTC_FACTORY_DIR", self.dir.path().join("templates"))
             .envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }

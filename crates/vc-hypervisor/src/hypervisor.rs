@@ -45,7 +45,8 @@ pub trait Hypervisor: Send + Sync {
         Ok(None)
     }
 
-    /// Boots a VM until its guest waits, saves it into the files of `spec`, and ends it.
+    /// Boots a VM until its guest waits, saves it into the files of `spec`, and ends it. The answer
+    /// is for [`SavedVm::notes`](crate::SavedVm::notes).
     /// `directory` is where the driver may put sockets meanwhile. A failure, or dropping the
     /// future, leaves no process.
     ///
@@ -53,7 +54,7 @@ pub trait Hypervisor: Send + Sync {
     ///
     /// [`Error::Template`](crate::Error::Template) when the guest does not come to wait or cannot
     /// be saved, and what kept the VMM from running.
-    async fn make_template(&self, _directory: &Path, _spec: TemplateSpec) -> Result<()> {
+    async fn make_template(&self, _directory: &Path, _spec: TemplateSpec) -> Result<String> {
         Err(crate::Error::Template {
             reason: "the driver makes none".into(),
         })

@@ -1,8 +1,10 @@
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use vc_types::{ByteSize, SandboxId};
 
 use crate::nic::{self, Nic};
@@ -60,6 +62,10 @@ pub struct VmSpec {
 pub struct SavedVm {
     /// The guest's memory: this VM's own copy, which it changes.
     pub memory: OwnedFd,
+    /// Says when that copy is complete. The VMM may start before.
+    pub filled: oneshot::Receiver<io::Result<()>>,
+    /// What [`Hypervisor::make_template`](crate::Hypervisor::make_template) gave.
+    pub notes: String,
     /// The state of the machine's devices, at its beginning; open for reading.
     pub state: OwnedFd,
 }

@@ -44,5 +44,8 @@ pub const CONTAINERS_DIR: &str = "/run/virtc/containers";
 /// ```
 pub const CONTAINER_NAMESPACE_PREFIX: &str = "container:";
 
+/// The step of a clone's timeline at which it found the devices that its template had not.
+pub const HANDED_OVER: &str = "handed over";
+
 /// The serial number of the scratch disk, by which the guest finds it.
 pub const SCRATCH_SERIAL: &str = "virtc-scratch";

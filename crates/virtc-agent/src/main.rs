@@ -90,7 +90,7 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
         })
         .await?;
         template::wait_for_hand_over(port).await?;
-        sandbox.step("handed over");
+        sandbox.step(agent_protocol::guest::HANDED_OVER);
     } else {
         modules.load_background(network::has_device().then_some(network::DRIVER_MODULE))?;
     }

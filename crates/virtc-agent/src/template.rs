@@ -1,11 +1,13 @@
 //! Waits in a template until a clone of it is to go on.
 //!
 //! A template is a guest that has started and has nothing of any sandbox: no vsock, no share, no
-//! network. It says so with one byte on a serial port, and reads one. Its memory and state are
-//! saved there. Each clone finds itself in that reading, gets its byte, and looks for the devices
-//! that it has and the template had not.
+//! network. It says so with one byte on a serial port, and reads a line. Its memory and state are
+//! saved there. Each clone finds itself in that reading. Its line says before which bridges it has
+//! devices that the template had not: `0b.0,1b.0`, or `root` for everywhere.
 
+use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -13,14 +15,26 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::error::{Attempt as _, Result};
+use crate::error::{Attempt as _, Error, Result};
 use crate::sandbox::blocking;
 
 /// What the template says when it waits.
 const WAITS: &[u8] = b"T";
 
-/// Where the kernel looks for devices again.
-const RESCAN: &str = "/sys/bus/pci/rescan";
+/// Bytes of the line. It names some dozens of bridges.
+const LINE_BYTES_MAX: usize = 1024;
+
+/// Where everything is looked at again.
+const ROOT: &str = "root";
+const RESCAN_ROOT: &str = "/sys/bus/pci/rescan";
+
+/// The bridges of the root bus.
+const DEVICES: &str = "/sys/bus/pci/devices";
+const ROOT_BUS: &str = "0000:00";
+
+/// The event by which QEMU tells of devices that come and go. Its interpretation by ACPI takes
+/// longer than all of a clone's look for its devices.
+const HOT_PLUG_EVENT: &str = "/sys/firmware/acpi/interrupts/gpe01";
 
 /// Says on the serial port `port`, such as `ttyS1`, that everything is ready, and returns in a
 /// clone, with its devices.
@@ -28,12 +42,57 @@ pub(crate) async fn wait_for_hand_over(port: &str) -> Result<()> {
     let attempt = || format!("wait on {port} for the hand-over");
     let serial = open_raw(port)?;
     let serial = crate::sys::watch(serial, Interest::READABLE).attempt(attempt)?;
+    // A machine without this event has nothing to be kept from.
+    let quiet = fs::write(HOT_PLUG_EVENT, "disable").is_ok();
     rustix::io::write(serial.get_ref(), WAITS).attempt(attempt)?;
-    read_byte(&serial).await.attempt(attempt)?;
-    blocking(|| {
-        std::fs::write(RESCAN, "1").attempt(|| "look for the devices of the clone".to_owned())
+    let line = read_line(&serial).await.attempt(attempt)?;
+    blocking(move || {
+        look_for_devices(&line)?;
+        if quiet {
+            // What it told of so far has been found.
+            for word in ["clear", "enable"] {
+                fs::write(HOT_PLUG_EVENT, word)
+                    .attempt(|| format!("{word} the event of devices that come and go"))?;
+            }
+        }
+        Ok(())
     })
     .await
+}
+
+/// Has the kernel look for devices at the places that the line names.
+fn look_for_devices(line: &str) -> Result<()> {
+    if line == ROOT {
+        return rescan(Path::new(RESCAN_ROOT));
+    }
+    for bridge in line.split(',') {
+        let plain = |byte: u8| byte.is_ascii_hexdigit() || byte == b'.';
+        if bridge.is_empty() || !bridge.bytes().all(plain) {
+            return Err(Error::Invalid {
+                field: "place of devices",
+                value: bridge.to_owned(),
+                reason: "is no bridge of the root bus",
+            });
+        }
+        rescan(&bus_behind(bridge)?.join("rescan"))?;
+    }
+    Ok(())
+}
+
+/// The bus behind a bridge.
+fn bus_behind(bridge: &str) -> Result<PathBuf> {
+    let buses = Path::new(DEVICES)
+        .join(format!("{ROOT_BUS}:{bridge}"))
+        .join("pci_bus");
+    let attempt = || format!("find the bus in {}", buses.display());
+    let mut found = fs::read_dir(&buses).attempt(attempt)?;
+    let none = || std::io::Error::from(std::io::ErrorKind::NotFound);
+    let bus = found.next().ok_or_else(none).attempt(attempt)?;
+    Ok(bus.attempt(attempt)?.path())
+}
+
+fn rescan(file: &Path) -> Result<()> {
+    fs::write(file, "1").attempt(|| format!("look for devices by {}", file.display()))
 }
 
 /// A serial port that passes every byte as it is.
@@ -47,13 +106,21 @@ fn open_raw(port: &str) -> Result<OwnedFd> {
     Ok(serial)
 }
 
-async fn read_byte(serial: &AsyncFd<OwnedFd>) -> std::io::Result<()> {
-    let mut byte = [0; 1];
+/// A line without its end.
+async fn read_line(serial: &AsyncFd<OwnedFd>) -> std::io::Result<String> {
+    let mut line = Vec::new();
     loop {
+        if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            line.truncate(end);
+            let invalid = |_| std::io::ErrorKind::InvalidData.into();
+            return String::from_utf8(line).map_err(invalid);
+        }
+        let mut buffer = [0; LINE_BYTES_MAX];
+        let room = LINE_BYTES_MAX.saturating_sub(line.len());
         let mut ready = serial.readable().await?;
-        match rustix::io::read(serial.get_ref(), &mut byte) {
+        match rustix::io::read(serial.get_ref(), &mut buffer[..room]) {
             Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => return Ok(()),
+            Ok(read) => line.extend_from_slice(&buffer[..read]),
             Err(Errno::AGAIN) => ready.clear_ready(),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),

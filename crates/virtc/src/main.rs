@@ -82,6 +82,7 @@ fn command(cli: &Cli, entered: u64) -> ExitCode {
         Command::Restore(args) => commands::checkpoint::restore(args),
         Command::Logs(args) => commands::logs::logs(global, args),
         Command::Gc(args) => commands::gc::gc(global, args),
+        Command::Factory(args) => commands::factory::factory(global, args),
         Command::Config(args) => commands::config::config(global, args),
         Command::Version(args) => commands::version::version(global, args),
         Command::Completions { shell } => commands::generate::completions(*shell),

@@ -11,6 +11,7 @@ use vc_hypervisor::qemu::QemuVersion;
 use vc_hypervisor::{Accelerator, HostDevices};
 use vc_types::{ByteSize, Hint};
 
+use crate::factory::Library;
 use crate::runtime::{Runtime, accelerator_choice};
 use crate::sandbox::MKFS;
 
@@ -94,6 +95,7 @@ impl Runtime {
         let mkfs_path = MKFS.into_iter().find(|path| Path::new(path).is_file());
         items.push(mkfs(mkfs_path, self.config().scratch.kind));
         items.push(cgroups());
+        items.push(self.templates());
         items.extend(host());
         items
     }
@@ -113,6 +115,34 @@ impl Runtime {
                 }
             }
             Err(error) => missing("accelerator", error.to_string(), error.hint()),
+        }
+    }
+
+    /// Without templates, VMs start all the same.
+    fn templates(&self) -> CheckItem {
+        let name = "templates";
+        let settings = &self.config().factory;
+        if !settings.auto && !settings.enable_template {
+            return ok(name, "off: every VM boots".into());
+        }
+        let found = Library::open(settings).and_then(|library| {
+            let templates = library.list()?;
+            let bytes: u64 = templates.iter().map(|template| template.bytes).sum();
+            Ok(format!(
+                "{}, {} of at most {} MiB in {}",
+                templates.len(),
+                bytes >> 20,
+                library.bytes_max() >> 20,
+                library.root().display()
+            ))
+        });
+        match found {
+            Ok(found) => ok(name, found),
+            Err(error) => degraded(
+                name,
+                error.to_string(),
+                "set factory.dir to a directory that nobody else can use",
+            ),
         }
     }
 

@@ -6,6 +6,8 @@
 pub enum Walk {
     /// `virtc run -- COMMAND`: a throw-away machine, from its making to its end.
     Run,
+    /// What it passes besides where it makes the template that its machine goes on from.
+    Template,
     /// `virtc create` and `virtc exec --detach`, which start a stand-in and wait for its report.
     Caller,
     /// The stand-in of a container with a sandbox of its own: it makes and keeps that.
@@ -30,8 +32,9 @@ pub enum Walk {
 
 impl Walk {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Run,
+        Self::Template,
         Self::Caller,
         Self::Keeper,
         Self::Network,
@@ -66,6 +69,13 @@ impl Walk {
                 "stop.vmm-ended",
                 "delete.cgroups-removed",
                 "delete.state-removed",
+            ],
+            Self::Template => &[
+                "template.begun",
+                "template.saved",
+                "template.written",
+                "template.made",
+                "template.copying",
             ],
             Self::Caller => &["caller.spawned", "caller.reported", "caller.pid-written"],
             Self::Keeper => &[

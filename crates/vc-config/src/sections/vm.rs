@@ -18,6 +18,9 @@ section! {
 /// q35 without interrupt remapping addresses this many.
 const VCPUS_MAX: u64 = 255;
 
+/// Between two sizes that are chosen by what the host has.
+const MEMORY_STEP: ByteSize = ByteSize::from_mib(256);
+
 /// Below this the guest's kernel and initrd do not fit.
 const MEMORY_MIN: ByteSize = ByteSize::from_mib(64);
 
@@ -53,7 +56,8 @@ impl Vm {
         let vcpus = self.vcpus.unwrap_or_else(|| host.cpus.min(VCPUS_DEFAULT));
         let memory = match self.memory {
             Some(set) => set.bytes().saturating_add((2 << 20) - 1),
-            None => (host.memory_available.bytes() / 2)
+            // In few steps: VMs of one size can come from one template.
+            None => (host.memory_available.bytes() / 2 / MEMORY_STEP.bytes() * MEMORY_STEP.bytes())
                 .min(MEMORY_DEFAULT.bytes())
                 .max(MEMORY_MIN.bytes()),
         };

@@ -8,7 +8,7 @@ use vc_launch::PassedFd;
 use vc_types::{ByteSize, SandboxId};
 
 use super::accel;
-use super::nic::nic_places;
+use super::nic::{NicPlace, nic_places};
 use crate::{Accelerator, Disk, Share, VmSpec, Vsock};
 
 /// The first descriptor number after standard input, output and error.
@@ -38,17 +38,41 @@ pub(super) struct CommandLine {
     /// The descriptors that they name.
     pub(super) fds: Vec<PassedFd>,
     /// What a clone gets once its state is loaded. A VM that boots has it on its command line.
-    pub(super) late: Option<Vec<ServedDevice>>,
+    pub(super) late: Option<Late>,
 }
 
-/// A device that another process serves.
+/// What a clone has and its template had not.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    /// What it gets once its state is loaded, all at the root port for it.
+    pub(super) devices: Vec<OwnDevice>,
+    /// Where the network devices are that it has from its start.
+    pub(super) nics: Vec<NicPlace>,
+}
+
+impl Late {
+    /// Where the guest has to look for devices: the bridges before them, or `root` for everything.
+    pub(super) fn places(&self) -> Vec<String> {
+        let bridge = |path: String| path.split('/').next().unwrap_or_default().to_owned();
+        let mut places = vec![format!("{:02x}.0", slot::FIRST_SHARE)];
+        for nic in &self.nics {
+            match nic {
+                NicPlace::Port(_) => places.push(bridge(nic.pci_path())),
+                NicPlace::Fixed(_) => return vec!["root".into()],
+            }
+        }
+        places
+    }
+}
+
+/// A device of one sandbox.
 #[derive(Debug)]
-pub(super) struct ServedDevice {
+pub(super) struct OwnDevice {
     pub(super) driver: &'static str,
     pub(super) properties: Vec<(&'static str, Value)>,
 }
 
-/// The root port of a template and its clones for [`ServedDevice`]s.
+/// The root port of a template and its clones for [`OwnDevice`]s.
 pub(super) const LATE_PORT: &str = "late";
 
 /// Its number as a chassis; those of the other root ports are lower.
@@ -128,7 +152,7 @@ pub(super) fn command_line(
         // The state comes by a command, and the processors wait for one.
         line.option("-incoming", "defer".into());
         line.args.push("-S".into());
-        line.late = Some(Vec::new());
+        line.late = Some(Late::default());
     }
     // A clone finds what its template has not when it goes on.
     line.vsock(spec.vsock);
@@ -140,6 +164,9 @@ pub(super) fn command_line(
     }
     let movable = spec.nics.iter().map(|nic| nic.backend.can_be_unplugged());
     let places = nic_places(movable, spec.root_ports);
+    if let Some(late) = &mut line.late {
+        late.nics.clone_from(&places);
+    }
     for (place, nic) in places.into_iter().zip(spec.nics) {
         line.nic(place, nic);
     }
@@ -263,11 +290,11 @@ impl CommandLine {
             Vsock::VhostUser { socket, .. } => {
                 let fd = self.pass(socket);
                 self.option("-chardev", format!("socket,id=vsock,fd={fd}"));
-                let device = ServedDevice {
+                let device = OwnDevice {
                     driver: "vhost-user-vsock-pci",
                     properties: vec![("chardev", "vsock".into()), ("disable-legacy", "on".into())],
                 };
-                self.served(device, slot::VSOCK);
+                self.own(device, slot::VSOCK);
             }
             Vsock::Vhost { device, cid } => {
                 let fd = self.pass(device);
@@ -298,19 +325,25 @@ impl CommandLine {
                  read-only={read_only},discard=unmap,cache.direct=off,cache.no-flush={no_flush}"
             ),
         );
-        let at = address(slot::FIRST_DISK + index);
         // An error is the guest's to know. Without this QEMU stops the whole machine when the
         // host's disk is full.
-        self.device(format!(
-            "virtio-blk-pci,drive=disk{index},serial={serial},disable-legacy=on,\
-             werror=report,rerror=report,{at}"
-        ));
+        let device = OwnDevice {
+            driver: "virtio-blk-pci",
+            properties: vec![
+                ("drive", format!("disk{index}").into()),
+                ("serial", serial.into()),
+                ("disable-legacy", "on".into()),
+                ("werror", "report".into()),
+                ("rerror", "report".into()),
+            ],
+        };
+        self.own(device, slot::FIRST_DISK + index);
     }
 
     fn share(&mut self, index: usize, share: Share) {
         let fd = self.pass(share.socket);
         self.option("-chardev", format!("socket,id=share{index},fd={fd}"));
-        let device = ServedDevice {
+        let device = OwnDevice {
             driver: "vhost-user-fs-pci",
             properties: vec![
                 ("chardev", format!("share{index}").into()),
@@ -318,14 +351,14 @@ impl CommandLine {
                 ("queue-size", 1024.into()),
             ],
         };
-        self.served(device, slot::FIRST_SHARE + index);
+        self.own(device, slot::FIRST_SHARE + index);
     }
 
-    /// A device that another process serves. QEMU loads no state while it has one, so a clone gets
-    /// it after that.
-    fn served(&mut self, device: ServedDevice, slot: usize) {
+    /// A device that a template has not. QEMU loads no state while it has one that another process
+    /// serves, so a clone gets them all after that.
+    fn own(&mut self, device: OwnDevice, slot: usize) {
         match &mut self.late {
-            Some(late) => late.push(device),
+            Some(late) => late.devices.push(device),
             None => {
                 let mut text = device.driver.to_owned();
                 for (name, value) in &device.properties {

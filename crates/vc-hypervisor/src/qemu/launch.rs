@@ -21,7 +21,7 @@ use super::keeper::{Drains, Keeper};
 use super::qmp::Qmp;
 use super::socket::SocketFile;
 use super::state::QemuState;
-use super::template::Saved;
+use super::template::{self, Saved};
 use super::vm::KeptVm;
 use super::{CAPABILITIES, accel};
 use crate::log::{BoundedLog, drain};
@@ -38,7 +38,7 @@ pub(super) async fn launch(
     config: &QemuConfig,
     devices: &HostDevices,
     launcher: &Launcher,
-    spec: VmSpec,
+    mut spec: VmSpec,
 ) -> Result<KeptVm> {
     spec.check(&CAPABILITIES)?;
     let began = tick_rate::Reading::take();
@@ -46,10 +46,12 @@ pub(super) async fn launch(
     let firmware = config.find_firmware()?;
     let sandbox = spec.sandbox.clone();
     let accelerator = spec.accelerator;
-    let multi = {
+    let noted = spec.template.as_ref();
+    let noted = noted.and_then(|saved| template::noted_threads(&saved.notes));
+    let asked = noted.is_none().then(|| {
         let (vcpus, threads, binary) = (spec.vcpus, config.tcg_threads, binary.clone());
         spawn_blocking(move || accel::is_multi(accelerator, vcpus, threads, &binary))
-    };
+    });
     // Its own network stack makes the guest's connections where the process is. All other devices
     // get descriptors that lead out of an empty namespace.
     let own_stack = |nic: &Nic| matches!(nic.backend, NicBackend::User { .. });
@@ -67,8 +69,8 @@ pub(super) async fn launch(
     };
 
     let logs = Logs::open(&spec.console_log, &spec.vmm_log).map_err(host("keep the VM's logs"))?;
-    let saved = match &spec.template {
-        Some(saved) => Some(Saved::open(saved).map_err(host("share what was saved"))?),
+    let saved = match &mut spec.template {
+        Some(saved) => Some(Saved::take(saved).map_err(host("share what was saved"))?),
         None => None,
     };
     let (socket, commands) =
@@ -82,8 +84,13 @@ pub(super) async fn launch(
         commands,
         console: qemus_console,
     };
-    let multi = multi.await.map_err(io::Error::other);
-    let multi = multi.map_err(host("ask QEMU for its version"))?;
+    let multi = match asked {
+        Some(asked) => {
+            let multi = asked.await.map_err(io::Error::other);
+            multi.map_err(host("ask QEMU for its version"))?
+        }
+        None => noted.unwrap_or_default(),
+    };
     let tsc_khz = match began {
         // A clone's kernel knows the rate.
         Some(began) if accelerator == Accelerator::Tcg && saved.is_none() => {
@@ -131,7 +138,7 @@ pub(super) async fn launch(
     debug!(%sandbox, pid = process.pid(), "QEMU answers");
     if let Some(saved) = saved {
         let late = late.unwrap_or_default();
-        saved.with(late).go_on(&mut events, &config.limits).await?;
+        saved.go_on(&mut events, late, &config.limits).await?;
     }
 
     let identity = process.identity();

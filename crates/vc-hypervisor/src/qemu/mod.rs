@@ -121,7 +121,7 @@ impl Hypervisor for QemuHypervisor {
         template::key(&self.config, &self.devices, spec)
     }
 
-    async fn make_template(&self, directory: &Path, spec: TemplateSpec) -> Result<()> {
+    async fn make_template(&self, directory: &Path, spec: TemplateSpec) -> Result<String> {
         template::make(&self.config, &self.devices, &self.launcher, directory, spec).await
     }
 

@@ -3,8 +3,8 @@
 //! ```text
 //! make:   QEMU boots ─▶ the guest says on its second serial port that it waits
 //!                    ─▶ stop, save the devices' state; the memory is in its file already
-//! launch: QEMU with a copy of the memory ─▶ load the state ─▶ go on ─▶ a byte to the guest,
-//!                    which looks for the devices that its template had not
+//! launch: QEMU with a copy of the memory ─▶ load the state ─▶ go on ─▶ a line to the guest:
+//!                    where to look for the devices that its template had not
 //! ```
 //!
 //! QEMU 7.2 saves no device that another process serves, and loads no state while it has one. So a
@@ -22,13 +22,14 @@ use std::time::Duration;
 use qapi::qmp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 use vc_launch::{Launcher, PassedFd};
 use vc_types::BootId;
 
-use super::args::{self, DriverFds, HostPart, LATE_MAX, LATE_PORT, Machine, ServedDevice};
+use super::args::{self, DriverFds, HostPart, LATE_MAX, LATE_PORT, Late, Machine, OwnDevice};
 use super::config::{QemuConfig, QemuLimits};
 use super::launch::{Logs, Starting, pipe, qemu_process, stream_pair};
 use super::qmp::Qmp;
@@ -42,8 +43,8 @@ use crate::{
 /// What the guest of a template says when it waits.
 const WAITS: u8 = b'T';
 
-/// What it reads to go on.
-const GO_ON: &[u8] = b"G";
+/// Says when a clone's memory is complete.
+type Filled = oneshot::Receiver<io::Result<()>>;
 
 /// What QEMU calls the descriptor of the state.
 const STATE: &str = "state";
@@ -107,6 +108,24 @@ fn identity(file: &Metadata) -> String {
     )
 }
 
+/// What is known from making a template, so that a clone need not ask.
+fn notes(multi: bool) -> String {
+    let threads = if multi { MULTI } else { SINGLE };
+    threads.to_owned()
+}
+
+/// Whether the processors of this template are emulated on a thread each.
+pub(super) fn noted_threads(notes: &str) -> Option<bool> {
+    match notes {
+        MULTI => Some(true),
+        SINGLE => Some(false),
+        _ => None,
+    }
+}
+
+const MULTI: &str = "threads=multi";
+const SINGLE: &str = "threads=single";
+
 /// Boots a guest and saves it. The VMM is gone when this returns or is dropped.
 pub(super) async fn make(
     config: &QemuConfig,
@@ -114,7 +133,7 @@ pub(super) async fn make(
     launcher: &Launcher,
     directory: &Path,
     spec: TemplateSpec,
-) -> Result<()> {
+) -> Result<String> {
     let began = tick_rate::Reading::take();
     let binary = config.find_binary()?;
     let firmware = config.find_firmware()?;
@@ -194,7 +213,8 @@ pub(super) async fn make(
     let (mut process, mut drains, mut events) = greeted;
     let saved = async {
         wait_for_guest(&mut port, spec.boot_limit).await?;
-        save(&mut events, spec.state_file.as_fd(), &config.limits).await
+        save(&mut events, spec.state_file.as_fd(), &config.limits).await?;
+        Ok(notes(multi))
     };
     let end = tokio::select! {
         saved = saved => return saved,
@@ -274,13 +294,16 @@ pub(super) struct Saved {
     state: OwnedFd,
     port: OwnedFd,
     qemus_port: OwnedFd,
+    filled: Filled,
 }
 
 impl Saved {
-    pub(super) fn open(saved: &SavedVm) -> io::Result<Self> {
+    /// Takes out of `saved` all but the memory.
+    pub(super) fn take(saved: &mut SavedVm) -> io::Result<Self> {
         let (port, qemus_port) = stream_pair()?;
         Ok(Self {
             state: saved.state.try_clone()?,
+            filled: std::mem::replace(&mut saved.filled, oneshot::channel().1),
             port,
             qemus_port,
         })
@@ -291,7 +314,7 @@ impl Saved {
         let loading = Loading {
             state: self.state,
             port: self.port,
-            late: Vec::new(),
+            filled: self.filled,
         };
         (self.qemus_port, loading)
     }
@@ -302,17 +325,29 @@ impl Saved {
 pub(super) struct Loading {
     state: OwnedFd,
     port: OwnedFd,
-    late: Vec<ServedDevice>,
+    filled: Filled,
 }
 
 impl Loading {
-    /// The devices that QEMU gets in between.
-    pub(super) fn with(self, late: Vec<ServedDevice>) -> Self {
-        Self { late, ..self }
-    }
     /// Loads the state and lets the guest go on.
-    pub(super) async fn go_on(self, qmp: &mut Qmp, limits: &QemuLimits) -> Result<()> {
+    pub(super) async fn go_on(self, qmp: &mut Qmp, late: Late, limits: &QemuLimits) -> Result<()> {
         prepare(qmp, self.state.as_fd(), limits).await?;
+        // The machine has mapped its memory; nothing of it was read so far.
+        let filled = timeout(limits.start, self.filled).await;
+        let failed = |reason: String| Error::Template { reason };
+        match filled {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => {
+                return Err(failed(format!("copying the memory failed: {error}")));
+            }
+            Ok(Err(_)) => return Err(failed("copying the memory was given up".into())),
+            Err(_) => {
+                let limit = limits.start;
+                return Err(failed(format!(
+                    "its memory was not copied within {limit:?}"
+                )));
+            }
+        }
         let command = qmp::migrate_incoming {
             channels: None,
             exit_on_error: None,
@@ -321,13 +356,14 @@ impl Loading {
         qmp.execute(command, limits.command).await?;
         over(qmp, "migrate-incoming", "loading the state failed").await?;
         // The first one last: with it, all functions of the device are there.
-        for (function, device) in self.late.into_iter().enumerate().rev() {
+        let places = late.places().join(",");
+        for (function, device) in late.devices.into_iter().enumerate().rev() {
             qmp.execute(plug(function, device), limits.command).await?;
         }
         // Taken once the processors run.
         let told = async {
             let mut port = async_stream(self.port)?;
-            port.write_all(GO_ON).await
+            port.write_all(format!("{places}\n").as_bytes()).await
         };
         told.await.map_err(|source| Error::Connection {
             command: "the template's port",
@@ -339,7 +375,7 @@ impl Loading {
     }
 }
 
-fn plug(function: usize, device: ServedDevice) -> qmp::device_add {
+fn plug(function: usize, device: OwnDevice) -> qmp::device_add {
     let place = [
         ("addr", format!("0.{function}").into()),
         ("multifunction", true.into()),

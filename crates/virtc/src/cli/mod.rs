@@ -5,6 +5,7 @@ mod cp;
 mod create;
 mod events;
 mod exec;
+mod factory;
 mod network;
 mod ps;
 mod run;
@@ -22,6 +23,7 @@ pub(crate) use cp::{CpArgs, Side};
 pub(crate) use create::CreateArgs;
 pub(crate) use events::EventsArgs;
 pub(crate) use exec::ExecArgs;
+pub(crate) use factory::{FactoryArgs, FactoryCommand};
 pub(crate) use network::{NetworkArgs, NetworkCommand};
 pub(crate) use ps::PsArgs;
 pub(crate) use run::{CwdMode, RunArgs};
@@ -152,6 +154,8 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Remove what sandboxes whose keeper is gone have left
     Gc(GcArgs),
+    /// Show, make and remove the templates from which VMs start
+    Factory(FactoryArgs),
     /// Show the configuration in force, and where each value comes from
     Config(FormatArgs),
     /// Show the versions of everything that takes part

@@ -8,6 +8,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod factory;
 pub(crate) mod features;
 pub(crate) mod gc;
 pub(crate) mod generate;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 
 use vc_config::{Config, Loaded, Sources};
 use vc_types::{ContainerId, ContainerState};
-use virtcontainers::factory::{self, Factory};
+use virtcontainers::factory::{Factory, configured};
 use virtcontainers::{Runtime, RuntimeOptions, SandboxHandle};
 
 use crate::cli::GlobalArgs;
@@ -83,7 +84,7 @@ fn sources(global: &GlobalArgs) -> Sources {
 pub(crate) fn runtime(global: &GlobalArgs) -> Result<Runtime, Failure> {
     let loaded = load(global, &[])?;
     Ok(Runtime::open(RuntimeOptions {
-        factory: factory(&loaded.config)?,
+        factory: container_factory(&loaded.config)?,
         config: loaded.config,
         program: own_program(),
         ..RuntimeOptions::default()
@@ -91,8 +92,8 @@ pub(crate) fn runtime(global: &GlobalArgs) -> Result<Runtime, Failure> {
 }
 
 /// Where the VMs of sandboxes come from that are no throw-away ones.
-pub(crate) fn factory(config: &Config) -> Result<Arc<dyn Factory>, Failure> {
-    Ok(factory::configured(config, false).map_err(virtcontainers::Error::from)?)
+pub(crate) fn container_factory(config: &Config) -> Result<Arc<dyn Factory>, Failure> {
+    Ok(configured(config, false).map_err(virtcontainers::Error::from)?)
 }
 
 /// The container of this name.

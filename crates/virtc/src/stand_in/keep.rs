@@ -10,7 +10,7 @@ use virtcontainers::{
 use super::report::Reporter;
 use super::view::Viewer;
 use super::{Outcome, Report, Request, take_terminal};
-use crate::commands::{container, factory, load_annotated, own_program};
+use crate::commands::{container, container_factory, load_annotated, own_program};
 use crate::error::{FAILED, Failure};
 use crate::join::{Joined, Kept, Signals};
 
@@ -58,7 +58,7 @@ async fn make(
     let mut config = SandboxConfig::of_bundle(bundle, &container, &loaded.config, driver)?;
     config.network = entered.network;
     let runtime = Runtime::open(RuntimeOptions {
-        factory: factory(&loaded.config)?,
+        factory: container_factory(&loaded.config)?,
         config: loaded.config,
         program: own_program(),
         host_network: Some(entered.host_network),

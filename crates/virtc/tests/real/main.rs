@@ -41,6 +41,7 @@ mod run_network;
 mod signals;
 mod spec;
 mod streams;
+mod templates;
 mod terminal;
 mod wrong_input;
 

@@ -62,7 +62,7 @@ pub trait Factory: fmt::Debug + Send + Sync {
 /// Those of [`Template::new`].
 ///
 /// ```
-/// let config = virtcontainers::Config::default();
+/// let config = vc_config::Config::default();
 /// let factory = virtcontainers::factory::configured(&config, false)?;
 /// assert_eq!(format!("{factory:?}"), "Direct");
 /// # Ok::<(), virtcontainers::factory::TemplateError>(())

@@ -42,6 +42,49 @@ pub struct SandboxConfig {
 }
 
 impl SandboxConfig {
+    /// A sandbox without a container, with the machine that the configuration gives to sandboxes,
+    /// or to those of the throw-away kind.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Config`] when the host cannot be looked at.
+    ///
+    /// ```
+    /// use vc_config::Config;
+    /// use virtcontainers::SandboxConfig;
+    ///
+    /// let config = SandboxConfig::empty("web-1".parse()?, &Config::default(), false)?;
+    /// assert!(config.containers.is_empty() && config.vm.vcpus > 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn empty(id: SandboxId, config: &Config, throw_away: bool) -> Result<Self> {
+        let size = config.vm.size(&HostFacts::read()?);
+        let qemu = &config.hypervisor.qemu;
+        let root_ports = match throw_away {
+            true => qemu.root_ports_throwaway,
+            false => qemu.root_ports,
+        };
+        Ok(Self {
+            id,
+            hostname: None,
+            vm: VmConfig {
+                vcpus: size.vcpus,
+                memory: size.memory,
+                accelerator: accelerator_choice(config.runtime.accelerator),
+                kernel_params: config.guest.kernel_params.clone(),
+                root_ports: u8::try_from(root_ports).unwrap_or(u8::MAX),
+            },
+            scratch: Scratch::Memory { size: None },
+            annotations: BTreeMap::new(),
+            cgroup: false,
+            network: NetworkConfig::None,
+            endpoints: EndpointConfig::of(&config.network)?,
+            containers: Vec::new(),
+            shared_pids: false,
+            throw_away,
+        })
+    }
+
     /// A sandbox with the container of an OCI bundle, which has its name, as the configuration wants
     /// it. It has no network yet.
     ///
@@ -55,30 +98,18 @@ impl SandboxConfig {
         config: &Config,
         driver: CgroupDriver,
     ) -> Result<Self> {
-        let size = config.vm.size(&HostFacts::read()?);
+        let id = SandboxId::new(container.as_str())?;
         Ok(Self {
-            id: SandboxId::new(container.as_str())?,
             hostname: bundle.hostname(),
-            vm: VmConfig {
-                vcpus: size.vcpus,
-                memory: size.memory,
-                accelerator: accelerator_choice(config.runtime.accelerator),
-                kernel_params: config.guest.kernel_params.clone(),
-                root_ports: u8::try_from(config.hypervisor.qemu.root_ports).unwrap_or(u8::MAX),
-            },
-            scratch: Scratch::Memory { size: None },
             annotations: bundle.annotations(),
             cgroup: true,
-            network: NetworkConfig::None,
-            endpoints: EndpointConfig::of(&config.network)?,
             containers: vec![bundle.container(
                 container.clone(),
                 &Neighbours::default(),
                 driver,
                 &config.runtime.root,
             )?],
-            shared_pids: false,
-            throw_away: false,
+            ..Self::empty(id, config, false)?
         })
     }
 }

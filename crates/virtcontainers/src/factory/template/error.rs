@@ -35,6 +35,12 @@ pub enum TemplateError {
         /// That bound.
         room: ByteSize,
     },
+    /// A test asked for a failure at this point.
+    #[error("fault point {point}")]
+    Fault {
+        /// The point.
+        point: &'static str,
+    },
     /// The driver could not make it.
     #[error(transparent)]
     Driver(#[from] vc_hypervisor::Error),

@@ -13,7 +13,7 @@ use vc_store::UnixMillis;
 use super::error::{Attempt as _, TemplateResult};
 use super::library::{Library, MakersLock};
 use super::stored::{DESCRIPTION, Description, MEMORY, STATE, Stored, digest};
-use super::{TemplateId, blocking, memory};
+use super::{TemplateId, blocking, memory, passed};
 use crate::factory::VmRequest;
 
 /// A template that is being made. Dropping it removes what there is of it.
@@ -46,8 +46,10 @@ pub(super) async fn make(
         state.try_clone().attempt(attempt)?.into(),
         boot_limit,
     )?;
-    driver.make_template(&spec.directory, template).await?;
-    blocking(move || making.finish(&id, &guest, state).map(Some)).await
+    passed("template.begun")?;
+    let notes = driver.make_template(&spec.directory, template).await?;
+    passed("template.saved")?;
+    blocking(move || making.finish(&id, &guest, state, notes).map(Some)).await
 }
 
 impl Making {
@@ -71,7 +73,13 @@ impl Making {
     }
 
     /// Writes down what was saved, and opens it as whoever uses it does.
-    fn finish(self, id: &TemplateId, guest: &File, mut state: File) -> TemplateResult<Stored> {
+    fn finish(
+        self,
+        id: &TemplateId,
+        guest: &File,
+        mut state: File,
+        driver_notes: String,
+    ) -> TemplateResult<Stored> {
         let attempt = || format!("write template {id}");
         let memory_file = self.create(MEMORY)?;
         let memory_bytes = guest.metadata().attempt(attempt)?.len();
@@ -82,13 +90,16 @@ impl Making {
             memory_bytes,
             data_bytes: memory::copy(guest, &memory_file).attempt(attempt)?,
             state_digest: digest(&mut state).attempt(attempt)?,
+            driver_notes,
         };
         let text = serde_json::to_vec_pretty(&description).map_err(std::io::Error::from);
         let text = text.attempt(attempt)?;
         self.create(DESCRIPTION)?
             .write_all(&text)
             .attempt(attempt)?;
+        passed("template.written")?;
         self.library.finish(&self.directory, id)?;
+        passed("template.made")?;
         let stored = self.library.find(id)?;
         let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
         stored

@@ -32,6 +32,8 @@ pub use id::{NoTemplateId, TemplateId};
 pub use library::{Library, Listed as ListedTemplate};
 use stored::Stored;
 
+use crate::fault;
+
 use super::{Direct, Factory, Hypervisor, Obtained, Origin, Result, VmRequest};
 
 /// Gives VMs that go on from a template of the library, which it makes where there is none.
@@ -54,7 +56,7 @@ impl Template {
     /// ```
     /// use virtcontainers::factory::Template;
     ///
-    /// let factory = Template::new(&virtcontainers::Config::default())?;
+    /// let factory = Template::new(&vc_config::Config::default())?;
     /// for template in factory.library().list()? {
     ///     println!("{} {} bytes", template.id, template.bytes);
     /// }
@@ -102,7 +104,8 @@ impl Factory for Template {
                 return Ok(None);
             };
             let id = stored.id().clone();
-            let saved = blocking(move || stored.copy()).await?;
+            let saved = stored.copy()?;
+            passed("template.copying")?;
             Ok::<_, TemplateError>(Some((id, saved)))
         };
         let id = match saved.await {
@@ -140,6 +143,11 @@ impl Factory for Template {
             }
         }
     }
+}
+
+/// A point at which a test may ask for a failure.
+fn passed(point: &'static str) -> TemplateResult<()> {
+    fault::point(point).map_err(|_| TemplateError::Fault { point })
 }
 
 /// Does what waits for the disk, or copies much, on a thread that may.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
 use vc_hypervisor::SavedVm;
 use vc_store::UnixMillis;
 
@@ -41,6 +42,8 @@ pub(super) struct Description {
     /// What of it is in the file.
     pub(super) data_bytes: u64,
     pub(super) state_digest: String,
+    /// What the driver wants to know of it.
+    pub(super) driver_notes: String,
 }
 
 /// A template whose files are open and are what they have to be.
@@ -50,6 +53,7 @@ pub(super) struct Stored {
     memory: File,
     memory_bytes: u64,
     state: File,
+    notes: String,
 }
 
 impl Stored {
@@ -82,6 +86,7 @@ impl Stored {
             memory,
             memory_bytes: description.memory_bytes,
             state,
+            notes: description.driver_notes,
         }))
     }
 
@@ -89,14 +94,22 @@ impl Stored {
         &self.id
     }
 
-    /// What one VM goes on with.
+    /// What one VM goes on with. Its memory is being copied while its VMM starts.
     pub(super) fn copy(self) -> TemplateResult<SavedVm> {
         let attempt = || format!("copy the memory of template {}", self.id);
         let own = memory::anonymous(self.memory_bytes).attempt(attempt)?;
-        memory::copy(&self.memory, &own).attempt(attempt)?;
+        let filling = own.try_clone().attempt(attempt)?;
+        let (copied, filled) = oneshot::channel();
+        let memory = self.memory;
+        tokio::task::spawn_blocking(move || {
+            // Nobody asks any more where the VM was given up.
+            let _ = copied.send(memory::copy(&memory, &filling).map(drop));
+        });
         Ok(SavedVm {
             memory: own.into(),
+            filled,
             state: self.state.into(),
+            notes: self.notes,
         })
     }
 }

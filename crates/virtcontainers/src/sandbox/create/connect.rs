@@ -20,6 +20,7 @@ use super::super::place::Place;
 use super::Staged;
 use super::launch::Launched;
 use crate::error::{Error, Result, Stage};
+use crate::factory::Origin;
 use crate::fault;
 use crate::runtime::{Shared, blocking};
 use crate::stream::Streams;
@@ -62,7 +63,7 @@ pub(super) async fn connect(
         scratch,
         shares,
         writable,
-        origin: _,
+        origin,
     } = launched;
     let throw_away = config.throw_away;
     let limits = &runtime.config.limits;
@@ -72,7 +73,9 @@ pub(super) async fn connect(
     let prepared = async {
         let report = ready.wait(limits.agent_ready_ms.duration()).await?;
         let guest_epoch = Timeline::now().saturating_sub(report.uptime_us);
-        timeline.step_at("guest kernel began", guest_epoch);
+        if origin == Origin::Booted {
+            timeline.step_at("guest kernel began", guest_epoch);
+        }
         fault::point("create.agent-ready")?;
         let transport = Transport::new(address, limits.agent_connect_ms.duration());
         let agent = AgentClient::connect(&transport, Guest::call_limits(limits)).await?;
@@ -87,7 +90,7 @@ pub(super) async fn connect(
 
         // All at once: an answer of the guest takes long where it is emulated.
         enter(Stage::GuestPreparation);
-        let greeted = greet(&guest.agent, &config, guest_epoch, timeline);
+        let greeted = greet(&guest.agent, &config, guest_epoch, &origin, timeline);
         let sandbox_made = async {
             if let Some(mut scratch) = scratch {
                 blocking(move || Ok(scratch.formatted()?)).await?;
@@ -210,11 +213,21 @@ async fn greet(
     agent: &AgentClient,
     config: &SandboxConfig,
     guest_epoch: u64,
+    origin: &Origin,
     timeline: &mut Timeline,
 ) -> Result<()> {
     let hello = agent.hello(hello(config)?).await?;
     timeline.mark(ClockPoint::Ready);
-    for step in &hello.boot {
+    let own = match origin {
+        Origin::Booted => 0,
+        // What came before was its template's.
+        _ => hello
+            .boot
+            .iter()
+            .position(|step| step.name == guest::HANDED_OVER)
+            .unwrap_or_default(),
+    };
+    for step in &hello.boot[own..] {
         let name = vc_types::one_line(&step.name);
         let at = guest_epoch.saturating_add(step.uptime_us);
         timeline.step_at(format!("guest: {name}"), at);

@@ -1,0 +1,128 @@
+//! The templates from which VMs start.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use serde::Serialize;
+use vc_config::Config;
+use vc_types::SandboxId;
+use virtcontainers::factory::{Library, ListedTemplate, Template, TemplateId};
+use virtcontainers::{Runtime, RuntimeOptions, SandboxConfig};
+
+use super::{Done, load, own_program};
+use crate::cli::{FactoryArgs, FactoryCommand, FormatArgs, GlobalArgs, OutputFormat};
+use crate::error::{FAILED, Failure};
+use crate::output;
+
+pub(crate) fn factory(global: &GlobalArgs, args: &FactoryArgs) -> Done {
+    match &args.command {
+        FactoryCommand::Init {
+            containers,
+            memory,
+            cpus,
+        } => {
+            let mut flags = Vec::new();
+            if let Some(memory) = memory {
+                flags.push(("vm.memory", "--memory", memory.clone()));
+            }
+            if let Some(cpus) = cpus {
+                flags.push(("vm.vcpus", "--cpus", cpus.to_string()));
+            }
+            init(load(global, &flags)?.config, !containers)
+        }
+        FactoryCommand::Status(format) => status(&load(global, &[])?.config, format),
+        FactoryCommand::Destroy { ids } => destroy(&load(global, &[])?.config, ids),
+    }
+}
+
+/// Starts a VM without a container: what makes a template, and shows that it serves.
+fn init(config: Config, throw_away: bool) -> Done {
+    let template = Arc::new(Template::new(&config).map_err(virtcontainers::Error::from)?);
+    let name = format!("template-{}", std::process::id());
+    let id = SandboxId::new(name).map_err(Failure::usage)?;
+    let sandbox = SandboxConfig::empty(id, &config, throw_away)?;
+    let runtime = Runtime::open(RuntimeOptions {
+        config,
+        program: own_program(),
+        factory: Arc::clone(&template) as Arc<_>,
+        ..RuntimeOptions::default()
+    })?;
+    let made = virtcontainers::keeper::block_on(async |_| {
+        runtime.create_sandbox(sandbox).await?.delete().await
+    });
+    made.map_err(|error| Failure::plain(FAILED, &error))??;
+    let newest = list(template.library())?.pop();
+    let Some(newest) = newest else {
+        return Err(Failure::new(
+            FAILED,
+            "no template was made: the log says why (--debug)",
+        ));
+    };
+    output::line(newest.id.as_str())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(config: &Config, format: &FormatArgs) -> Done {
+    #[derive(Serialize)]
+    struct Shown {
+        id: String,
+        bytes: u64,
+        /// Seconds since 1970.
+        used: u64,
+    }
+    let library = Library::open(&config.factory).map_err(virtcontainers::Error::from)?;
+    let templates: Vec<_> = list(&library)?
+        .into_iter()
+        .map(|template| Shown {
+            id: template.id.to_string(),
+            bytes: template.bytes,
+            used: template
+                .used
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+        })
+        .collect();
+    match format.format {
+        OutputFormat::Json => output::json(&templates)?,
+        OutputFormat::Table => {
+            let rows: Vec<_> = templates
+                .into_iter()
+                .map(|template| {
+                    let mib = template.bytes.div_ceil(1 << 20);
+                    [template.id, format!("{mib} MiB"), template.used.to_string()]
+                })
+                .collect();
+            output::table(["TEMPLATE", "SIZE", "USED"], &rows)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn destroy(config: &Config, ids: &[String]) -> Done {
+    let library = Library::open(&config.factory).map_err(virtcontainers::Error::from)?;
+    let ids: Vec<TemplateId> = match ids {
+        [] => list(&library)?
+            .into_iter()
+            .map(|template| template.id)
+            .collect(),
+        ids => {
+            let parsed: Result<_, _> = ids.iter().map(|id| id.parse()).collect();
+            parsed.map_err(Failure::usage)?
+        }
+    };
+    for id in ids {
+        let removed = library.remove(&id).map_err(virtcontainers::Error::from)?;
+        if !removed {
+            return Err(Failure::new(
+                FAILED,
+                format!("template {id} does not exist"),
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(library: &Library) -> Result<Vec<ListedTemplate>, Failure> {
+    Ok(library.list().map_err(virtcontainers::Error::from)?)
+}

@@ -1,0 +1,392 @@
+//! Templates: the first run's boot is saved, and the next ones go on from there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use test_vm::{Host, Outcome};
+use virtcontainers::fault::Walk;
+
+use super::{host, is_dead};
+
+/// How many clones are compared; `make soak` compares more.
+fn clones() -> usize {
+    let set = std::env::var("VIRTC_TEST_CLONES").ok();
+    set.map_or(4, |set| set.parse().unwrap())
+}
+
+/// A host whose runs come from templates, and where those lie.
+struct Factory {
+    host: Host,
+    dir: TempDir,
+}
+
+impl Factory {
+    fn new() -> Self {
+        let mut factory = Self {
+            host: host(),
+            // Where they lie by default.
+            dir: TempDir::new_in("/dev/shm").unwrap(),
+        };
+        factory.set_env();
+        factory
+    }
+
+    fn set_env(&mut self) {
+        self.host.clear_env();
+        self.host.env("VIRTC_FACTORY_AUTO", "true");
+        self.host.env("VIRTC_FACTORY_DIR", self.library());
+    }
+
+    fn library(&self) -> PathBuf {
+        self.dir.path().join("templates")
+    }
+
+    /// The ids of the templates.
+    fn templates(&self) -> Vec<String> {
+        let listed = self.host.virtc(["factory", "status", "-f", "json"]);
+        let listed: Vec<Value> = serde_json::from_str(&listed.expect_code(0).out()).unwrap();
+        let id = |template: &Value| template["id"].as_str().unwrap().to_owned();
+        listed.iter().map(id).collect()
+    }
+
+    fn only_template(&self) -> PathBuf {
+        let templates = self.templates();
+        assert_eq!(templates.len(), 1, "{templates:?}");
+        self.library().join(&templates[0])
+    }
+
+    /// Runs a command of the host's system and says whether its VM went on from a template.
+    #[track_caller]
+    fn run(&self, script: &str) -> (Outcome, bool) {
+        let outcome = self.host.run(&["--timeline"], &["sh", "-c", script]);
+        let outcome = outcome.expect_code(0);
+        let cloned = outcome.err().contains("guest: handed over");
+        assert_ne!(cloned, outcome.err().contains("guest kernel began"));
+        (outcome, cloned)
+    }
+
+    /// Nothing but whole templates and the makers' lock.
+    #[track_caller]
+    fn expect_clean(&self) {
+        for entry in fs::read_dir(self.library()).unwrap() {
+            let path = entry.unwrap().path();
+            let whole = path.join("template.json").is_file();
+            assert!(whole || path.ends_with("lock"), "{path:?}");
+        }
+    }
+}
+
+#[test]
+fn the_first_run_makes_a_template_and_the_next_ones_go_on_from_it() {
+    let factory = Factory::new();
+    let (first, cloned) = factory.run("echo first");
+    assert_eq!(first.out(), "first\n");
+    assert!(
+        cloned,
+        "the boot of the first run is the template's\n{}",
+        first.err()
+    );
+    let template = factory.only_template();
+    let made = fs::metadata(template.join("memory"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let (second, cloned) =
+        factory.run("echo second; cat /proc/sys/kernel/hostname; ls /sys/class/net");
+    assert!(cloned);
+    let out = second.out();
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!((lines[0], lines[2]), ("second", "lo"));
+    assert_eq!(factory.only_template(), template);
+    let now = fs::metadata(template.join("memory"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(made, now, "a clone changes nothing of its template");
+    // Another size is another template.
+    let outcome = factory.host.run(&["-m", "512m", "--cpus", "1"], &["nproc"]);
+    assert_eq!(outcome.expect_code(0).out(), "1\n");
+    assert_eq!(factory.templates().len(), 2);
+    let id = template.file_name().unwrap().to_str().unwrap();
+    factory
+        .host
+        .virtc(["factory", "destroy", id])
+        .expect_code(0);
+    assert_eq!(factory.templates().len(), 1);
+    let again = factory
+        .host
+        .virtc(["factory", "destroy", id])
+        .expect_code(1);
+    again.expect_err(&[id, "does not exist"]);
+    factory.host.virtc(["factory", "destroy"]).expect_code(0);
+    assert!(factory.templates().is_empty());
+    factory.expect_clean();
+}
+
+/// Every source of random numbers that a process has, a word each.
+const DRAW: &str = "cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
+    head -c 16 /dev/urandom | base64
+    head -c 16 /dev/random | base64
+    python3 -c 'import os, random; print(os.getrandom(16).hex(), random.random(), hash(\"x\"))'
+    grep stack /proc/self/maps | cut -d' ' -f1";
+
+#[test]
+fn clones_share_no_random_number_and_have_the_hosts_clock() {
+    /// How far a clone's clock may be from the host's.
+    const CLOCK_SECONDS: f64 = 0.05;
+    let factory = Factory::new();
+    let script = format!("date +%s.%N\n{DRAW}");
+    let mut seen = BTreeSet::new();
+    for _ in 0..clones() {
+        let before = unix();
+        let (outcome, cloned) = factory.run(&script);
+        let after = unix();
+        assert!(cloned);
+        let out = outcome.out();
+        let mut words = out.split_whitespace();
+        let clock: f64 = words.next().unwrap().parse().unwrap();
+        let host = before - CLOCK_SECONDS..=after + CLOCK_SECONDS;
+        assert!(host.contains(&clock), "{clock} is not in {host:?}");
+        let drawn: Vec<_> = words.collect();
+        assert_eq!(drawn.len(), 8, "{out}");
+        for word in drawn {
+            assert!(seen.insert(word.to_owned()), "{word} was drawn twice");
+        }
+    }
+}
+
+fn unix() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_secs_f64()
+}
+
+/// What is wrong with a template before a run.
+type Damage = fn(&Path);
+
+fn truncate(path: &Path, bytes: u64) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_len(bytes).unwrap();
+}
+
+#[test]
+fn a_template_that_is_not_whole_is_made_again() {
+    let damages: [(&str, Damage); 4] = [
+        ("a short memory", |dir| {
+            truncate(&dir.join("memory"), 1 << 20)
+        }),
+        ("a memory with holes", |dir| {
+            let size = fs::metadata(dir.join("memory")).unwrap().len();
+            truncate(&dir.join("memory"), 0);
+            truncate(&dir.join("memory"), size);
+        }),
+        ("another state", |dir| {
+            fs::write(dir.join("state"), "no state").unwrap();
+        }),
+        ("another version", |dir| {
+            fs::write(dir.join("template.json"), r#"{"form": 2}"#).unwrap();
+        }),
+    ];
+    let factory = Factory::new();
+    factory.run("true");
+    for (what, damage) in damages {
+        let template = factory.only_template();
+        damage(&template);
+        let (outcome, cloned) = factory.run("echo whole");
+        assert_eq!(
+            (outcome.out().as_str(), cloned),
+            ("whole\n", true),
+            "{what}"
+        );
+        assert_eq!(factory.only_template(), template, "{what}");
+        let size = fs::metadata(template.join("memory")).unwrap().len();
+        assert!(size > 1 << 20, "{what}");
+        factory.expect_clean();
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_loaded_is_removed_and_the_vm_boots() {
+    let factory = Factory::new();
+    factory.run("true");
+    let template = factory.only_template();
+    // As if another QEMU had written it: whole, by its description.
+    fs::write(template.join("state"), "no state").unwrap();
+    let path = template.join("template.json");
+    let mut description: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let digest = std::process::Command::new("sha256sum")
+        .arg(template.join("state"))
+        .output();
+    let digest = String::from_utf8(digest.unwrap().stdout).unwrap();
+    description["state_digest"] = digest.split_whitespace().next().unwrap().into();
+    fs::write(&path, description.to_string()).unwrap();
+    let log = factory.dir.path().join("log");
+    let log_flag = log.to_str().unwrap();
+    let run = ["--log", log_flag, "run", "--", "echo", "booted"];
+    let outcome = factory.host.virtc(run).expect_code(0);
+    assert_eq!(outcome.out(), "booted\n");
+    let log = fs::read_to_string(log).unwrap();
+    for text in ["does not serve was removed", "it boots by itself now"] {
+        assert!(log.contains(text), "{log}");
+    }
+    assert!(factory.templates().is_empty());
+    factory.expect_clean();
+}
+
+#[test]
+fn without_room_a_vm_boots_and_the_log_says_why() {
+    let mut factory = Factory::new();
+    factory.host.env("VIRTC_FACTORY_MAX_BYTES", "16m");
+    let log = factory.dir.path().join("log");
+    let run = [
+        "--log",
+        log.to_str().unwrap(),
+        "run",
+        "--",
+        "echo",
+        "booted",
+    ];
+    let outcome = factory.host.virtc(run).expect_code(0);
+    assert_eq!(outcome.out(), "booted\n");
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("no room for a template"), "{log}");
+    assert!(factory.templates().is_empty());
+}
+
+#[test]
+fn a_directory_that_others_can_use_is_not_used() {
+    let factory = Factory::new();
+    fs::create_dir(factory.library()).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(factory.library(), open).unwrap();
+    let outcome = factory.host.run(&["--timeline"], &["true"]).expect_code(0);
+    assert!(
+        outcome.err().contains("guest kernel began"),
+        "{}",
+        outcome.err()
+    );
+    assert_eq!(fs::read_dir(factory.library()).unwrap().count(), 0);
+}
+
+#[test]
+fn two_first_runs_at_once_make_one_template() {
+    let factory = Factory::new();
+    let start = || factory.host.start(["run", "--", "echo", "ran"]);
+    let both = [start(), start()];
+    for run in both {
+        assert_eq!(run.wait().expect_code(0).out(), "ran\n");
+    }
+    factory.only_template();
+    factory.expect_clean();
+}
+
+#[test]
+fn a_clone_does_not_need_its_template_any_more() {
+    let factory = Factory::new();
+    factory.run("true");
+    let mut running = factory.host.start([
+        "run",
+        "--",
+        "sh",
+        "-c",
+        "echo up; read x; find /usr/bin | wc -l",
+    ]);
+    let stdin = running.stdin();
+    running.wait_until("a running container", |_| {
+        let listed = factory.host.virtc(["list", "-f", "json"]).out();
+        listed.contains("\"status\": \"running\"").then_some(())
+    });
+    factory.host.virtc(["factory", "destroy"]).expect_code(0);
+    // The end of its input is what it waits for.
+    drop(stdin);
+    let outcome = running.wait().expect_code(0);
+    let files: u32 = outcome
+        .out()
+        .lines()
+        .last()
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(files > 100, "{}", outcome.out());
+}
+
+#[test]
+fn a_kill_at_every_point_of_its_making_leaves_nothing_that_the_next_run_does_not_remove() {
+    for point in Walk::Template.points() {
+        let mut factory = Factory::new();
+        factory.host.fault(point, "kill");
+        factory.host.run(&[], &["true"]).expect_code(128 + 9);
+        let left = factory.host.left();
+        assert!(is_dead(&left), "{point}: {left:?}");
+        factory.set_env();
+        let (outcome, cloned) = factory.run("echo next");
+        assert_eq!(
+            (outcome.out().as_str(), cloned),
+            ("next\n", true),
+            "{point}"
+        );
+        factory.only_template();
+        factory.expect_clean();
+        factory.host.virtc(["gc"]).expect_code(0);
+        factory.host.expect_nothing_left();
+    }
+}
+
+#[test]
+fn an_error_at_every_point_of_its_making_is_a_boot() {
+    for point in Walk::Template.points() {
+        let mut factory = Factory::new();
+        factory.host.fault(point, "error");
+        let outcome = factory.host.run(&[], &["echo", "booted"]).expect_code(0);
+        assert_eq!(outcome.out(), "booted\n", "{point}");
+        factory.expect_clean();
+    }
+}
+
+#[test]
+fn a_bundle_comes_from_a_template_where_that_is_enabled() {
+    let mut factory = Factory::new();
+    factory.host.env("VIRTC_FACTORY_ENABLE_TEMPLATE", "true");
+    let init = factory
+        .host
+        .virtc(["factory", "init", "--containers"])
+        .expect_code(0);
+    let template = factory.only_template();
+    assert!(template.ends_with(init.out().trim()), "{}", init.out());
+    let bundle = super::oci::bundle(
+        &factory.host,
+        &["/bin/sh", "-c", "echo in a bundle"],
+        |_| {},
+    );
+    let bundle = bundle.to_str().unwrap();
+    let outcome = factory
+        .host
+        .virtc(["run", "--bundle", bundle, "c1"])
+        .expect_code(0);
+    assert_eq!(outcome.out(), "in a bundle\n");
+    assert_eq!(factory.only_template(), template);
+}
+
+#[test]
+fn a_clone_has_a_network_and_a_scratch_disk() {
+    let factory = Factory::new();
+    factory.run("true");
+    let script =
+        "ls /sys/class/net; df --output=fstype / | tail -1; echo x >/root/x && cat /root/x";
+    let outcome = factory.host.run(
+        &["--net", "user", "--scratch", "64m", "--timeline"],
+        &["sh", "-c", script],
+    );
+    let outcome = outcome.expect_code(0);
+    assert!(
+        outcome.err().contains("guest: handed over"),
+        "{}",
+        outcome.err()
+    );
+    assert!(outcome.out().contains("eth0"), "{}", outcome.out());
+    assert!(outcome.out().ends_with("overlay\nx\n"), "{}", outcome.out());
+}
