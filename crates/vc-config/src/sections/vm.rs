@@ -18,8 +18,11 @@ section! {
 /// q35 without interrupt remapping addresses this many.
 const VCPUS_MAX: u64 = 255;
 
-/// Between two sizes that are chosen by what the host has.
+/// From here on, sizes that are chosen by what the host has are this far apart.
 const MEMORY_STEP: ByteSize = ByteSize::from_mib(256);
+
+/// The same for smaller sizes.
+const MEMORY_STEP_SMALL: ByteSize = ByteSize::from_mib(64);
 
 /// Below this the guest's kernel and initrd do not fit.
 const MEMORY_MIN: ByteSize = ByteSize::from_mib(64);
@@ -56,8 +59,7 @@ impl Vm {
         let vcpus = self.vcpus.unwrap_or_else(|| host.cpus.min(VCPUS_DEFAULT));
         let memory = match self.memory {
             Some(set) => set.bytes().saturating_add((2 << 20) - 1),
-            // In few steps: VMs of one size can come from one template.
-            None => (host.memory_available.bytes() / 2 / MEMORY_STEP.bytes() * MEMORY_STEP.bytes())
+            None => in_steps(host.memory_available.bytes() / 2)
                 .min(MEMORY_DEFAULT.bytes())
                 .max(MEMORY_MIN.bytes()),
         };
@@ -66,6 +68,15 @@ impl Vm {
             memory: ByteSize::from_bytes(memory & !((2 << 20) - 1)),
         }
     }
+}
+
+/// A size in few steps: VMs of one size can come from one template.
+fn in_steps(bytes: u64) -> u64 {
+    let step = match bytes >= 2 * MEMORY_STEP.bytes() {
+        true => MEMORY_STEP.bytes(),
+        false => MEMORY_STEP_SMALL.bytes(),
+    };
+    bytes / step * step
 }
 
 #[cfg(test)]
@@ -86,7 +97,9 @@ mod tests {
         let big = Vm::default().size(&host(64 << 10, 96));
         assert_eq!((big.vcpus, big.memory.mib()), (4, 2048));
         let small = Vm::default().size(&host(1001, 1));
-        assert_eq!((small.vcpus, small.memory.mib()), (1, 500));
+        assert_eq!((small.vcpus, small.memory.mib()), (1, 448));
+        let middle = Vm::default().size(&host(3001, 1));
+        assert_eq!(middle.memory.mib(), 1280);
         assert_eq!(Vm::default().size(&host(10, 1)).memory, MEMORY_MIN);
     }
 
