@@ -63,15 +63,18 @@ check: setup
 soak: build guest
 	@scripts/setup-tool.sh cargo-nextest $(CARGO_NEXTEST_VERSION)
 	@VIRTC_TEST_CONTAINERS=$${VIRTC_TEST_CONTAINERS:-200} \
+		VIRTC_TEST_CLONES=$${VIRTC_TEST_CLONES:-50} \
 		VIRTC_TEST_NETWORK_CYCLES=$${VIRTC_TEST_NETWORK_CYCLES:-200} \
 		cargo nextest run --profile soak --release --workspace --features $(TEST_FEATURES) \
 		--run-ignored all -E 'binary(real)' --stress-count $(SOAK_ROUNDS)
 
-# A cold start beside its floors, the commands, tasks of containerd, and the network. BENCH_FLAGS='--gate --runs 3', see
+# A cold start beside its floors, starts from a template, the commands, tasks of containerd, and the network. BENCH_FLAGS='--gate --runs 3', see
 # `xtask bench --help`; NETWORK_FLAGS, see `xtask network --help`.
 bench: dist guest
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		cargo run --quiet --release -p xtask -- bench --virtc $(DIST)/virtc $(BENCH_FLAGS)
+	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
+		cargo run --quiet --release -p xtask -- speed --virtc $(DIST)/virtc
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		cargo run --quiet --release -p xtask -- commands --virtc $(DIST)/virtc
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \

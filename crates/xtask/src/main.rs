@@ -2,6 +2,7 @@
 //!
 //! - `xtask commands`: what the commands of the OCI command line cost, `exec` beside runc's
 //! - `xtask containerd`: what a task costs under containerd, beside runc's shim and `virtc run`
+//! - `xtask speed`: what a start from a template costs, beside one that boots
 //! - `xtask network`: what a machine's network reaches, beside that of a VM with nothing of virtc in it
 //! - `xtask bench`: what a start of `virtc run` costs, beside a VM with nothing of virtc in it
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ mod median;
 mod network;
 mod process;
 mod rows;
+mod speed;
 mod stream;
 
 use std::io::{self, Write};
@@ -38,6 +40,8 @@ enum Command {
     Commands(commands::Options),
     /// Measure tasks of containerd, beside those of runc's shim
     Containerd(containerd::Options),
+    /// Measure starts from a template and, in turn with them, those that boot
+    Speed(speed::Options),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::Network(options) => network::run(&options),
         Command::Commands(options) => commands::run(&options),
         Command::Containerd(options) => containerd::run(&options),
+        Command::Speed(options) => speed::run(&options),
     };
     let printed = result.and_then(|(text, code)| {
         io::stdout().write_all(text.as_bytes())?;

@@ -165,6 +165,8 @@ impl Virtc<'_> {
     fn run(&self, command: &mut Command, flags: &[&str]) {
         command
             .current_dir("/")
+            // The bare VM boots too.
+            .env("VIRTC_FACTORY_AUTO", "false")
             .args(["run", "--timeout", TIMEOUT])
             .args(flags)
             .arg("--rootfs")

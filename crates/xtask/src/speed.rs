@@ -1,0 +1,144 @@
+//! `xtask speed`: starts of `virtc run` from a template, in turns with those that boot, one at a time
+//! and several at once.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use tempfile::TempDir;
+
+use crate::rows::Rows;
+
+/// What a start runs: it prints a line and ends.
+const PROGRAM: [&str; 3] = ["/bin/busybox", "echo", "hello"];
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How often each start is measured, in turns
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    runs: usize,
+    /// How many start at once
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    at_once: usize,
+    /// How often so many do
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: usize,
+    /// The virtc to measure; it finds the guest by itself
+    #[arg(long, value_name = "FILE")]
+    virtc: PathBuf,
+}
+
+/// Measures everything; returns the table.
+pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
+    ensure!(
+        options.runs > 0 && options.at_once > 0,
+        "nothing is to be measured"
+    );
+    let stage = Stage::make(&options.virtc)?;
+    let mut rows = Rows::default();
+    let began = Instant::now();
+    stage.start(true)?.wait()?;
+    rows.add("the first run, which makes the template", began.elapsed());
+    for _ in 0..options.runs {
+        for (from_template, name) in [(true, "from a template"), (false, "with a boot")] {
+            let began = Instant::now();
+            let mut start = stage.start(from_template)?;
+            start.first_byte()?;
+            rows.add(&format!("{name}: exec to output"), began.elapsed());
+            start.wait()?;
+            rows.add(&format!("{name}: exec to exit"), began.elapsed());
+        }
+    }
+    let mut text = String::new();
+    for _ in 0..options.rounds {
+        let took = stage.at_once(options.at_once)?;
+        rows.add(
+            &format!(
+                "{} at once from a template, to the last exit",
+                options.at_once
+            ),
+            took,
+        );
+        let a_second = options.at_once as f64 / took.as_secs_f64();
+        text.push_str(&format!("{a_second:.1} starts a second\n"));
+    }
+    Ok((rows.text() + &text, ExitCode::SUCCESS))
+}
+
+/// A root with one program, and a place for the template.
+struct Stage {
+    virtc: PathBuf,
+    work: TempDir,
+}
+
+impl Stage {
+    fn make(virtc: &Path) -> Result<Self> {
+        let stage = Self {
+            virtc: std::fs::canonicalize(virtc).with_context(|| virtc.display().to_string())?,
+            // Where templates and states are on hosts: in memory.
+            work: tempfile::tempdir_in("/dev/shm")?,
+        };
+        let bin = stage.root().join("bin");
+        std::fs::create_dir_all(&bin)?;
+        std::fs::copy(PROGRAM[0], bin.join("busybox")).context("busybox-static is installed")?;
+        Ok(stage)
+    }
+
+    fn root(&self) -> PathBuf {
+        self.work.path().join("root")
+    }
+
+    fn start(&self, from_template: bool) -> Result<Start> {
+        let mut command = Command::new(&self.virtc);
+        let child = command
+            .current_dir("/")
+            .env("VIRTC_FACTORY_AUTO", from_template.to_string())
+            .env("VIRTC_FACTORY_DIR", self.work.path().join("templates"))
+            .env("VIRTC_RUNTIME_ROOT", self.work.path().join("state"))
+            .args(["run", "--quiet", "--timeout", "120", "--rootfs"])
+            .arg(self.root())
+            .arg("--")
+            .args(PROGRAM)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| self.virtc.display().to_string())?;
+        Ok(Start(child))
+    }
+
+    fn at_once(&self, count: usize) -> Result<Duration> {
+        let began = Instant::now();
+        let started: Result<Vec<_>> = (0..count).map(|_| self.start(true)).collect();
+        for start in started? {
+            start.wait()?;
+        }
+        Ok(began.elapsed())
+    }
+}
+
+/// A run that does not outlive the measurement.
+struct Start(Child);
+
+impl Start {
+    fn first_byte(&mut self) -> Result<()> {
+        let stdout = self.0.stdout.as_mut().context("no stdout")?;
+        stdout.read_exact(&mut [0]).context("virtc printed nothing")
+    }
+
+    fn wait(mut self) -> Result<()> {
+        let status = self.0.wait()?;
+        ensure!(status.success(), "virtc: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Start {
+    fn drop(&mut self) {
+        // It has mostly ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
