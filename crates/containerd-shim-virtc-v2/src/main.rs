@@ -13,6 +13,7 @@ mod cli;
 mod error;
 mod io;
 mod log;
+mod options;
 mod pod;
 mod process;
 mod publisher;

@@ -1,19 +1,24 @@
 //! What one shim serves: a sandbox and the tasks in it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::Notify;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use oci_spec::runtime::Spec;
+use tokio::sync::{Notify, watch};
 use vc_types::ContainerId;
 use virtcontainers::{
-    ContainerHooks, HostNamespaces, NetworkConfig, Runtime, Sandbox, SandboxHandle,
+    ContainerHooks, HostNamespaces, HostNetwork, NetworkConfig, Runtime, Sandbox, SandboxHandle,
 };
 
+use crate::bundle::annotations_of;
 use crate::error::{Error, Result};
+use crate::options::{self, Options};
 use crate::process::TaskProcess;
 use crate::publisher::Publisher;
 use crate::rootfs::Rootfs;
+use crate::surroundings;
 
 /// A task: a container, its first process, and those that were added.
 #[derive(Debug)]
@@ -115,7 +120,9 @@ impl Task {
 pub(crate) struct Pod {
     /// containerd's namespace.
     pub(crate) namespace: String,
-    pub(crate) runtime: Runtime,
+    /// With the options that it was opened with.
+    runtime: Mutex<(Options, Runtime)>,
+    host_network: Arc<HostNetwork>,
     /// The network of the namespaces that this process is in.
     pub(crate) network: NetworkConfig,
     pub(crate) events: Publisher,
@@ -124,6 +131,8 @@ pub(crate) struct Pod {
     handle: Mutex<Option<SandboxHandle>>,
     /// The machine, and who changes it: one at a time.
     pub(crate) sandbox: tokio::sync::Mutex<Option<Sandbox>>,
+    /// How much is being removed that was made and is not wanted any more.
+    undoing: watch::Sender<usize>,
     /// That this process may end.
     pub(crate) shut_down: Notify,
 }
@@ -131,20 +140,49 @@ pub(crate) struct Pod {
 impl Pod {
     pub(crate) fn new(
         namespace: String,
-        runtime: Runtime,
+        runtime: (Options, Runtime),
         entered: HostNamespaces,
         events: Publisher,
     ) -> Self {
         Self {
             namespace,
-            runtime,
+            runtime: Mutex::new(runtime),
+            host_network: entered.host_network,
             network: entered.network,
             events,
             tasks: Mutex::new(BTreeMap::new()),
             handle: Mutex::new(None),
             sandbox: tokio::sync::Mutex::new(None),
+            undoing: watch::Sender::new(0),
             shut_down: Notify::new(),
         }
+    }
+
+    /// What does all that is done with the sandbox.
+    pub(crate) fn runtime(&self) -> Runtime {
+        self.runtime_slot().1.clone()
+    }
+
+    /// The runtime for a sandbox that is about to be made, with the options that came with the request.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`surroundings::runtime`].
+    pub(crate) fn runtime_with(&self, any: &Any, bundle: &Path, spec: &Spec) -> Result<Runtime> {
+        let options = Options::of(any)?;
+        // None are those that the start of this process came with.
+        if options != Options::default() && options != self.runtime_slot().0 {
+            let annotations = annotations_of(spec);
+            let network = Some(Arc::clone(&self.host_network));
+            let runtime = surroundings::runtime(&self.namespace, &options, &annotations, network)?;
+            options::keep(any, bundle)?;
+            *self.runtime_slot() = (options, runtime);
+        }
+        Ok(self.runtime())
+    }
+
+    fn runtime_slot(&self) -> MutexGuard<'_, (Options, Runtime)> {
+        self.runtime.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Errors
@@ -197,6 +235,23 @@ impl Pod {
         handle.ok_or_else(|| Error::NotFound {
             what: "the sandbox".into(),
         })
+    }
+
+    /// Begins to remove something; whoever asked for it is not there any more, or waits.
+    pub(crate) fn undo(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let undoing = self.undoing.clone();
+        undoing.send_modify(|number| *number += 1);
+        tokio::spawn(async move {
+            work.await;
+            undoing.send_modify(|number| *number -= 1);
+        });
+    }
+
+    /// Waits until nothing is being removed any more.
+    pub(crate) async fn undone(&self) {
+        let mut undoing = self.undoing.subscribe();
+        // The sender is this value's own.
+        let _ = undoing.wait_for(|number| *number == 0).await;
     }
 
     pub(crate) fn set_handle(&self, handle: Option<SandboxHandle>) {

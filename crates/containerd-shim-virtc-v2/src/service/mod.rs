@@ -3,7 +3,9 @@
 mod create;
 mod delete;
 mod exec;
+mod guest_process;
 mod kill;
+mod made;
 mod start;
 mod state;
 
@@ -135,7 +137,7 @@ impl shim_async::Task for TaskService {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Result<PidsResponse> {
-        Ok(self.pids_of(&request.id)?)
+        Ok(self.pids_of(&request.id).await?)
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Result<StatsResponse> {

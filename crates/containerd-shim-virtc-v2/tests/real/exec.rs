@@ -4,11 +4,11 @@ use std::io::Write;
 use std::process::Stdio;
 
 use super::Containerd;
+use super::soak::count;
 
 /// How many execs one task sees here, and in the soak.
-fn count() -> usize {
-    let count = std::env::var("VIRTC_TEST_EXECS").ok();
-    count.and_then(|text| text.parse().ok()).unwrap_or(30)
+fn execs() -> usize {
+    count("VIRTC_TEST_EXECS", 30)
 }
 
 #[test]
@@ -44,34 +44,85 @@ fn a_process_is_added_with_its_streams_and_its_exit_code() {
     containerd.remove("c1");
 }
 
+/// How many descriptors and threads a shim has.
+pub(super) fn held(containerd: &Containerd, id: &str) -> (usize, usize) {
+    let shim = containerd.shim(id).as_raw_nonzero();
+    let count = |what: &str| {
+        let entries = std::fs::read_dir(format!("/proc/{shim}/{what}"));
+        entries.unwrap().count()
+    };
+    (count("fd"), count("task"))
+}
+
+#[test]
+fn what_a_process_left_running_holds_nothing_in_the_shim() {
+    let Some(containerd) = Containerd::new() else {
+        return;
+    };
+    containerd.begin(&[], "c1", &["sleep", "1000"]);
+    let output = containerd.exec("c1", "e0", &["true"]);
+    assert!(output.status.success(), "{}", containerd.log());
+    let before = held(&containerd, "c1");
+    // Its child has its streams, and does not end.
+    let output = containerd.exec("c1", "e1", &["sh", "-c", "sleep 4242 & echo said"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "said\n");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        containerd
+            .done(&["task", "ps", "c1"])
+            .contains("sleep 4242")
+    );
+    let shim = containerd.shim("c1").as_raw_nonzero();
+    let pipes = || {
+        let entries = std::fs::read_dir(format!("/proc/{shim}/fd")).unwrap();
+        let names = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        names
+            .filter(|name| name.to_string_lossy().contains("e1-std"))
+            .count()
+    };
+    containerd.wait_for("the end of what the process had", || {
+        let now = held(&containerd, "c1");
+        pipes() == 0 && now.0 <= before.0 && now.1 <= before.1
+    });
+    containerd.remove("c1");
+}
+
+#[test]
+fn a_process_whose_streams_cannot_be_carried_is_killed() {
+    let Some(mut containerd) = Containerd::new() else {
+        return;
+    };
+    containerd.restart_with_fault(Some("exec.carried:error"));
+    containerd.begin(&[], "c1", &["sleep", "1000"]);
+    let output = containerd.exec("c1", "e1", &["sleep", "4242"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("exec.carried"), "{error}");
+    containerd.wait_for("the end of the process", || {
+        let listed = containerd.done(&["task", "ps", "c1"]);
+        assert!(listed.contains("sleep 1000"), "{listed}");
+        !listed.contains("sleep 4242")
+    });
+    containerd.remove("c1");
+}
+
 #[test]
 fn many_execs_leave_nothing_in_the_shim() {
     let Some(containerd) = Containerd::new() else {
         return;
     };
     containerd.begin(&[], "c1", &["sleep", "1000"]);
-    let shim = containerd.shim("c1").as_raw_nonzero();
-    let descriptors = || {
-        std::fs::read_dir(format!("/proc/{shim}/fd"))
-            .unwrap()
-            .count()
-    };
-    let threads = || {
-        std::fs::read_dir(format!("/proc/{shim}/task"))
-            .unwrap()
-            .count()
-    };
     let run = |number: usize| {
         let output = containerd.exec("c1", &format!("e{number}"), &["true"]);
         assert!(output.status.success(), "{}", containerd.log());
     };
     run(0);
-    let before = (descriptors(), threads());
-    for number in 1..=count() {
+    let before = held(&containerd, "c1");
+    for number in 1..=execs() {
         run(number);
     }
     containerd.wait_for("the end of what the execs had", || {
-        descriptors() <= before.0 && threads() <= before.1
+        let now = held(&containerd, "c1");
+        now.0 <= before.0 && now.1 <= before.1
     });
     containerd.remove("c1");
 }
