@@ -6,6 +6,9 @@ use std::process::Stdio;
 use super::Containerd;
 use super::soak::count;
 
+/// What a shim with one container may take that waits: 4 MB.
+const PSS_KIB_MAX: usize = 4_000_000 / 1024;
+
 /// How many execs one task sees here, and in the soak.
 fn execs() -> usize {
     count("VIRTC_TEST_EXECS", 30)
@@ -117,6 +120,14 @@ fn many_execs_leave_nothing_in_the_shim() {
     };
     run(0);
     let before = held(&containerd, "c1");
+    // More of the same binary that run at the same time make it smaller, never larger.
+    let shim = containerd.shim("c1").as_raw_nonzero();
+    let pss = || {
+        let smaps = std::fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
+        let line = smaps.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let kib = line.unwrap().trim().trim_end_matches("kB").trim();
+        kib.parse::<usize>().unwrap()
+    };
     for number in 1..=execs() {
         run(number);
     }
@@ -124,5 +135,6 @@ fn many_execs_leave_nothing_in_the_shim() {
         let now = held(&containerd, "c1");
         now.0 <= before.0 && now.1 <= before.1
     });
+    containerd.wait_for("what a shim may take that waits", || pss() <= PSS_KIB_MAX);
     containerd.remove("c1");
 }
