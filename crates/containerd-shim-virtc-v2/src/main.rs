@@ -18,6 +18,7 @@ mod pod;
 mod process;
 mod publisher;
 mod rootfs;
+mod sandbox;
 mod service;
 mod socket;
 mod stats;

@@ -103,6 +103,11 @@ impl Options {
         })
     }
 
+    /// Whether nothing is asked for.
+    pub(crate) fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Refuses what the administrator does not allow, and gives the configuration's sources and the
     /// program: `own` where none is named.
     ///

@@ -5,19 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use oci_spec::runtime::Spec;
 use tokio::sync::{Notify, watch};
 use vc_types::ContainerId;
 use virtcontainers::{
     ContainerHooks, HostNamespaces, HostNetwork, NetworkConfig, Runtime, Sandbox, SandboxHandle,
 };
 
-use crate::bundle::annotations_of;
 use crate::error::{Error, Result};
 use crate::options::{self, Options};
 use crate::process::TaskProcess;
 use crate::publisher::Publisher;
 use crate::rootfs::Rootfs;
+use crate::sandbox::PodSandbox;
 use crate::surroundings;
 
 /// A task: a container, its first process, and those that were added.
@@ -115,13 +114,20 @@ impl Task {
     }
 }
 
+/// A runtime, and what it was opened with.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenRuntime {
+    pub(crate) options: Options,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) runtime: Runtime,
+}
+
 /// The sandbox and its tasks.
 #[derive(Debug)]
 pub(crate) struct Pod {
     /// containerd's namespace.
     pub(crate) namespace: String,
-    /// With the options that it was opened with.
-    runtime: Mutex<(Options, Runtime)>,
+    runtime: Mutex<OpenRuntime>,
     host_network: Arc<HostNetwork>,
     /// The network of the namespaces that this process is in.
     pub(crate) network: NetworkConfig,
@@ -131,6 +137,8 @@ pub(crate) struct Pod {
     handle: Mutex<Option<SandboxHandle>>,
     /// The machine, and who changes it: one at a time.
     pub(crate) sandbox: tokio::sync::Mutex<Option<Sandbox>>,
+    /// The sandbox as containerd may have it, without a task that it is for.
+    pub(crate) served: PodSandbox,
     /// How much is being removed that was made and is not wanted any more.
     undoing: watch::Sender<usize>,
     /// That this process may end.
@@ -140,7 +148,7 @@ pub(crate) struct Pod {
 impl Pod {
     pub(crate) fn new(
         namespace: String,
-        runtime: (Options, Runtime),
+        runtime: OpenRuntime,
         entered: HostNamespaces,
         events: Publisher,
     ) -> Self {
@@ -153,6 +161,7 @@ impl Pod {
             tasks: Mutex::new(BTreeMap::new()),
             handle: Mutex::new(None),
             sandbox: tokio::sync::Mutex::new(None),
+            served: PodSandbox::default(),
             undoing: watch::Sender::new(0),
             shut_down: Notify::new(),
         }
@@ -160,28 +169,41 @@ impl Pod {
 
     /// What does all that is done with the sandbox.
     pub(crate) fn runtime(&self) -> Runtime {
-        self.runtime_slot().1.clone()
+        self.runtime_slot().runtime.clone()
     }
 
-    /// The runtime for a sandbox that is about to be made, with the options that came with the request.
+    /// The runtime for a sandbox that is about to be made, with the options and annotations that came
+    /// with the request.
     ///
     /// # Errors
     ///
     /// Those of [`surroundings::runtime`].
-    pub(crate) fn runtime_with(&self, any: &Any, bundle: &Path, spec: &Spec) -> Result<Runtime> {
-        let options = Options::of(any)?;
-        // None are those that the start of this process came with.
-        if options != Options::default() && options != self.runtime_slot().0 {
-            let annotations = annotations_of(spec);
+    pub(crate) fn runtime_with(
+        &self,
+        any: Option<&Any>,
+        bundle: &Path,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Runtime> {
+        let mut open = self.runtime_slot().clone();
+        // None are those that this process came with.
+        let given = any
+            .map(Options::of)
+            .transpose()?
+            .filter(|given| !given.are_none());
+        let options = given.unwrap_or_else(|| open.options.clone());
+        if options != open.options || annotations != open.annotations {
             let network = Some(Arc::clone(&self.host_network));
-            let runtime = surroundings::runtime(&self.namespace, &options, &annotations, network)?;
-            options::keep(any, bundle)?;
-            *self.runtime_slot() = (options, runtime);
+            open.runtime = surroundings::runtime(&self.namespace, &options, &annotations, network)?;
+            if let Some(any) = any.filter(|_| options != open.options) {
+                options::keep(any, bundle)?;
+            }
+            (open.options, open.annotations) = (options, annotations);
+            *self.runtime_slot() = open.clone();
         }
-        Ok(self.runtime())
+        Ok(open.runtime)
     }
 
-    fn runtime_slot(&self) -> MutexGuard<'_, (Options, Runtime)> {
+    fn runtime_slot(&self) -> MutexGuard<'_, OpenRuntime> {
         self.runtime.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -28,8 +28,13 @@ pub(crate) struct Exit {
 impl Exit {
     /// That of a process with which its machine ended, or which never ran.
     pub(crate) fn lost() -> Self {
+        Self::now(LOST_CODE)
+    }
+
+    /// One of this moment.
+    pub(crate) fn now(code: u32) -> Self {
         Self {
-            code: LOST_CODE,
+            code,
             at: SystemTime::now(),
         }
     }

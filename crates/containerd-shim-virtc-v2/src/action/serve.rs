@@ -11,11 +11,11 @@ use tokio::time::timeout;
 use virtcontainers::{HostNamespaces, keeper};
 
 use super::bundle;
-use crate::bundle::{annotations_of, sandbox_of, spec_of};
+use crate::bundle::{annotations_of, sandbox_of, spec_if_any};
 use crate::cli::Flags;
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::pod::Pod;
+use crate::pod::{OpenRuntime, Pod};
 use crate::publisher::Publisher;
 use crate::socket::ShimSocket;
 use crate::{log, service, surroundings};
@@ -36,7 +36,7 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
     let bundle = bundle(flags)?;
     log::start(&bundle, flags.debug);
     let listener = inherited().map_err(failed)?;
-    let spec = spec_of(&bundle)?;
+    let spec = spec_if_any(&bundle)?;
     let annotations = annotations_of(&spec);
     // Before there are threads: those that come have them too.
     let entered = HostNamespaces::enter(&spec, is_of_cri(&annotations))?;
@@ -52,7 +52,16 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
     let served = keeper::block_on(async |waiting| {
         let events = std::env::var("TTRPC_ADDRESS").ok();
         let events = Publisher::start(events.filter(|text| !text.is_empty()), &flags.namespace);
-        let pod = Pod::new(flags.namespace.clone(), (options, runtime), entered, events);
+        let pod = Pod::new(
+            flags.namespace.clone(),
+            OpenRuntime {
+                options,
+                annotations,
+                runtime,
+            },
+            entered,
+            events,
+        );
         let pod = Arc::new(pod);
         let mut server = Server::new()
             .add_listener(Listener::try_from(listener).map_err(failed)?)

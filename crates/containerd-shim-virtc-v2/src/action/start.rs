@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::{answer, bundle};
 use crate::bootstrap::Asked;
-use crate::bundle::{annotations_of, sandbox_of, spec_of};
+use crate::bundle::{annotations_of, sandbox_of, spec_if_any};
 use crate::cli::Flags;
 use crate::error::{Error, Result};
 use crate::options::{self, Options};
@@ -32,7 +32,7 @@ pub(super) fn start(flags: &Flags) -> Result<()> {
     let asked = Asked::of(&input()?, flags, version_max.as_deref(), events);
     // What cannot be is said here, where it is heard.
     let options = Options::of(&asked.options)?;
-    let spec = spec_of(&bundle)?;
+    let spec = spec_if_any(&bundle)?;
     let sandbox = sandbox_of(&spec, &flags.id)?;
     let socket = ShimSocket::of(&flags.address, &flags.namespace, &sandbox);
     if sandbox != flags.id {

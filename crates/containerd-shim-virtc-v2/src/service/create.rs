@@ -10,11 +10,11 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use oci_spec::runtime::Spec;
 use vc_cgroups::CgroupDriver;
 use vc_types::ContainerId;
-use virtcontainers::{Bundle, ContainerConfig, PodRole, SandboxConfig, SandboxHandle};
+use virtcontainers::{Bundle, ContainerConfig, SandboxConfig, SandboxHandle};
 
 use super::made::{Made, Place};
 use super::{TaskService, pid};
-use crate::bundle::{root_of, sandbox_of, spec_of};
+use crate::bundle::{annotations_of, root_of, sandbox_of, spec_of};
 use crate::error::{Error, Result};
 use crate::io::{Opened, Stdio};
 use crate::options::Options;
@@ -62,7 +62,8 @@ impl TaskService {
             stderr: request.stderr.clone(),
         };
         let bundle = PathBuf::from(&request.bundle);
-        let owns_sandbox = sandbox_of(&spec_of(&bundle)?, &request.id)? == request.id;
+        let owns_sandbox =
+            !pod.served.is_there() && sandbox_of(&spec_of(&bundle)?, &request.id)? == request.id;
         let name = format!("task {container}");
         let first = TaskProcess::new(name, stdio, Phase::Creating);
         let task = Arc::new(Task::new(container, bundle, owns_sandbox, first));
@@ -113,12 +114,12 @@ impl TaskService {
         })
         .await?;
         *task.rootfs.lock().unwrap_or_else(PoisonError::into_inner) = Some(rootfs);
-        match bundle.pod_role()? {
-            PodRole::Sandbox => {
+        match task.owns_sandbox {
+            true => {
                 let options = request.options.as_ref();
                 self.make_sandbox(task, bundle, options, opened).await
             }
-            PodRole::Member(_) => self.make_member(task, bundle, opened).await,
+            false => self.make_member(task, bundle, opened).await,
         }
     }
 
@@ -138,10 +139,8 @@ impl TaskService {
             });
         }
         let driver = cgroup_driver(bundle.spec());
-        let runtime = match options {
-            Some(options) => pod.runtime_with(options, &task.bundle, bundle.spec())?,
-            None => pod.runtime(),
-        };
+        let annotations = annotations_of(bundle.spec());
+        let runtime = pod.runtime_with(options, &task.bundle, annotations)?;
         let mut config =
             SandboxConfig::of_bundle(bundle, &task.container, runtime.config(), driver)?;
         config.network = pod.network.clone();
@@ -195,7 +194,7 @@ async fn completed(mut made: Made, task: &Task, opened: Opened) -> Result<Option
 }
 
 /// Tells containerd of each container that runs out of memory, until the machine ends.
-async fn tell_of_memory(pod: Arc<Pod>, sandbox: SandboxHandle) {
+pub(super) async fn tell_of_memory(pod: Arc<Pod>, sandbox: SandboxHandle) {
     let mut told: BTreeMap<ContainerId, Instant> = BTreeMap::new();
     loop {
         match sandbox.get_oom_event().await {

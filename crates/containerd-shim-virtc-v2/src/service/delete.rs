@@ -3,7 +3,7 @@ use std::sync::Arc;
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::events::task::TaskDelete;
 use containerd_shim_protos::protobuf::MessageField;
-use vc_types::SandboxId;
+use vc_types::{SandboxId, SandboxState};
 use virtcontainers::{HookKind, fault};
 
 use super::{TaskService, pid};
@@ -85,10 +85,7 @@ impl TaskService {
             // It went with the sandbox.
             return Ok(());
         };
-        let alive = matches!(
-            sandbox.status()?.state,
-            vc_types::SandboxState::Running | vc_types::SandboxState::Paused
-        );
+        let alive = sandbox.status()?.state != SandboxState::Stopped;
         let removed = match alive {
             true => sandbox.delete_container(&task.container, true).await,
             // The machine is gone, and what it had with it.

@@ -14,6 +14,11 @@ use containerd_shim_protos::api::{
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
+use containerd_shim_protos::sandbox_api::{
+    CreateSandboxRequest, PingRequest, SandboxStatusRequest, ShutdownSandboxRequest,
+    StartSandboxRequest, StopSandboxRequest, WaitSandboxRequest,
+};
+use containerd_shim_protos::sandbox_sync::SandboxClient;
 use containerd_shim_protos::ttrpc::{self, Client, Code, context};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -390,4 +395,112 @@ fn what_a_client_has_no_time_for_is_undone() {
     shut_down(&client);
     // What is said to be left is nothing.
     direct.call("delete", None, b"");
+}
+
+#[test]
+fn a_sandbox_is_made_before_its_tasks_and_outlives_them() {
+    let direct = Direct::new(|_| {});
+    // As containerd has it: a directory without a specification.
+    let sandbox = direct.host.dir("sandbox");
+    let mut first = Direct {
+        bundle: sandbox.clone(),
+        ..direct
+    };
+    let bundle = first.host.dir("bundle");
+    let address = String::from_utf8(first.call("start", None, b"")).unwrap();
+    let connection = Client::connect(&address).unwrap();
+    let sandboxes = SandboxClient::new(connection.clone());
+    let tasks = TaskClient::new(connection);
+    let asked = CreateSandboxRequest {
+        sandbox_id: ID.to_owned(),
+        bundle_path: sandbox.display().to_string(),
+        ..CreateSandboxRequest::default()
+    };
+    let start = StartSandboxRequest {
+        sandbox_id: ID.to_owned(),
+        ..StartSandboxRequest::default()
+    };
+    let unknown = sandboxes.start_sandbox(limit(60), &start).unwrap_err();
+    assert_eq!(code(unknown), Code::NOT_FOUND);
+    sandboxes.create_sandbox(limit(10), &asked).unwrap();
+    let again = sandboxes.create_sandbox(limit(10), &asked).unwrap_err();
+    assert_eq!(code(again), Code::ALREADY_EXISTS);
+    let status = || {
+        let request = SandboxStatusRequest {
+            sandbox_id: ID.to_owned(),
+            ..SandboxStatusRequest::default()
+        };
+        sandboxes.sandbox_status(limit(10), &request).unwrap().state
+    };
+    assert_eq!(status(), "SANDBOX_NOTREADY");
+    assert!(sandboxes.start_sandbox(limit(60), &start).unwrap().pid > 0);
+    assert_eq!(status(), "SANDBOX_READY");
+    let ping = PingRequest {
+        sandbox_id: ID.to_owned(),
+        ..PingRequest::default()
+    };
+    sandboxes.ping_sandbox(limit(10), &ping).unwrap();
+    // One that is never started goes, and leaves its name.
+    first.bundle = bundle;
+    let request = CreateTaskRequest {
+        id: "a".to_owned(),
+        ..first.create()
+    };
+    tasks.create(limit(60), &request).unwrap();
+    let request = DeleteRequest {
+        id: "a".to_owned(),
+        ..delete()
+    };
+    tasks.delete(limit(10), &request).unwrap();
+    // A task in it, twice; its end is not the sandbox's.
+    for id in ["a", "b"] {
+        let request = CreateTaskRequest {
+            id: id.to_owned(),
+            ..first.create()
+        };
+        tasks.create(limit(60), &request).unwrap();
+        let request = StartRequest {
+            id: id.to_owned(),
+            ..StartRequest::default()
+        };
+        tasks.start(limit(10), &request).unwrap();
+        let request = KillRequest {
+            id: id.to_owned(),
+            ..kill()
+        };
+        tasks.kill(limit(10), &request).unwrap();
+        let request = WaitRequest {
+            id: id.to_owned(),
+            ..wait()
+        };
+        assert_eq!(tasks.wait(limit(10), &request).unwrap().exit_status, 137);
+        let request = DeleteRequest {
+            id: id.to_owned(),
+            ..delete()
+        };
+        tasks.delete(limit(10), &request).unwrap();
+        shut_down(&tasks);
+        assert_eq!(status(), "SANDBOX_READY");
+    }
+    let request = StopSandboxRequest {
+        sandbox_id: ID.to_owned(),
+        ..StopSandboxRequest::default()
+    };
+    sandboxes.stop_sandbox(limit(10), &request).unwrap();
+    let request = WaitSandboxRequest {
+        sandbox_id: ID.to_owned(),
+        ..WaitSandboxRequest::default()
+    };
+    let ended = sandboxes.wait_sandbox(limit(10), &request).unwrap();
+    assert_eq!(ended.exit_status, 0);
+    assert_eq!(status(), "SANDBOX_NOTREADY");
+    assert!(sandboxes.ping_sandbox(limit(10), &ping).is_err());
+    let request = ShutdownSandboxRequest {
+        sandbox_id: ID.to_owned(),
+        ..ShutdownSandboxRequest::default()
+    };
+    // It may be gone before its answer is read.
+    let _ = sandboxes.shutdown_sandbox(limit(10), &request);
+    first.bundle = sandbox;
+    first.call("delete", None, b"");
 }

@@ -8,14 +8,14 @@ use containerd_shim_protos::api::StateRequest;
 use containerd_shim_protos::ttrpc::{Client, context};
 
 use super::Containerd;
-use super::exec::held;
+use super::exec::{exec, held};
 use super::pod::{SANDBOX, member};
 
 /// Pods that are made and removed at the same time.
 const AT_ONCE: usize = 4;
 
 /// How often a call is measured, before and after.
-const MEASURED: usize = 10;
+const MEASURED: usize = 20;
 
 /// What one call may take longer at the end than at the beginning, for what else the host does.
 const NOISE: Duration = Duration::from_millis(100);
@@ -66,8 +66,9 @@ fn pods_come_and_go_under_execs() {
     let pods = count("VIRTC_TEST_PODS", 2);
     let containers = count("VIRTC_TEST_POD_CONTAINERS", 1);
     containerd.begin(&[], "steady", &["sleep", "1000000"]);
+    let client = || TaskClient::new(Client::connect(&containerd.address("steady")).unwrap());
     let state = || {
-        let client = TaskClient::new(Client::connect(&containerd.address("steady")).unwrap());
+        let client = client();
         let request = StateRequest {
             id: "steady".to_owned(),
             ..StateRequest::default()
@@ -77,13 +78,11 @@ fn pods_come_and_go_under_execs() {
             client.state(limit, &request).unwrap();
         })
     };
-    let exec = |prefix: &str| {
-        median(|number| {
-            let output = containerd.exec("steady", &format!("{prefix}{number}"), &["true"]);
-            assert!(output.status.success(), "{}", containerd.log());
-        })
+    let added = |prefix: &str| {
+        let client = client();
+        median(|number| exec(&client, "steady", &format!("{prefix}{number}")))
     };
-    let before = (state(), exec("before"));
+    let before = (state(), added("before"));
     let held_before = held(&containerd, "steady");
 
     let (next, done) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -102,10 +101,9 @@ fn pods_come_and_go_under_execs() {
             })
             .collect();
         let execs = scope.spawn(|| {
-            let mut number = 0;
+            let (client, mut number) = (client(), 0);
             while !done.load(Ordering::Relaxed) {
-                let output = containerd.exec("steady", &format!("e{number}"), &["true"]);
-                assert!(output.status.success(), "{}", containerd.log());
+                exec(&client, "steady", &format!("e{number}"));
                 number += 1;
             }
             number
@@ -128,7 +126,7 @@ fn pods_come_and_go_under_execs() {
         let now = held(&containerd, "steady");
         now.0 <= held_before.0 && now.1 <= held_before.1
     });
-    let after = (state(), exec("after"));
+    let after = (state(), added("after"));
     for (what, before, after) in [("State", before.0, after.0), ("Exec", before.1, after.1)] {
         assert!(
             after < before * 2 + NOISE,
