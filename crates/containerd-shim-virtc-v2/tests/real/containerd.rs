@@ -285,7 +285,8 @@ impl Containerd {
     #[track_caller]
     pub(super) fn remove(&self, id: &str) {
         if self.state(id).as_deref() != Some("STOPPED") {
-            self.done(&["task", "kill", "--signal", "KILL", id]);
+            // It may end by itself meanwhile.
+            self.ctr(&["task", "kill", "--signal", "KILL", id]);
             self.wait_for("the end of the task", || {
                 self.state(id).as_deref() == Some("STOPPED")
             });
