@@ -65,6 +65,10 @@ soak: build guest
 	@VIRTC_TEST_CONTAINERS=$${VIRTC_TEST_CONTAINERS:-200} \
 		VIRTC_TEST_CLONES=$${VIRTC_TEST_CLONES:-50} \
 		VIRTC_TEST_NETWORK_CYCLES=$${VIRTC_TEST_NETWORK_CYCLES:-200} \
+		VIRTC_TEST_EXECS=$${VIRTC_TEST_EXECS:-10000} \
+		VIRTC_TEST_PODS=$${VIRTC_TEST_PODS:-50} \
+		VIRTC_TEST_POD_CONTAINERS=$${VIRTC_TEST_POD_CONTAINERS:-5} \
+		VIRTC_TEST_KILLS_STEP=1 \
 		cargo nextest run --profile soak --release --workspace --features $(TEST_FEATURES) \
 		--run-ignored all -E 'binary(real)' --stress-count $(SOAK_ROUNDS)
 

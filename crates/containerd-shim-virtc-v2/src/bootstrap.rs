@@ -2,9 +2,11 @@
 
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
 use crate::cli::Flags;
 use crate::error::Result;
+use crate::options::is_options;
 
 /// The highest version of the task service that is served; both have the same messages.
 const TASK_VERSION_MAX: i32 = 3;
@@ -27,11 +29,13 @@ pub(crate) enum Reply {
 }
 
 /// How a start was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Asked {
     pub(crate) reply: Reply,
     /// Where containerd takes events.
     pub(crate) events: Option<String>,
+    /// What it says about the runtime.
+    pub(crate) options: Any,
 }
 
 impl Asked {
@@ -49,9 +53,13 @@ impl Asked {
             .filter(|params| !params.instance_id.is_empty());
         if let Some(params) = message {
             let address = Some(params.containerd_ttrpc_address).filter(|text| !text.is_empty());
+            // Other extensions are for others.
+            let mut extensions = params.extensions.into_iter();
+            let options = extensions.find_map(|one| one.value.into_option().filter(is_options));
             return Self {
                 reply: Reply::Message,
                 events: address.or(events),
+                options: options.unwrap_or_default(),
             };
         }
         let reply = match version_max.and_then(|text| text.parse().ok()) {
@@ -61,7 +69,12 @@ impl Asked {
                 version: TASK_VERSION_MAX.min(max),
             },
         };
-        Self { reply, events }
+        Self {
+            reply,
+            events,
+            // Without a type they are refused by nobody, and mean nothing.
+            options: Any::parse_from_bytes(input).unwrap_or_default(),
+        }
     }
 
     /// The answer with the address of the socket.
@@ -92,7 +105,8 @@ impl Asked {
 
 #[cfg(test)]
 mod tests {
-    use containerd_shim_protos::protobuf::well_known_types::any::Any;
+    use containerd_shim_protos::bootstrap_api::Extension;
+    use containerd_shim_protos::protobuf::MessageField;
 
     use super::*;
 
@@ -103,6 +117,17 @@ mod tests {
             id: "c1".into(),
             namespace: "default".into(),
             ..Flags::default()
+        }
+    }
+
+    fn extension(type_url: &str) -> Extension {
+        let any = Any {
+            type_url: type_url.into(),
+            ..Any::default()
+        };
+        Extension {
+            value: MessageField::some(any),
+            ..Extension::default()
         }
     }
 
@@ -142,11 +167,15 @@ mod tests {
             instance_id: "c1".into(),
             namespace: "default".into(),
             containerd_ttrpc_address: "/e2".into(),
+            extensions: ["io.example.Other", "containerd.runc.v1.Options"]
+                .map(extension)
+                .into(),
             ..BootstrapParams::default()
         };
         let input = params.write_to_bytes().unwrap();
         let asked = Asked::of(&input, &flags(), Some("2"), Some("/e".into()));
         assert_eq!(asked.events.as_deref(), Some("/e2"));
+        assert_eq!(asked.options.type_url, "containerd.runc.v1.Options");
         let answer = BootstrapResult::parse_from_bytes(&asked.answer(ADDRESS).unwrap()).unwrap();
         assert_eq!((answer.version, answer.address.as_str()), (3, ADDRESS));
     }

@@ -1,6 +1,7 @@
 //! What is read of a bundle before its root is mounted.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -25,6 +26,22 @@ pub(crate) fn spec_of(bundle: &Path) -> Result<Spec> {
         attempt: format!("read {}", path.display()),
         source,
     })
+}
+
+/// The same, of one that may be a sandbox's without a specification: it asks for nothing then.
+///
+/// # Errors
+///
+/// Those of [`spec_of`] but for a missing `config.json`.
+pub(crate) fn spec_if_any(bundle: &Path) -> Result<Spec> {
+    match spec_of(bundle) {
+        Err(Error::System { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            let mut spec = Spec::default();
+            spec.set_annotations(None).set_linux(None);
+            Ok(spec)
+        }
+        read => read,
+    }
 }
 
 /// The sandbox that a container belongs to: its own, or the one that it is to join.

@@ -86,6 +86,13 @@ pub(crate) enum Error {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] vc_config::Error),
+    /// The configuration, where something is to be removed all the same.
+    #[error("what is wrong of the configuration is as if it was not set while this is cleaned up")]
+    Cleaning {
+        /// What is wrong.
+        #[source]
+        source: vc_config::Error,
+    },
     /// The library.
     #[error(transparent)]
     Sandbox(#[from] virtcontainers::Error),
@@ -121,7 +128,7 @@ impl Error {
             Self::Precondition { .. } => Code::FAILED_PRECONDITION,
             Self::TimedOut { .. } => Code::DEADLINE_EXCEEDED,
             Self::Unsupported(_) => Code::UNIMPLEMENTED,
-            Self::Config(_) => Code::INVALID_ARGUMENT,
+            Self::Config(_) | Self::Cleaning { .. } => Code::INVALID_ARGUMENT,
             Self::Sandbox(error) => code(error),
             Self::Mount { .. } | Self::Stream { .. } | Self::System { .. } | Self::Ttrpc(_) => {
                 Code::UNKNOWN

@@ -1,19 +1,23 @@
 //! What one shim serves: a sandbox and the tasks in it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::Notify;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use tokio::sync::{Notify, watch};
 use vc_types::ContainerId;
 use virtcontainers::{
-    ContainerHooks, HostNamespaces, NetworkConfig, Runtime, Sandbox, SandboxHandle,
+    ContainerHooks, HostNamespaces, HostNetwork, NetworkConfig, Runtime, Sandbox, SandboxHandle,
 };
 
 use crate::error::{Error, Result};
+use crate::options::{self, Options};
 use crate::process::TaskProcess;
 use crate::publisher::Publisher;
 use crate::rootfs::Rootfs;
+use crate::sandbox::PodSandbox;
+use crate::surroundings;
 
 /// A task: a container, its first process, and those that were added.
 #[derive(Debug)]
@@ -110,12 +114,21 @@ impl Task {
     }
 }
 
+/// A runtime, and what it was opened with.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenRuntime {
+    pub(crate) options: Options,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) runtime: Runtime,
+}
+
 /// The sandbox and its tasks.
 #[derive(Debug)]
 pub(crate) struct Pod {
     /// containerd's namespace.
     pub(crate) namespace: String,
-    pub(crate) runtime: Runtime,
+    runtime: Mutex<OpenRuntime>,
+    host_network: Arc<HostNetwork>,
     /// The network of the namespaces that this process is in.
     pub(crate) network: NetworkConfig,
     pub(crate) events: Publisher,
@@ -124,6 +137,10 @@ pub(crate) struct Pod {
     handle: Mutex<Option<SandboxHandle>>,
     /// The machine, and who changes it: one at a time.
     pub(crate) sandbox: tokio::sync::Mutex<Option<Sandbox>>,
+    /// The sandbox as containerd may have it, without a task that it is for.
+    pub(crate) served: PodSandbox,
+    /// How much is being removed that was made and is not wanted any more.
+    undoing: watch::Sender<usize>,
     /// That this process may end.
     pub(crate) shut_down: Notify,
 }
@@ -131,20 +148,63 @@ pub(crate) struct Pod {
 impl Pod {
     pub(crate) fn new(
         namespace: String,
-        runtime: Runtime,
+        runtime: OpenRuntime,
         entered: HostNamespaces,
         events: Publisher,
     ) -> Self {
         Self {
             namespace,
-            runtime,
+            runtime: Mutex::new(runtime),
+            host_network: entered.host_network,
             network: entered.network,
             events,
             tasks: Mutex::new(BTreeMap::new()),
             handle: Mutex::new(None),
             sandbox: tokio::sync::Mutex::new(None),
+            served: PodSandbox::default(),
+            undoing: watch::Sender::new(0),
             shut_down: Notify::new(),
         }
+    }
+
+    /// What does all that is done with the sandbox.
+    pub(crate) fn runtime(&self) -> Runtime {
+        self.runtime_slot().runtime.clone()
+    }
+
+    /// The runtime for a sandbox that is about to be made, with the options and annotations that came
+    /// with the request.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`surroundings::runtime`].
+    pub(crate) fn runtime_with(
+        &self,
+        any: Option<&Any>,
+        bundle: &Path,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Runtime> {
+        let mut open = self.runtime_slot().clone();
+        // None are those that this process came with.
+        let given = any
+            .map(Options::of)
+            .transpose()?
+            .filter(|given| !given.are_none());
+        let options = given.unwrap_or_else(|| open.options.clone());
+        if options != open.options || annotations != open.annotations {
+            let network = Some(Arc::clone(&self.host_network));
+            open.runtime = surroundings::runtime(&self.namespace, &options, &annotations, network)?;
+            if let Some(any) = any.filter(|_| options != open.options) {
+                options::keep(any, bundle)?;
+            }
+            (open.options, open.annotations) = (options, annotations);
+            *self.runtime_slot() = open.clone();
+        }
+        Ok(open.runtime)
+    }
+
+    fn runtime_slot(&self) -> MutexGuard<'_, OpenRuntime> {
+        self.runtime.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Errors
@@ -197,6 +257,23 @@ impl Pod {
         handle.ok_or_else(|| Error::NotFound {
             what: "the sandbox".into(),
         })
+    }
+
+    /// Begins to remove something; whoever asked for it is not there any more, or waits.
+    pub(crate) fn undo(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let undoing = self.undoing.clone();
+        undoing.send_modify(|number| *number += 1);
+        tokio::spawn(async move {
+            work.await;
+            undoing.send_modify(|number| *number -= 1);
+        });
+    }
+
+    /// Waits until nothing is being removed any more.
+    pub(crate) async fn undone(&self) {
+        let mut undoing = self.undoing.subscribe();
+        // The sender is this value's own.
+        let _ = undoing.wait_for(|number| *number == 0).await;
     }
 
     pub(crate) fn set_handle(&self, handle: Option<SandboxHandle>) {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::Status;
 use tokio::sync::watch;
+use vc_types::Signal;
 use virtcontainers::{Process, ProcessExit};
 
 use crate::error::{Error, Result};
@@ -27,8 +28,13 @@ pub(crate) struct Exit {
 impl Exit {
     /// That of a process with which its machine ended, or which never ran.
     pub(crate) fn lost() -> Self {
+        Self::now(LOST_CODE)
+    }
+
+    /// One of this moment.
+    pub(crate) fn now(code: u32) -> Self {
         Self {
-            code: LOST_CODE,
+            code,
             at: SystemTime::now(),
         }
     }
@@ -215,13 +221,17 @@ impl TaskProcess {
         })
     }
 
-    /// Takes the guest's process, and lets its streams flow.
+    /// Takes the guest's process, and lets its streams flow. One whose streams do not is this value's
+    /// all the same, to be killed.
     ///
     /// # Errors
     ///
     /// [`Error::System`] when there can be no more threads.
     pub(crate) async fn attach(&self, mut guest: Process, opened: Opened) -> Result<()> {
-        if let Some(streams) = guest.take_streams() {
+        let streams = guest.take_streams();
+        // There is one attempt: whoever starts it holds `changing`.
+        let _ = self.guest.set(Arc::new(guest));
+        if let Some(streams) = streams {
             let carried = Carried::begin(streams, opened).map_err(|source| Error::System {
                 attempt: format!("carry the streams of {}", self.name),
                 source,
@@ -232,9 +242,17 @@ impl TaskProcess {
             }
             *self.carried.lock().await = Some(carried);
         }
-        // There is one attempt: whoever starts it holds `changing`.
-        let _ = self.guest.set(Arc::new(guest));
         Ok(())
+    }
+
+    /// Ends what the guest may have of a process whose start has failed.
+    pub(crate) async fn abandon(&self) {
+        if let Some(guest) = self.guest.get().cloned()
+            && let Err(error) = guest.signal(Signal::KILL).await
+        {
+            tracing::warn!(%error, "{} may go on in the guest", self.name);
+        }
+        self.enter(Phase::Stopped(Exit::lost()));
     }
 
     /// Ends its stdin, now or when it begins.

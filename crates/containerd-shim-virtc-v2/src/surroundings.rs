@@ -5,26 +5,28 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vc_config::Sources;
 use virtcontainers::{HostNetwork, Runtime, RuntimeOptions, factory};
 
 use crate::error::{Error, Result};
+use crate::options::Options;
 
 /// What the state root of containerd's sandboxes is called after the configured one.
 const ROOT_SUFFIX: &str = "-containerd";
 
-/// Opens the runtime of a namespace, with what a sandbox's annotations may change.
+/// Opens the runtime of a namespace, with the options that containerd has for it, and what a
+/// sandbox's annotations may change.
 ///
 /// # Errors
 ///
 /// [`Error::Config`] with all that is wrong, [`Error::Invalid`] for a namespace that cannot be a
-/// directory.
+/// directory and an option that is not allowed.
 pub(crate) fn runtime(
     namespace: &str,
+    options: &Options,
     annotations: &BTreeMap<String, String>,
     host_network: Option<Arc<HostNetwork>>,
 ) -> Result<Runtime> {
-    let mut sources = Sources::of_process(None);
+    let (mut sources, program) = options.sources(program())?;
     sources.annotations(annotations.iter().map(|(k, v)| (k.as_str(), v.as_str())));
     let mut config = sources.load()?.config;
     config.runtime.root = state_root(&config.runtime.root, namespace)?;
@@ -32,8 +34,33 @@ pub(crate) fn runtime(
     Ok(Runtime::open(RuntimeOptions {
         factory,
         config,
-        program: program(),
+        program,
         host_network,
+        ..RuntimeOptions::default()
+    })?)
+}
+
+/// Opens the runtime of a namespace to remove what a bundle's task has left. What is wrong with the
+/// configuration by now is told, and keeps nothing from being removed.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] for a namespace that cannot be a directory.
+pub(crate) fn runtime_for_cleaning(namespace: &str, bundle: &Path) -> Result<Runtime> {
+    let options = Options::of_bundle(bundle).unwrap_or_else(|error| {
+        crate::say(&error);
+        Options::default()
+    });
+    let (sources, program) = options.sources_for_cleaning(program());
+    let (mut config, wrong) = sources.load_for_cleaning();
+    if let Some(error) = wrong {
+        crate::say(&Error::Cleaning { source: error });
+    }
+    config.runtime.root = state_root(&config.runtime.root, namespace)?;
+    // No machine is made.
+    Ok(Runtime::open(RuntimeOptions {
+        config,
+        program,
         ..RuntimeOptions::default()
     })?)
 }

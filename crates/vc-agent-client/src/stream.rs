@@ -5,9 +5,10 @@
 //! file, a terminal) blocks: each stream has a thread of its own.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use agent_protocol::frame::{Decoder, Frame, Header, Hello, PAYLOAD_BYTES_MAX, Stream, encode};
@@ -59,10 +60,42 @@ impl GuestWait {
     }
 }
 
+/// Ends a stream from elsewhere, whoever waits for the guest in it.
+///
+/// A process of the guest can hold its end open for ever: one that another process left running has
+/// its stdout. This does not keep the connection: where the stream has ended, it is nothing.
+///
+/// ```no_run
+/// # fn carry(stream: vc_agent_client::stream::Incoming) -> std::io::Result<()> {
+/// use vc_agent_client::stream::GuestWait;
+///
+/// let hang_up = stream.hang_up();
+/// let copying = std::thread::spawn(move || {
+///     stream.copy_to(&mut std::io::stdout(), &GuestWait::default())
+/// });
+/// // Its process has ended, and whatever else has its stdout is not waited for.
+/// hang_up.now();
+/// # drop(copying.join());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct HangUp(Weak<StdUnixStream>);
+
+impl HangUp {
+    /// Breaks the connection. What the guest has sent by then can still be read.
+    pub fn now(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            // One that the guest has broken is what was wanted.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
 /// One attached stream.
 #[derive(Debug)]
 struct Attached {
-    socket: StdUnixStream,
+    socket: Arc<StdUnixStream>,
     decoder: Decoder,
     name: &'static str,
 }
@@ -128,7 +161,7 @@ async fn attach(
     let socket = socket.into_std().map_err(broken)?;
     socket.set_nonblocking(false).map_err(broken)?;
     Ok(Attached {
-        socket,
+        socket: Arc::new(socket),
         decoder,
         name,
     })
@@ -145,13 +178,21 @@ impl Attached {
     fn send(&mut self, frame: &Frame<'_>) -> io::Result<()> {
         let mut bytes = Vec::new();
         encode(frame, &mut bytes).map_err(io::Error::other)?;
-        self.socket.write_all(&bytes)
+        self.write_all(&bytes)
+    }
+
+    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        (&*self.socket).write_all(bytes)
+    }
+
+    fn hang_up(&self) -> HangUp {
+        HangUp(Arc::downgrade(&self.socket))
     }
 
     /// Reads more of the connection; false at its end.
     fn fill(&mut self) -> io::Result<bool> {
         loop {
-            match self.socket.read(self.decoder.space()) {
+            match (&*self.socket).read(self.decoder.space()) {
                 Ok(0) => return Ok(false),
                 Ok(n) => {
                     self.decoder.filled(n);
@@ -184,6 +225,11 @@ impl Incoming {
         attach(transport, limit, container, exec, stream)
             .await
             .map(Self)
+    }
+
+    /// What ends it from elsewhere.
+    pub fn hang_up(&self) -> HangUp {
+        self.0.hang_up()
     }
 
     fn fill(&mut self, wait: &GuestWait) -> io::Result<bool> {
@@ -268,6 +314,11 @@ impl Outgoing {
             .map(Self)
     }
 
+    /// What ends it from elsewhere.
+    pub fn hang_up(&self) -> HangUp {
+        self.0.hang_up()
+    }
+
     /// Sends `bytes`. Blocks while the process does not read.
     pub fn send(&mut self, bytes: &[u8]) -> Sent {
         for chunk in bytes.chunks(PAYLOAD_BYTES_MAX) {
@@ -278,7 +329,7 @@ impl Outgoing {
             frame.extend_from_slice(&header.to_bytes());
             frame.extend_from_slice(chunk);
             // The agent closes the connection when the process closed its stdin.
-            if self.0.socket.write_all(&frame).is_err() {
+            if self.0.write_all(&frame).is_err() {
                 return Sent::ReaderGone;
             }
         }
@@ -348,7 +399,7 @@ mod tests {
         let (ours, theirs) = StdUnixStream::pair().unwrap();
         (
             Attached {
-                socket: ours,
+                socket: Arc::new(ours),
                 decoder: Decoder::new(),
                 name,
             },
@@ -448,5 +499,44 @@ mod tests {
         assert!(!sender.is_finished());
         theirs.write_all(&frames(&[Frame::EndAck])).unwrap();
         sender.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_guest_that_keeps_a_stream_open_is_hung_up_on() {
+        let (ours, mut theirs) = pair("stdout");
+        theirs.write_all(&frames(&[Frame::Data(b"ab")])).unwrap();
+        let (told, copied) = std::sync::mpsc::channel();
+        let stream = Incoming(ours);
+        let hang_up = stream.hang_up();
+        let copying = std::thread::spawn(move || {
+            struct Tell(std::sync::mpsc::Sender<Vec<u8>>);
+            impl Write for Tell {
+                fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                    self.0.send(bytes.to_vec()).map_err(io::Error::other)?;
+                    Ok(bytes.len())
+                }
+                fn flush(&mut self) -> io::Result<()> {
+                    Ok(())
+                }
+            }
+            stream.copy_to(&mut Tell(told), &GuestWait::default())
+        });
+        assert_eq!(copied.recv().unwrap(), b"ab");
+        hang_up.now();
+        assert!(copying.join().unwrap().is_err());
+        // The guest learns of it, and nothing is there any more to be hung up.
+        assert_eq!(theirs.read(&mut [0; 1]).unwrap(), 0);
+        hang_up.now();
+    }
+
+    #[test]
+    fn a_guest_that_takes_no_input_is_hung_up_on() {
+        let (ours, theirs) = pair("stdin");
+        let stream = Outgoing(ours);
+        let hang_up = stream.hang_up();
+        let sending = std::thread::spawn(move || stream.copy_from(&mut io::repeat(7)));
+        hang_up.now();
+        sending.join().unwrap().unwrap();
+        drop(theirs);
     }
 }

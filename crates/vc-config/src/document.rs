@@ -67,6 +67,7 @@ fn takes(key: &Key) -> String {
         Kind::Switch => "`true`, `false`".to_owned(),
         Kind::Rate => "a rate".to_owned(),
         Kind::KernelParams => "a list of kernel parameters".to_owned(),
+        Kind::Paths => "a list of absolute paths".to_owned(),
         Kind::AllowedKeys => format!("a list of `{}`", ANNOTATION_KEYS.join("`, `")),
     };
     match shown_range(key) {

@@ -53,6 +53,11 @@ pub enum Origin {
         /// Its key, such as `io.virtcontainers.network.send_rate`.
         annotation: String,
     },
+    /// The body of containerd's options for a runtime.
+    OptionsBody {
+        /// The line, from 1.
+        line: usize,
+    },
     /// A flag of the command line.
     Flag {
         /// The flag, such as `--memory`.
@@ -67,6 +72,7 @@ impl fmt::Display for Origin {
             Self::File { path, line } => write!(f, "file {} line {line}", path.display()),
             Self::Environment { variable } => write!(f, "environment {variable}"),
             Self::Annotation { annotation } => write!(f, "annotation {annotation}"),
+            Self::OptionsBody { line } => write!(f, "options of the runtime, line {line}"),
             Self::Flag { flag } => write!(f, "flag {flag}"),
         }
     }
@@ -90,6 +96,7 @@ pub struct Sources {
     file: Option<(PathBuf, Missing)>,
     variables: Vec<(String, String)>,
     flags: Vec<(String, String, FlagValue)>,
+    options_body: Option<String>,
     annotations: Vec<AnnotationSetting>,
 }
 
@@ -185,6 +192,24 @@ impl Sources {
         self.annotations.extend(settings);
     }
 
+    /// Adds the body of the options that containerd has for a runtime: keys as in a file. They hold
+    /// over the file, the environment and the flags, as far as `runtime.annotations` allows them.
+    ///
+    /// ```
+    /// use vc_config::Sources;
+    ///
+    /// let mut sources = Sources::default();
+    /// sources.environment([("VIRTC_RUNTIME_ANNOTATIONS".into(), "vm.vcpus".into())]);
+    /// sources.options_body("[vm]\nvcpus = 2\n");
+    /// assert_eq!(sources.load()?.config.vm.vcpus, Some(2));
+    /// sources.options_body("[vm]\nmemory = \"1g\"\n");
+    /// assert!(sources.load().is_err());
+    /// # Ok::<(), vc_config::Error>(())
+    /// ```
+    pub fn options_body(&mut self, text: impl Into<String>) {
+        self.options_body = Some(text.into());
+    }
+
     /// Reads everything, and checks it.
     ///
     /// # Errors
@@ -196,14 +221,46 @@ impl Sources {
         if let Some((path, missing)) = &self.file {
             layers.add_file(path, *missing)?;
         }
+        self.add_to(&mut layers);
+        layers.finish()
+    }
+
+    /// Reads everything for cleaning up, which must be possible whatever the configuration says by
+    /// now: what is wrong of it is as if it was not set, and is told.
+    ///
+    /// ```
+    /// use vc_config::Sources;
+    ///
+    /// let mut sources = Sources::default();
+    /// sources.environment([
+    ///     ("VIRTC_RUNTIME_ROOT".into(), "/run/other".into()),
+    ///     ("VIRTC_VM_MEMORY".into(), "lots".into()),
+    /// ]);
+    /// let (config, wrong) = sources.load_for_cleaning();
+    /// assert_eq!(config.runtime.root.to_str(), Some("/run/other"));
+    /// assert!(wrong.unwrap().to_string().contains("VIRTC_VM_MEMORY"));
+    /// ```
+    pub fn load_for_cleaning(&self) -> (Config, Option<Error>) {
+        let mut layers = Layers::default();
+        let file = self.file.as_ref();
+        let read = file.map_or(Ok(()), |(path, missing)| layers.add_file(path, *missing));
+        self.add_to(&mut layers);
+        let config = layers.config.clone();
+        (config, read.and_then(|()| layers.finish()).err())
+    }
+
+    /// All layers above the file.
+    fn add_to(&self, layers: &mut Layers) {
         for (variable, text) in &self.variables {
             layers.add_variable(variable, text);
         }
         for (key, flag, value) in &self.flags {
             layers.add_flag(key, flag, value);
         }
+        if let Some(text) = &self.options_body {
+            layers.add_options_body(text);
+        }
         layers.add_annotations(&self.annotations);
-        layers.finish()
     }
 }
 
@@ -221,6 +278,9 @@ impl Loaded {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
 }
+
+/// Why a setting does not hold that came with a bundle or a request.
+const NOT_ALLOWED: &str = "`runtime.annotations` of the configuration does not allow it";
 
 #[derive(Default)]
 struct Layers {
@@ -283,6 +343,28 @@ impl Layers {
         self.set(path, value, origin);
     }
 
+    /// Those keys that are allowed by what was set before.
+    fn add_options_body(&mut self, text: &str) {
+        let allowed = self.config.runtime.annotations.clone();
+        let entries = tree::entries(text).unwrap_or_else(|error| {
+            self.problems.push(Problem {
+                key: "the options of the runtime".to_owned(),
+                origin: Origin::OptionsBody { line: error.line },
+                message: error.message,
+                nearest: None,
+            });
+            Vec::new()
+        });
+        for entry in entries {
+            let value = match key(&entry.path) {
+                Some(_) if !allowed.contains(&entry.path) => Err(NOT_ALLOWED.to_owned()),
+                _ => Ok(entry.value),
+            };
+            let origin = Origin::OptionsBody { line: entry.line };
+            self.set(&entry.path, value, origin);
+        }
+    }
+
     /// Those that are allowed by what was set before.
     fn add_annotations(&mut self, annotations: &[AnnotationSetting]) {
         let allowed = self.config.runtime.annotations.clone();
@@ -292,9 +374,7 @@ impl Layers {
             };
             let (path, text) = (setting.key.as_str(), &setting.text);
             let value = match key(path) {
-                Some(_) if !allowed.contains(path) => {
-                    Err("`runtime.annotations` of the configuration does not allow it".to_owned())
-                }
+                Some(_) if !allowed.contains(path) => Err(NOT_ALLOWED.to_owned()),
                 Some(key) => key.kind.value_from_text(text),
                 None => Ok(toml::Value::String(text.clone())),
             };

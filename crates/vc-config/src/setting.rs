@@ -32,6 +32,8 @@ pub enum Kind {
     KernelParams,
     /// A list of keys of the configuration.
     AllowedKeys,
+    /// A list of paths.
+    Paths,
 }
 
 impl Kind {
@@ -51,13 +53,15 @@ impl Kind {
                 .parse()
                 .map(toml::Value::Integer)
                 .map_err(|_| format!("{text:?} is not a whole number")),
-            Self::KernelParams | Self::AllowedKeys if text.trim_start().starts_with('[') => {
+            Self::KernelParams | Self::AllowedKeys | Self::Paths
+                if text.trim_start().starts_with('[') =>
+            {
                 toml::from_str::<toml::Table>(&format!("list = {text}"))
                     .ok()
                     .and_then(|mut table| table.remove("list"))
                     .ok_or_else(|| format!("{text:?} is not a list such as [\"a\", \"b\"]"))
             }
-            Self::KernelParams | Self::AllowedKeys => {
+            Self::KernelParams | Self::AllowedKeys | Self::Paths => {
                 Ok(list(text.split(',').filter(|item| !item.is_empty())))
             }
         }
@@ -195,6 +199,22 @@ impl Setting for Vec<String> {
 
     fn show(&self) -> Option<toml::Value> {
         Some(list(self.iter().map(String::as_str)))
+    }
+}
+
+impl Setting for Vec<PathBuf> {
+    const KIND: Kind = Kind::Paths;
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let paths: Self = by_serde(value)?;
+        match paths.iter().find(|path| !path.is_absolute()) {
+            Some(path) => Err(format!("{path:?} is not an absolute path")),
+            None => Ok(paths),
+        }
+    }
+
+    fn show(&self) -> Option<toml::Value> {
+        Some(list(self.iter().filter_map(|path| path.to_str())))
     }
 }
 

@@ -348,3 +348,49 @@ fn a_key_that_no_annotation_may_set_is_not_allowed_either() {
     let itself = [("io.virtcontainers.runtime.annotations", "network.send_rate")];
     with_annotations("", &itself).unwrap_err();
 }
+
+#[test]
+fn options_of_a_runtime_hold_as_far_as_the_administrator_allows() {
+    let load = |text: &str| {
+        let (_dir, path) = file("[runtime]\nannotations = [\"vm.vcpus\"]\n[vm]\nvcpus = 1\n");
+        let mut sources = Sources::default();
+        sources.file(path);
+        sources.options_body(text);
+        sources.load()
+    };
+    let loaded = load("\n[vm]\nvcpus = 2\n").unwrap();
+    assert_eq!(loaded.config.vm.vcpus, Some(2));
+    let origin = loaded.origin("vm.vcpus").to_string();
+    assert_eq!(origin, "options of the runtime, line 3");
+    for (text, named) in [
+        ("[vm]\nmemory = \"1g\"\n", "runtime.annotations"),
+        (
+            "[runtime]\nannotations = [\"vm.memory\"]\n",
+            "runtime.annotations",
+        ),
+        ("[vm]\nmemroy = 1\n", "vm.memory"),
+        ("[vm\n", "options of the runtime, line 1"),
+    ] {
+        let said = load(text).unwrap_err().to_string();
+        assert!(said.contains(named), "{said}");
+    }
+}
+
+#[test]
+fn what_is_right_of_a_broken_configuration_holds_for_cleaning() {
+    let (_dir, path) = file("[runtime]\nroot = \"/run/other\"\n[vm]\nmemory = \"lots\"\n");
+    let mut sources = Sources::default();
+    sources.file(path);
+    let (config, wrong) = sources.load_for_cleaning();
+    assert_eq!(config.runtime.root, Path::new("/run/other"));
+    assert_eq!(config.vm.memory, None);
+    assert!(wrong.unwrap().to_string().contains("vm.memory"));
+    let (_dir, path) = file("[runtime");
+    let mut sources = Sources::default();
+    sources.file(path);
+    let (config, wrong) = sources.load_for_cleaning();
+    assert_eq!(config.runtime.root, Config::default().runtime.root);
+    assert!(matches!(wrong, Some(Error::Parse { .. })));
+    let (_, wrong) = Sources::default().load_for_cleaning();
+    assert!(wrong.is_none());
+}

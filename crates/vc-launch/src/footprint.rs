@@ -72,8 +72,8 @@ impl Footprint {
             unused_stack(smaps.as_slice(), (&raw const here).addr())
         {
             #[allow(unsafe_code, reason = "nothing safe drops pages of a stack")]
-            // SAFETY: the range is of this thread's stack, which a guard page ends below, and far
-            // below all frames that live: what is called from here stays above it.
+            // SAFETY: the range is of this thread's stack, which a guard page or the kernel's gap ends
+            // below, and far below all frames that live: what is called from here stays above it.
             unsafe {
                 rustix::mm::madvise(start as *mut _, length, Advice::LinuxDontNeed)?;
             }
@@ -129,7 +129,8 @@ fn unchanged(smaps: impl BufRead, file: &Path) -> impl Iterator<Item = io::Resul
 }
 
 /// What is unused of the stack in whose frame the address is, in a text of the form of `smaps`.
-/// Nothing of a stack without a guard page below it: what is there may be another's.
+/// Nothing of a stack without a guard page below it, but of the first thread's, which has a name:
+/// what is there may be another's.
 fn unused_stack(smaps: impl BufRead, frame: usize) -> Option<Mapping> {
     let mut guard_end = None;
     for line in smaps.lines() {
@@ -140,7 +141,8 @@ fn unused_stack(smaps: impl BufRead, frame: usize) -> Option<Mapping> {
         };
         let rights = words.next()?;
         if frame.checked_sub(start).is_some_and(|above| above < length) {
-            let guarded = rights == "rw-p" && guard_end == Some(start);
+            let own = guard_end == Some(start) || words.last() == Some("[stack]");
+            let guarded = rights == "rw-p" && own;
             let unused = (frame - start).checked_sub(STACK_KEPT)?;
             let length = unused / PAGE_BYTES * PAGE_BYTES;
             return (guarded && length > 0).then_some(Mapping { start, length });
@@ -224,6 +226,13 @@ mod tests {
         assert_eq!(of("---p", "rwxp", 0x7f123), None);
         assert_eq!(of("---p", "rw-p", 0x2f123), None);
         assert_eq!(of("---p", "rw-p", 0x80000), None);
+        // That of the first thread has a gap below it, and a name.
+        let named = |name: &str| {
+            let text = format!("20000-80000 rw-p 00000000 00:00 0    {name}\nRss: 8 kB\n");
+            unused_stack(text.as_bytes(), 0x7f123)
+        };
+        assert_eq!(named("[stack]"), Some(mapping));
+        assert_eq!(named("[heap]"), None);
     }
 
     #[test]

@@ -28,11 +28,17 @@ pub enum Walk {
     Delete,
     /// `virtc delete` of a container that joined the sandbox of another one.
     DeleteContainer,
+    /// A shim of containerd's that adds a process to a task.
+    TaskExec,
+    /// A shim of containerd's that deletes a task with a sandbox of its own, which has ended.
+    TaskDelete,
+    /// A shim of containerd's that deletes a task which joined the sandbox of another one.
+    TaskDeleteContainer,
 }
 
 impl Walk {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Run,
         Self::Template,
         Self::Caller,
@@ -45,6 +51,9 @@ impl Walk {
         Self::Kill,
         Self::Delete,
         Self::DeleteContainer,
+        Self::TaskExec,
+        Self::TaskDelete,
+        Self::TaskDeleteContainer,
     ];
 
     /// Its points, in the order in which they are passed.
@@ -146,6 +155,26 @@ impl Walk {
                 "delete-container.files-removed",
                 "delete-container.written",
                 "delete.hooks-run",
+            ],
+            Self::TaskExec => &["exec.begun", "exec.made", "exec.carried", "exec.ended"],
+            Self::TaskDelete => &[
+                "task-delete.begun",
+                "delete.cgroups-removed",
+                "delete.state-removed",
+                "delete.hooks-run",
+                "task-delete.unmounted",
+            ],
+            Self::TaskDeleteContainer => &[
+                "task-delete.begun",
+                "delete-container.begun",
+                "delete-container.guest-removed",
+                "delete-container.share-changed",
+                "delete-container.stand-in-ended",
+                "delete-container.cgroup-removed",
+                "delete-container.files-removed",
+                "delete-container.written",
+                "delete.hooks-run",
+                "task-delete.unmounted",
             ],
         }
     }

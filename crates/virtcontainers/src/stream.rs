@@ -5,7 +5,7 @@ use std::time::Duration;
 pub use agent_protocol::frame::Stream;
 pub use vc_agent_client::Error;
 use vc_agent_client::Transport;
-pub use vc_agent_client::stream::{CopyEnd, GuestWait, Incoming, Outgoing, Sent};
+pub use vc_agent_client::stream::{CopyEnd, GuestWait, HangUp, Incoming, Outgoing, Sent};
 use vc_types::{ContainerId, ExecId};
 
 /// Waits until a process is made and its streams are attached. Why it was not made says more than

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(5);
 /// is not known, which is never a success.
 pub(super) fn delete(flags: &Flags) -> Result<()> {
     let bundle = bundle(flags)?;
-    let runtime = surroundings::runtime(&flags.namespace, &BTreeMap::new(), None)?;
+    let runtime = surroundings::runtime_for_cleaning(&flags.namespace, &bundle)?;
     let removed = remove(&runtime, flags, &bundle);
     Rootfs::unmount_left(&root_of(&bundle));
     removed?;

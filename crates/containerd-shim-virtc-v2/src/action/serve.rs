@@ -7,19 +7,24 @@ use std::time::Duration;
 use containerd_shim_protos::ttrpc::asynchronous::Server;
 use containerd_shim_protos::ttrpc::asynchronous::transport::Listener;
 use rustix::fs::{Mode, OFlags};
+use tokio::time::timeout;
 use virtcontainers::{HostNamespaces, keeper};
 
 use super::bundle;
-use crate::bundle::{annotations_of, sandbox_of, spec_of};
+use crate::bundle::{annotations_of, sandbox_of, spec_if_any};
 use crate::cli::Flags;
 use crate::error::{Error, Result};
-use crate::pod::Pod;
+use crate::options::Options;
+use crate::pod::{OpenRuntime, Pod};
 use crate::publisher::Publisher;
 use crate::socket::ShimSocket;
 use crate::{log, service, surroundings};
 
 /// How long containerd may take for the last events.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the removal of what was given up may take before the end.
+const UNDO_LIMIT: Duration = Duration::from_secs(10);
 
 /// Serves the tasks of a sandbox at the socket that is our stdin, until containerd says that we may
 /// end.
@@ -31,12 +36,14 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
     let bundle = bundle(flags)?;
     log::start(&bundle, flags.debug);
     let listener = inherited().map_err(failed)?;
-    let spec = spec_of(&bundle)?;
+    let spec = spec_if_any(&bundle)?;
     let annotations = annotations_of(&spec);
     // Before there are threads: those that come have them too.
     let entered = HostNamespaces::enter(&spec, is_of_cri(&annotations))?;
+    let options = Options::of_bundle(&bundle)?;
     let runtime = surroundings::runtime(
         &flags.namespace,
+        &options,
         &annotations,
         Some(Arc::clone(&entered.host_network)),
     )?;
@@ -45,7 +52,16 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
     let served = keeper::block_on(async |waiting| {
         let events = std::env::var("TTRPC_ADDRESS").ok();
         let events = Publisher::start(events.filter(|text| !text.is_empty()), &flags.namespace);
-        let pod = Pod::new(flags.namespace.clone(), runtime, entered, events);
+        let pod = Pod::new(
+            flags.namespace.clone(),
+            OpenRuntime {
+                options,
+                annotations,
+                runtime,
+            },
+            entered,
+            events,
+        );
         let pod = Arc::new(pod);
         let mut server = Server::new()
             .add_listener(Listener::try_from(listener).map_err(failed)?)
@@ -53,6 +69,9 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
         server.start().await?;
         waiting.begin();
         pod.shut_down.notified().await;
+        if timeout(UNDO_LIMIT, pod.undone()).await.is_err() {
+            tracing::warn!("what was made and given up is not removed in time");
+        }
         pod.events.flush(FLUSH_LIMIT).await;
         // The name goes first: nobody finds a socket at which nobody answers.
         socket.remove();

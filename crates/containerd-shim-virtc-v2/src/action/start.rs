@@ -6,9 +6,10 @@ use std::process::{Child, Command, Stdio};
 
 use super::{answer, bundle};
 use crate::bootstrap::Asked;
-use crate::bundle::{annotations_of, sandbox_of, spec_of};
+use crate::bundle::{annotations_of, sandbox_of, spec_if_any};
 use crate::cli::Flags;
 use crate::error::{Error, Result};
+use crate::options::{self, Options};
 use crate::socket::ShimSocket;
 use crate::surroundings;
 
@@ -18,6 +19,10 @@ const INPUT_BYTES_MAX: u64 = 10 << 20;
 /// Where containerd 1.x looks for the address when it is restarted.
 const ADDRESS_FILE: &str = "address";
 
+/// What a test asks of the process that serves alone.
+#[cfg(feature = "fault-points")]
+const SERVE_FAULT: &str = "VIRTC_TEST_SERVE_FAULT";
+
 /// Begins to serve a task, and answers where: at the socket of its pod, or of a new process.
 pub(super) fn start(flags: &Flags) -> Result<()> {
     let bundle = bundle(flags)?;
@@ -25,7 +30,9 @@ pub(super) fn start(flags: &Flags) -> Result<()> {
     let version_max = variable("MAX_SHIM_VERSION");
     let events = variable("TTRPC_ADDRESS");
     let asked = Asked::of(&input()?, flags, version_max.as_deref(), events);
-    let spec = spec_of(&bundle)?;
+    // What cannot be is said here, where it is heard.
+    let options = Options::of(&asked.options)?;
+    let spec = spec_if_any(&bundle)?;
     let sandbox = sandbox_of(&spec, &flags.id)?;
     let socket = ShimSocket::of(&flags.address, &flags.namespace, &sandbox);
     if sandbox != flags.id {
@@ -35,8 +42,8 @@ pub(super) fn start(flags: &Flags) -> Result<()> {
             });
         }
     } else {
-        // What is wrong with the settings is said here, where it is heard.
-        surroundings::runtime(&flags.namespace, &annotations_of(&spec), None)?;
+        surroundings::runtime(&flags.namespace, &options, &annotations_of(&spec), None)?;
+        options::keep(&asked.options, &bundle)?;
         let listener = socket.listen()?;
         let served = serve(flags, &bundle, listener.into(), asked.events.as_deref());
         let answered = served.and_then(|mut child| {
@@ -86,6 +93,10 @@ fn serve(flags: &Flags, bundle: &Path, listener: OwnedFd, events: Option<&str>) 
     }
     if let Some(events) = events {
         command.env("TTRPC_ADDRESS", events);
+    }
+    #[cfg(feature = "fault-points")]
+    if let Ok(fault) = std::env::var(SERVE_FAULT) {
+        command.env(virtcontainers::fault::VARIABLE, fault);
     }
     command.spawn().map_err(failed)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use virtcontainers::stream::{CopyEnd, GuestWait, Incoming, Outgoing, Streams};
+use virtcontainers::stream::{CopyEnd, GuestWait, HangUp, Incoming, Outgoing, Streams};
 
 use super::{Opened, Sink, Source, Wake};
 
@@ -17,6 +17,8 @@ pub(crate) struct Carried {
     cancel: Wake,
     close_stdin: Wake,
     outputs: Vec<oneshot::Receiver<()>>,
+    /// The guest's ends: what the process left running may hold them open for ever.
+    guest: Vec<HangUp>,
 }
 
 impl Carried {
@@ -37,17 +39,20 @@ impl Carried {
             cancel,
             close_stdin,
             outputs: Vec::new(),
+            guest: Vec::new(),
         };
         carried.output("stdout", streams.stdout, stdout)?;
         if let Some(stream) = streams.stderr {
             carried.output("stderr", stream, stderr)?;
         }
+        carried.guest.push(streams.stdin.hang_up());
         input(streams.stdin, stdin)?;
         Ok(carried)
     }
 
     fn output(&mut self, name: &'static str, stream: Incoming, mut sink: Sink) -> io::Result<()> {
         let (done, end) = oneshot::channel();
+        self.guest.push(stream.hang_up());
         thread(name, move || {
             match stream.copy_to(&mut sink, &GuestWait::default()) {
                 Ok(CopyEnd::End) => {}
@@ -75,16 +80,22 @@ impl Carried {
             }
         };
         if timeout(limit, all).await.is_err() {
-            tracing::warn!("output is lost: nobody takes it");
-            self.cancel.wake();
+            tracing::warn!("output is lost: nobody takes it, or the process left its streams open");
+            self.end();
         }
         self.outputs.clear();
+    }
+
+    /// Ends all that still waits, at the host's ends and at the guest's.
+    fn end(&self) {
+        self.cancel.wake();
+        self.guest.iter().for_each(HangUp::now);
     }
 }
 
 impl Drop for Carried {
     fn drop(&mut self) {
-        self.cancel.wake();
+        self.end();
     }
 }
 

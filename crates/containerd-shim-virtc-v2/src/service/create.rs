@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use containerd_shim_protos::api::CreateTaskRequest;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO, TaskOOM};
 use containerd_shim_protos::protobuf::MessageField;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use oci_spec::runtime::Spec;
 use vc_cgroups::CgroupDriver;
 use vc_types::ContainerId;
-use virtcontainers::{
-    Bundle, ContainerConfig, ContainerHooks, HookKind, PodRole, Process, SandboxConfig,
-    SandboxHandle,
-};
+use virtcontainers::{Bundle, ContainerConfig, SandboxConfig, SandboxHandle};
 
+use super::made::{Made, Place};
 use super::{TaskService, pid};
-use crate::bundle::{root_of, sandbox_of, spec_of};
+use crate::bundle::{annotations_of, root_of, sandbox_of, spec_of};
 use crate::error::{Error, Result};
-use crate::io::Stdio;
+use crate::io::{Opened, Stdio};
+use crate::options::Options;
 use crate::pod::{Pod, Task};
 use crate::process::{Phase, TaskProcess};
 use crate::rootfs::Rootfs;
@@ -51,6 +51,10 @@ impl TaskService {
         if !request.checkpoint.is_empty() {
             return Err(Error::Unsupported("a container from a checkpoint".into()));
         }
+        if let Some(options) = request.options.as_ref() {
+            // A further container of a pod has what the pod has.
+            Options::of(options)?;
+        }
         let stdio = Stdio {
             terminal: request.terminal,
             stdin: request.stdin.clone(),
@@ -58,7 +62,8 @@ impl TaskService {
             stderr: request.stderr.clone(),
         };
         let bundle = PathBuf::from(&request.bundle);
-        let owns_sandbox = sandbox_of(&spec_of(&bundle)?, &request.id)? == request.id;
+        let owns_sandbox =
+            !pod.served.is_there() && sandbox_of(&spec_of(&bundle)?, &request.id)? == request.id;
         let name = format!("task {container}");
         let first = TaskProcess::new(name, stdio, Phase::Creating);
         let task = Arc::new(Task::new(container, bundle, owns_sandbox, first));
@@ -71,6 +76,8 @@ impl TaskService {
         tokio::select! {
             made = self.make(&task, &request) => made?,
             () = task.given_up.notified() => {
+                // What was made by then goes before this is answered.
+                pod.undone().await;
                 return Err(Error::Finished { what: task.first.name().to_owned() });
             }
         }
@@ -107,40 +114,23 @@ impl TaskService {
         })
         .await?;
         *task.rootfs.lock().unwrap_or_else(PoisonError::into_inner) = Some(rootfs);
-        let process = match bundle.pod_role()? {
-            PodRole::Sandbox => self.make_sandbox(task, bundle).await?,
-            PodRole::Member(_) => self.make_member(task, bundle).await?,
-        };
-        let attached = task.first.attach(process, opened).await;
-        if attached.is_err() {
-            self.unmake(task).await;
-        }
-        attached
-    }
-
-    /// Removes a container that was made and has no task.
-    async fn unmake(&self, task: &Task) {
-        let removed = match task.owns_sandbox {
+        match task.owns_sandbox {
             true => {
-                let sandbox = self.pod.sandbox.lock().await.take();
-                self.pod.set_handle(None);
-                match sandbox {
-                    Some(sandbox) => sandbox.delete().await.map(drop),
-                    None => Ok(()),
-                }
+                let options = request.options.as_ref();
+                self.make_sandbox(task, bundle, options, opened).await
             }
-            false => match self.pod.handle() {
-                Ok(sandbox) => sandbox.delete_container(&task.container, true).await,
-                Err(_) => Ok(()),
-            },
-        };
-        if let Err(error) = removed {
-            tracing::warn!(%error, "not everything is removed after the making failed");
+            false => self.make_member(task, bundle, opened).await,
         }
     }
 
     /// The machine, with the container that it is for.
-    async fn make_sandbox(&self, task: &Task, bundle: Bundle) -> Result<Process> {
+    async fn make_sandbox(
+        &self,
+        task: &Arc<Task>,
+        bundle: Bundle,
+        options: Option<&Any>,
+        opened: Opened,
+    ) -> Result<()> {
         let pod = &*self.pod;
         let mut slot = pod.sandbox.lock().await;
         if slot.is_some() {
@@ -149,45 +139,30 @@ impl TaskService {
             });
         }
         let driver = cgroup_driver(bundle.spec());
+        let annotations = annotations_of(bundle.spec());
+        let runtime = pod.runtime_with(options, &task.bundle, annotations)?;
         let mut config =
-            SandboxConfig::of_bundle(bundle, &task.container, pod.runtime.config(), driver)?;
+            SandboxConfig::of_bundle(bundle, &task.container, runtime.config(), driver)?;
         config.network = pod.network.clone();
-        let sandbox = pod.runtime.create_sandbox(config).await?;
-        let hooks = pod.runtime.container_hooks(sandbox.id(), &task.container)?;
-        let completed = async {
-            hooks.run_creating(own_pid()).await?;
-            // What fills a namespace by hooks has done so.
-            sandbox.update_network().await?;
-            sandbox.process(&task.container)
-        };
-        match completed.await {
-            Ok(process) => {
-                pod.set_handle(Some(sandbox.handle().clone()));
-                tokio::spawn(tell_of_memory(
-                    Arc::clone(&self.pod),
-                    sandbox.handle().clone(),
-                ));
-                *slot = Some(sandbox);
-                let _ = task.hooks.set(hooks);
-                Ok(process)
-            }
-            Err(error) => {
-                if let Err(error) = sandbox.delete().await {
-                    tracing::warn!(%error, "not everything is removed after the making failed");
-                }
-                let _ = hooks.run(HookKind::Poststop, None).await;
-                Err(error.into())
-            }
+        let sandbox = runtime.create_sandbox(config).await?;
+        let made = Made::new(&self.pod, task, Place::Sandbox(Box::new(sandbox)));
+        if let Some(Place::Sandbox(sandbox)) = completed(made, task, opened).await? {
+            let handle = sandbox.handle().clone();
+            pod.set_handle(Some(handle.clone()));
+            *slot = Some(*sandbox);
+            tokio::spawn(tell_of_memory(Arc::clone(&self.pod), handle));
         }
+        Ok(())
     }
 
     /// A further container of the pod.
-    async fn make_member(&self, task: &Task, bundle: Bundle) -> Result<Process> {
+    async fn make_member(&self, task: &Arc<Task>, bundle: Bundle, opened: Opened) -> Result<()> {
         let pod = &*self.pod;
         let sandbox = pod.handle()?;
-        let neighbours = pod.runtime.neighbours(sandbox.id())?;
+        let runtime = pod.runtime();
+        let neighbours = runtime.neighbours(sandbox.id())?;
         let driver = cgroup_driver(bundle.spec());
-        let root = &pod.runtime.config().runtime.root;
+        let root = &runtime.config().runtime.root;
         let config = ContainerConfig {
             // This process stands for the pod's first container.
             stand_in: false,
@@ -195,51 +170,31 @@ impl TaskService {
             ..bundle.container(task.container.clone(), &neighbours, driver, root)?
         };
         let process = sandbox.create_container(config).await?;
-        let mut made = MadeMember {
-            sandbox: sandbox.clone(),
-            container: task.container.clone(),
-            hooks: None,
-            done: false,
-        };
-        let hooks = pod.runtime.container_hooks(sandbox.id(), &task.container)?;
-        made.hooks = Some(hooks.clone());
-        hooks.run_creating(own_pid()).await?;
-        made.done = true;
-        let _ = task.hooks.set(hooks);
-        Ok(process)
+        let mut made = Made::new(&self.pod, task, Place::Member(sandbox));
+        made.has(process);
+        completed(made, task, opened).await?;
+        Ok(())
     }
 }
 
-/// A further container that was made; dropped before all is done, it is removed again.
-struct MadeMember {
-    sandbox: SandboxHandle,
-    container: ContainerId,
-    hooks: Option<ContainerHooks>,
-    done: bool,
-}
-
-impl Drop for MadeMember {
-    fn drop(&mut self) {
-        if self.done {
-            return;
+/// Completes what was made, and lets the streams of its process flow. Where that fails, it is removed
+/// again.
+async fn completed(mut made: Made, task: &Task, opened: Opened) -> Result<Option<Place>> {
+    let completed = async {
+        let process = made.complete().await?;
+        task.first.attach(process, opened).await
+    };
+    match completed.await {
+        Ok(()) => Ok(made.keep()),
+        Err(error) => {
+            made.undo().await;
+            Err(error)
         }
-        let (sandbox, container) = (self.sandbox.clone(), self.container.clone());
-        let hooks = self.hooks.take();
-        tokio::spawn(async move {
-            if let Err(error) = sandbox.delete_container(&container, true).await {
-                tracing::warn!(%error, "not everything is removed after the making failed");
-            }
-            if let Some(hooks) = hooks
-                && let Err(error) = hooks.run(HookKind::Poststop, None).await
-            {
-                tracing::warn!(%error, "hooks of a container that was not made");
-            }
-        });
     }
 }
 
 /// Tells containerd of each container that runs out of memory, until the machine ends.
-async fn tell_of_memory(pod: Arc<Pod>, sandbox: SandboxHandle) {
+pub(super) async fn tell_of_memory(pod: Arc<Pod>, sandbox: SandboxHandle) {
     let mut told: BTreeMap<ContainerId, Instant> = BTreeMap::new();
     loop {
         match sandbox.get_oom_event().await {

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::events::task::TaskDelete;
 use containerd_shim_protos::protobuf::MessageField;
-use vc_types::SandboxId;
-use virtcontainers::HookKind;
+use vc_types::{SandboxId, SandboxState};
+use virtcontainers::{HookKind, fault};
 
 use super::{TaskService, pid};
 use crate::error::{Error, Result};
@@ -20,6 +20,7 @@ impl TaskService {
         let _changing = task.first.changing.lock().await;
         let exit = exit_of(&task.first)?;
         task.first.drained().await;
+        fault::point("task-delete.begun")?;
         match task.owns_sandbox {
             true => self.delete_sandbox(&task).await?,
             false => self.delete_member(&task).await?,
@@ -29,12 +30,14 @@ impl TaskService {
         {
             tracing::warn!(%error, "hooks of a container that is gone");
         }
+        fault::point("delete.hooks-run")?;
         let rootfs = task.take_rootfs();
         super::exec::blocking(move || {
             drop(rootfs);
             Ok(())
         })
         .await?;
+        fault::point("task-delete.unmounted")?;
         // One that was never started has ended too.
         task.first.enter(Phase::Stopped(exit));
         pod.remove_task(id);
@@ -69,10 +72,7 @@ impl TaskService {
             return Ok(());
         }
         // What an attempt before this one has left.
-        let (runtime, id) = (
-            pod.runtime.clone(),
-            SandboxId::new(task.container.as_str())?,
-        );
+        let (runtime, id) = (pod.runtime(), SandboxId::new(task.container.as_str())?);
         super::exec::blocking(move || match runtime.delete_sandbox(&id, true) {
             Err(error) if error.is_not_found() => Ok(()),
             removed => Ok(removed?),
@@ -85,10 +85,7 @@ impl TaskService {
             // It went with the sandbox.
             return Ok(());
         };
-        let alive = matches!(
-            sandbox.status()?.state,
-            vc_types::SandboxState::Running | vc_types::SandboxState::Paused
-        );
+        let alive = sandbox.status()?.state != SandboxState::Stopped;
         let removed = match alive {
             true => sandbox.delete_container(&task.container, true).await,
             // The machine is gone, and what it had with it.

@@ -3,7 +3,10 @@
 mod create;
 mod delete;
 mod exec;
+mod guest_process;
 mod kill;
+mod made;
+mod sandbox;
 mod start;
 mod state;
 
@@ -19,9 +22,9 @@ use containerd_shim_protos::api::{
     StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse,
     UpdateTaskRequest, WaitRequest, WaitResponse,
 };
-use containerd_shim_protos::shim_async;
 use containerd_shim_protos::ttrpc::Result;
 use containerd_shim_protos::ttrpc::asynchronous::{Service, TtrpcContext};
+use containerd_shim_protos::{sandbox_async, shim_async};
 
 use crate::error::Error;
 use crate::pod::Pod;
@@ -45,6 +48,10 @@ pub(crate) fn services(pod: &Arc<Pod>) -> HashMap<String, Service> {
         let made = shim_async::create_task(Arc::new(service)).into_values();
         all.extend(made.map(|service| (name.to_owned(), service)));
     }
+    let service = sandbox::SandboxService {
+        pod: Arc::clone(pod),
+    };
+    all.extend(sandbox_async::create_sandbox(Arc::new(service)));
     all
 }
 
@@ -135,7 +142,7 @@ impl shim_async::Task for TaskService {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Result<PidsResponse> {
-        Ok(self.pids_of(&request.id)?)
+        Ok(self.pids_of(&request.id).await?)
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Result<StatsResponse> {
@@ -192,8 +199,8 @@ impl shim_async::Task for TaskService {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> Result<Empty> {
-        // One of a pod goes, the others stay.
-        if request.now || !self.pod.has_tasks() {
+        // One of a pod goes, the others stay; and so does a sandbox that is one without tasks.
+        if request.now || !(self.pod.has_tasks() || self.pod.served.is_there()) {
             self.pod.shut_down.notify_one();
         }
         Ok(Empty::new())

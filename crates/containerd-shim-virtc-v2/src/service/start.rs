@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use containerd_shim_protos::events::task::{TaskExecStarted, TaskExit, TaskStart};
 use containerd_shim_protos::protobuf::MessageField;
-use virtcontainers::HookKind;
+use virtcontainers::{HookKind, fault};
 
 use super::create::own_pid;
 use super::{TaskService, pid};
@@ -61,15 +61,16 @@ impl TaskService {
         let opened = super::exec::blocking(move || stdio.open(&namespace, &name)).await?;
         let mut spec = exec.spec.clone();
         super::exec::size(&mut spec, process.wanted_size());
-        let entered = pod.handle()?.enter_container(&task.container, &spec).await;
-        let guest = match entered {
-            Ok(guest) => guest,
-            Err(error) => {
-                process.enter(Phase::Stopped(Exit::lost()));
-                return Err(error.into());
-            }
+        let sandbox = pod.handle()?;
+        let started = async {
+            let guest = sandbox.enter_container(&task.container, &spec).await?;
+            process.attach(guest, opened).await?;
+            Ok(fault::point("exec.carried")?)
         };
-        process.attach(guest, opened).await?;
+        if let Err(error) = started.await {
+            process.abandon().await;
+            return Err(error);
+        }
         process.enter(Phase::Running);
         pod.events.publish(&TaskExecStarted {
             container_id: id.to_owned(),
@@ -100,6 +101,11 @@ pub(super) fn watch(pod: &Arc<Pod>, task: &Arc<Task>, exec: Option<(String, Arc<
         let changing = process.changing.lock().await;
         if !process.enter(Phase::Stopped(exit)) {
             return;
+        }
+        if !Arc::ptr_eq(&process, &task.first)
+            && let Err(error) = fault::point("exec.ended")
+        {
+            tracing::warn!(%error, "a test asks for it");
         }
         pod.events.publish(&TaskExit {
             container_id: task.container.to_string(),

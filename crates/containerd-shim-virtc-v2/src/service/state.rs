@@ -1,14 +1,25 @@
+use std::time::Duration;
+
 use containerd_shim_protos::api::{
     PidsResponse, ProcessInfo, StateRequest, StateResponse, StatsResponse, WaitRequest,
     WaitResponse,
 };
 use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
 
-use super::{TaskService, pid};
+use tokio::time::timeout;
+
+use super::{TaskService, guest_process, pid};
 use crate::error::Result;
+use crate::pod::Task;
 use crate::process::Phase;
 use crate::publisher::timestamp;
 use crate::stats;
+
+/// How long the guest may take to say what runs in it.
+const PROCESSES_LIMIT: Duration = Duration::from_secs(2);
+
+/// Processes that are told of one task.
+const PROCESSES_MAX: usize = 1024;
 
 impl TaskService {
     /// Where a process stands. Nobody is waited for.
@@ -44,20 +55,46 @@ impl TaskService {
         })
     }
 
-    /// The process on the host that stands for the task's.
-    pub(super) fn pids_of(&self, id: &str) -> Result<PidsResponse> {
+    /// The processes of a task. On the host there is this one for all of them; what they are in the
+    /// guest is beside it, where the guest says so in time.
+    pub(super) async fn pids_of(&self, id: &str) -> Result<PidsResponse> {
         let task = self.pod.task(id)?;
         let processes = match task.first.phase() {
             Phase::Creating | Phase::Stopped(_) => Vec::new(),
-            Phase::Created | Phase::Running | Phase::Paused => vec![ProcessInfo {
-                pid: pid(),
-                ..ProcessInfo::default()
-            }],
+            Phase::Created | Phase::Running | Phase::Paused => self.guest_processes(&task).await?,
         };
         Ok(PidsResponse {
             processes,
             ..PidsResponse::default()
         })
+    }
+
+    async fn guest_processes(&self, task: &Task) -> Result<Vec<ProcessInfo>> {
+        let sandbox = self.pod.handle()?;
+        let listed = sandbox.process_list_container(&task.container);
+        let listed = match timeout(PROCESSES_LIMIT, listed).await {
+            Ok(Ok(listed)) => listed,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the guest does not say what runs");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        };
+        let mut processes = Vec::new();
+        for process in listed.iter().take(PROCESSES_MAX) {
+            processes.push(ProcessInfo {
+                pid: pid(),
+                info: MessageField::some(guest_process::info(process)?),
+                ..ProcessInfo::default()
+            });
+        }
+        if processes.is_empty() {
+            processes.push(ProcessInfo {
+                pid: pid(),
+                ..ProcessInfo::default()
+            });
+        }
+        Ok(processes)
     }
 
     /// What a task has used of the guest.

@@ -31,6 +31,8 @@ pub(super) struct Containerd {
     daemon: Option<Child>,
     /// What its shims are to do at which point.
     fault: Option<String>,
+    /// A setting that it and its shims have.
+    variable: Option<(String, String)>,
     /// The network namespace that stands for the host's; else it is the host's.
     network: Option<String>,
     /// The settings of its plug-ins.
@@ -78,6 +80,7 @@ impl Containerd {
             namespace: own.into_string().unwrap(),
             daemon: None,
             fault: None,
+            variable: None,
             network: None,
             plugins: String::new(),
         };
@@ -150,8 +153,10 @@ impl Containerd {
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         if let Some(fault) = &self.fault {
-            command.env("VIRTC_TEST_FAULT", fault);
+            // Not for the action that cleans up, which passes some of the points too.
+            command.env("VIRTC_TEST_SERVE_FAULT", fault);
         }
+        command.envs(self.variable.clone());
         self.daemon = Some(command.spawn().unwrap());
         let end = Instant::now() + DAEMON_LIMIT;
         while !self.ctr(&["version"]).status.success() {
@@ -167,6 +172,13 @@ impl Containerd {
     /// Restarts the daemon, whose shims do something at a point from now on.
     pub(super) fn restart_with_fault(&mut self, fault: Option<&str>) {
         self.fault = fault.map(str::to_owned);
+        self.kill();
+        self.start();
+    }
+
+    /// Restarts the daemon, whose shims have a setting from now on.
+    pub(super) fn restart_with_variable(&mut self, name: &str, value: &str) {
+        self.variable = Some((name.to_owned(), value.to_owned()));
         self.kill();
         self.start();
     }
@@ -273,7 +285,8 @@ impl Containerd {
     #[track_caller]
     pub(super) fn remove(&self, id: &str) {
         if self.state(id).as_deref() != Some("STOPPED") {
-            self.done(&["task", "kill", "--signal", "KILL", id]);
+            // It may end by itself meanwhile.
+            self.ctr(&["task", "kill", "--signal", "KILL", id]);
             self.wait_for("the end of the task", || {
                 self.state(id).as_deref() == Some("STOPPED")
             });
@@ -291,6 +304,13 @@ impl Containerd {
             assert!(Instant::now() < end, "{what} did not come:\n{}", self.log());
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Where the shim of a container is asked.
+    pub(super) fn address(&self, id: &str) -> String {
+        let bundle = Path::new("io.containerd.runtime.v2.task").join(&self.namespace);
+        let state = self.directory.join("state").join(bundle).join(id);
+        fs::read_to_string(state.join("address")).unwrap()
     }
 
     /// The machine's own process, below the shim's.

@@ -12,8 +12,15 @@ use containerd_shim_protos::api::{
     StateRequest, WaitRequest,
 };
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
-use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{Message, MessageField};
+use containerd_shim_protos::sandbox_api::{
+    CreateSandboxRequest, PingRequest, SandboxStatusRequest, ShutdownSandboxRequest,
+    StartSandboxRequest, StopSandboxRequest, WaitSandboxRequest,
+};
+use containerd_shim_protos::sandbox_sync::SandboxClient;
 use containerd_shim_protos::ttrpc::{self, Client, Code, context};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use test_vm::Host;
 
@@ -28,7 +35,7 @@ struct Direct {
     host: Host,
     bundle: PathBuf,
     /// A variable of the shim's.
-    env: Option<(&'static str, &'static str)>,
+    env: Option<(&'static str, String)>,
 }
 
 impl Direct {
@@ -89,7 +96,7 @@ impl Direct {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .envs(self.env);
+            .envs(self.env.clone());
         if let Some(max) = version_max {
             command.env("MAX_SHIM_VERSION", max);
         }
@@ -223,11 +230,98 @@ fn a_shim_whose_task_was_never_made_is_found_and_ends_by_delete() {
 #[test]
 fn settings_that_are_wrong_are_said_where_a_task_is_started() {
     let mut direct = Direct::new(|_| {});
-    direct.env = Some(("VIRTC_VM_MEMORY", "lots"));
+    direct.env = Some(("VIRTC_VM_MEMORY", "lots".into()));
     let output = direct.output("start", None, b"");
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("VIRTC_VM_MEMORY"), "{said}");
+}
+
+#[test]
+fn what_a_killed_shim_has_left_is_removed_though_the_settings_are_wrong() {
+    let mut direct = Direct::new(|_| {});
+    let address = String::from_utf8(direct.call("start", None, b"")).unwrap();
+    let client = client(&address);
+    client.create(limit(60), &direct.create()).unwrap();
+    let request = ConnectRequest {
+        id: ID.to_owned(),
+        ..ConnectRequest::default()
+    };
+    let shim = client.connect(limit(10), &request).unwrap().shim_pid;
+    let shim = Pid::from_raw(i32::try_from(shim).unwrap()).unwrap();
+    kill_process(shim, Signal::KILL).unwrap();
+    direct.env = Some(("VIRTC_VM_MEMORY", "lots".into()));
+    let output = direct.output("delete", None, b"");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("VIRTC_VM_MEMORY"), "{said}");
+    let mut state = direct.host.root().into_os_string();
+    state.push("-containerd");
+    let state = PathBuf::from(state).join(NAMESPACE);
+    assert_eq!(fs::read_dir(state).unwrap().count(), 0);
+}
+
+/// Options as containerd sends them, whose path is the second field and whose body is the third.
+fn options(type_url: &str, field: u8, text: &str) -> Any {
+    let length = u8::try_from(text.len()).unwrap();
+    Any {
+        type_url: type_url.to_owned(),
+        value: [&[field << 3 | 2, length], text.as_bytes()].concat(),
+        ..Any::default()
+    }
+}
+
+#[test]
+fn options_that_cannot_be_are_refused_by_name() {
+    const GENERIC: &str = "runtimeoptions.v1.Options";
+    let mut direct = Direct::new(|_| {});
+    let allowed = direct.host.dir("allowed");
+    let broken = allowed.join("broken.toml");
+    fs::write(&broken, "[vm]\nmemory = \"lots\"\n").unwrap();
+    let broken = broken.to_str().unwrap();
+    direct.env = Some((
+        "VIRTC_RUNTIME_OPTION_PATHS",
+        allowed.to_str().unwrap().to_owned(),
+    ));
+    let runc = "containerd.runc.v1.Options";
+    let all = [
+        (options("windows.Options", 2, "/x"), "windows.Options"),
+        (options(GENERIC, 2, "/etc/passwd"), "ConfigPath /etc/passwd"),
+        // It was read: its line is named.
+        (options(GENERIC, 2, broken), "broken.toml line 2"),
+        (
+            options(GENERIC, 3, "[vm]\nvcpus = 1\n"),
+            "runtime.annotations",
+        ),
+        (
+            options(runc, 6, "/usr/sbin/runc"),
+            "BinaryName /usr/sbin/runc",
+        ),
+    ];
+    for (any, named) in &all {
+        let output = direct.output("start", None, &any.write_to_bytes().unwrap());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{named}");
+        assert!(said.contains(named), "{said}");
+    }
+    // The same with the request that makes the task; the name is free after each.
+    let address = String::from_utf8(direct.call("start", None, b"")).unwrap();
+    let client = client(&address);
+    for (any, named) in all {
+        let request = CreateTaskRequest {
+            options: MessageField::some(any),
+            ..direct.create()
+        };
+        match client.create(limit(60), &request).unwrap_err() {
+            ttrpc::Error::RpcStatus(status) => {
+                let code = status.code.enum_value_or_default();
+                assert_eq!(code, Code::INVALID_ARGUMENT, "{}", status.message);
+                assert!(status.message.contains(named), "{}", status.message);
+            }
+            other => panic!("{other}"),
+        }
+    }
+    shut_down(&client);
 }
 
 #[test]
@@ -238,7 +332,12 @@ fn a_creation_that_hangs_is_seen_and_given_up() {
             config["root"]["path"].as_str().unwrap()
         );
         let hang = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
-        config["hooks"] = json!({"createRuntime": [hang]});
+        let ended = format!(
+            "echo ended >> {}.ended",
+            config["root"]["path"].as_str().unwrap()
+        );
+        let ended = json!({"path": "/bin/sh", "args": ["sh", "-c", ended]});
+        config["hooks"] = json!({"createRuntime": [hang], "poststop": [ended]});
     });
     let answer = direct.call("start", Some("2"), b"");
     let answer: Value = serde_json::from_slice(&answer).unwrap();
@@ -268,7 +367,12 @@ fn a_creation_that_hangs_is_seen_and_given_up() {
         code(client.state(limit(2), &state).unwrap_err()),
         Code::NOT_FOUND
     );
+    // The hooks of its end have run, and run once.
+    let ended = || fs::read_to_string(direct.host.dir("image").join("root.ended"));
+    assert_eq!(ended().unwrap(), "ended\n");
     shut_down(&client);
+    direct.call("delete", None, b"");
+    assert_eq!(ended().unwrap(), "ended\n");
 }
 
 #[test]
@@ -291,4 +395,112 @@ fn what_a_client_has_no_time_for_is_undone() {
     shut_down(&client);
     // What is said to be left is nothing.
     direct.call("delete", None, b"");
+}
+
+#[test]
+fn a_sandbox_is_made_before_its_tasks_and_outlives_them() {
+    let direct = Direct::new(|_| {});
+    // As containerd has it: a directory without a specification.
+    let sandbox = direct.host.dir("sandbox");
+    let mut first = Direct {
+        bundle: sandbox.clone(),
+        ..direct
+    };
+    let bundle = first.host.dir("bundle");
+    let address = String::from_utf8(first.call("start", None, b"")).unwrap();
+    let connection = Client::connect(&address).unwrap();
+    let sandboxes = SandboxClient::new(connection.clone());
+    let tasks = TaskClient::new(connection);
+    let asked = CreateSandboxRequest {
+        sandbox_id: ID.to_owned(),
+        bundle_path: sandbox.display().to_string(),
+        ..CreateSandboxRequest::default()
+    };
+    let start = StartSandboxRequest {
+        sandbox_id: ID.to_owned(),
+        ..StartSandboxRequest::default()
+    };
+    let unknown = sandboxes.start_sandbox(limit(60), &start).unwrap_err();
+    assert_eq!(code(unknown), Code::NOT_FOUND);
+    sandboxes.create_sandbox(limit(10), &asked).unwrap();
+    let again = sandboxes.create_sandbox(limit(10), &asked).unwrap_err();
+    assert_eq!(code(again), Code::ALREADY_EXISTS);
+    let status = || {
+        let request = SandboxStatusRequest {
+            sandbox_id: ID.to_owned(),
+            ..SandboxStatusRequest::default()
+        };
+        sandboxes.sandbox_status(limit(10), &request).unwrap().state
+    };
+    assert_eq!(status(), "SANDBOX_NOTREADY");
+    assert!(sandboxes.start_sandbox(limit(60), &start).unwrap().pid > 0);
+    assert_eq!(status(), "SANDBOX_READY");
+    let ping = PingRequest {
+        sandbox_id: ID.to_owned(),
+        ..PingRequest::default()
+    };
+    sandboxes.ping_sandbox(limit(10), &ping).unwrap();
+    // One that is never started goes, and leaves its name.
+    first.bundle = bundle;
+    let request = CreateTaskRequest {
+        id: "a".to_owned(),
+        ..first.create()
+    };
+    tasks.create(limit(60), &request).unwrap();
+    let request = DeleteRequest {
+        id: "a".to_owned(),
+        ..delete()
+    };
+    tasks.delete(limit(10), &request).unwrap();
+    // A task in it, twice; its end is not the sandbox's.
+    for id in ["a", "b"] {
+        let request = CreateTaskRequest {
+            id: id.to_owned(),
+            ..first.create()
+        };
+        tasks.create(limit(60), &request).unwrap();
+        let request = StartRequest {
+            id: id.to_owned(),
+            ..StartRequest::default()
+        };
+        tasks.start(limit(10), &request).unwrap();
+        let request = KillRequest {
+            id: id.to_owned(),
+            ..kill()
+        };
+        tasks.kill(limit(10), &request).unwrap();
+        let request = WaitRequest {
+            id: id.to_owned(),
+            ..wait()
+        };
+        assert_eq!(tasks.wait(limit(10), &request).unwrap().exit_status, 137);
+        let request = DeleteRequest {
+            id: id.to_owned(),
+            ..delete()
+        };
+        tasks.delete(limit(10), &request).unwrap();
+        shut_down(&tasks);
+        assert_eq!(status(), "SANDBOX_READY");
+    }
+    let request = StopSandboxRequest {
+        sandbox_id: ID.to_owned(),
+        ..StopSandboxRequest::default()
+    };
+    sandboxes.stop_sandbox(limit(10), &request).unwrap();
+    let request = WaitSandboxRequest {
+        sandbox_id: ID.to_owned(),
+        ..WaitSandboxRequest::default()
+    };
+    let ended = sandboxes.wait_sandbox(limit(10), &request).unwrap();
+    assert_eq!(ended.exit_status, 0);
+    assert_eq!(status(), "SANDBOX_NOTREADY");
+    assert!(sandboxes.ping_sandbox(limit(10), &ping).is_err());
+    let request = ShutdownSandboxRequest {
+        sandbox_id: ID.to_owned(),
+        ..ShutdownSandboxRequest::default()
+    };
+    // It may be gone before its answer is read.
+    let _ = sandboxes.shutdown_sandbox(limit(10), &request);
+    first.bundle = sandbox;
+    first.call("delete", None, b"");
 }

@@ -3,12 +3,22 @@
 use std::io::Write;
 use std::process::Stdio;
 
+use containerd_shim_protos::TaskClient;
+use containerd_shim_protos::api::{DeleteRequest, ExecProcessRequest, StartRequest, WaitRequest};
+use containerd_shim_protos::protobuf::MessageField;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::ttrpc::{Client, context};
+use serde_json::json;
+
 use super::Containerd;
+use super::soak::count;
+
+/// What a shim with one container may take that waits: 4 MB.
+const PSS_KIB_MAX: usize = 4_000_000 / 1024;
 
 /// How many execs one task sees here, and in the soak.
-fn count() -> usize {
-    let count = std::env::var("VIRTC_TEST_EXECS").ok();
-    count.and_then(|text| text.parse().ok()).unwrap_or(30)
+fn execs() -> usize {
+    count("VIRTC_TEST_EXECS", 200)
 }
 
 #[test]
@@ -44,34 +54,132 @@ fn a_process_is_added_with_its_streams_and_its_exit_code() {
     containerd.remove("c1");
 }
 
+/// How many descriptors and threads a shim has.
+pub(super) fn held(containerd: &Containerd, id: &str) -> (usize, usize) {
+    let shim = containerd.shim(id).as_raw_nonzero();
+    let count = |what: &str| {
+        let entries = std::fs::read_dir(format!("/proc/{shim}/{what}"));
+        entries.unwrap().count()
+    };
+    (count("fd"), count("task"))
+}
+
+#[test]
+fn what_a_process_left_running_holds_nothing_in_the_shim() {
+    let Some(containerd) = Containerd::new() else {
+        return;
+    };
+    containerd.begin(&[], "c1", &["sleep", "1000"]);
+    let output = containerd.exec("c1", "e0", &["true"]);
+    assert!(output.status.success(), "{}", containerd.log());
+    let before = held(&containerd, "c1");
+    // Its child has its streams, and does not end.
+    let output = containerd.exec("c1", "e1", &["sh", "-c", "sleep 4242 & echo said"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "said\n");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        containerd
+            .done(&["task", "ps", "c1"])
+            .contains("sleep 4242")
+    );
+    let shim = containerd.shim("c1").as_raw_nonzero();
+    let pipes = || {
+        let entries = std::fs::read_dir(format!("/proc/{shim}/fd")).unwrap();
+        let names = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        names
+            .filter(|name| name.to_string_lossy().contains("e1-std"))
+            .count()
+    };
+    containerd.wait_for("the end of what the process had", || {
+        let now = held(&containerd, "c1");
+        pipes() == 0 && now.0 <= before.0 && now.1 <= before.1
+    });
+    containerd.remove("c1");
+}
+
+#[test]
+fn a_process_whose_streams_cannot_be_carried_is_killed() {
+    let Some(mut containerd) = Containerd::new() else {
+        return;
+    };
+    containerd.restart_with_fault(Some("exec.carried:error"));
+    containerd.begin(&[], "c1", &["sleep", "1000"]);
+    let output = containerd.exec("c1", "e1", &["sleep", "4242"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("exec.carried"), "{error}");
+    containerd.wait_for("the end of the process", || {
+        let listed = containerd.done(&["task", "ps", "c1"]);
+        assert!(listed.contains("sleep 1000"), "{listed}");
+        !listed.contains("sleep 4242")
+    });
+    containerd.remove("c1");
+}
+
+/// Adds a process to a container by its shim, waits for it, and removes it.
+pub(super) fn exec(client: &TaskClient, id: &str, exec: &str) {
+    let (id, exec_id) = (id.to_owned(), exec.to_owned());
+    let limit = || context::with_timeout(20_000_000_000);
+    let process = json!({
+        "args": ["/bin/true"],
+        "cwd": "/",
+        "user": {"uid": 0, "gid": 0},
+    });
+    let request = ExecProcessRequest {
+        id: id.clone(),
+        exec_id: exec_id.clone(),
+        spec: MessageField::some(Any {
+            value: process.to_string().into_bytes(),
+            ..Any::default()
+        }),
+        ..ExecProcessRequest::default()
+    };
+    client.exec(limit(), &request).unwrap();
+    let request = StartRequest {
+        id: id.clone(),
+        exec_id: exec_id.clone(),
+        ..StartRequest::default()
+    };
+    client.start(limit(), &request).unwrap();
+    let request = WaitRequest {
+        id: id.clone(),
+        exec_id: exec_id.clone(),
+        ..WaitRequest::default()
+    };
+    assert_eq!(client.wait(limit(), &request).unwrap().exit_status, 0);
+    let request = DeleteRequest {
+        id,
+        exec_id,
+        ..DeleteRequest::default()
+    };
+    client.delete(limit(), &request).unwrap();
+}
+
 #[test]
 fn many_execs_leave_nothing_in_the_shim() {
     let Some(containerd) = Containerd::new() else {
         return;
     };
     containerd.begin(&[], "c1", &["sleep", "1000"]);
-    let shim = containerd.shim("c1").as_raw_nonzero();
-    let descriptors = || {
-        std::fs::read_dir(format!("/proc/{shim}/fd"))
-            .unwrap()
-            .count()
-    };
-    let threads = || {
-        std::fs::read_dir(format!("/proc/{shim}/task"))
-            .unwrap()
-            .count()
-    };
-    let run = |number: usize| {
-        let output = containerd.exec("c1", &format!("e{number}"), &["true"]);
-        assert!(output.status.success(), "{}", containerd.log());
-    };
+    // By the shim's own socket: a client of the daemon's takes longer than what is looked at.
+    let client = TaskClient::new(Client::connect(&containerd.address("c1")).unwrap());
+    let run = |number: usize| exec(&client, "c1", &format!("e{number}"));
     run(0);
-    let before = (descriptors(), threads());
-    for number in 1..=count() {
+    let before = held(&containerd, "c1");
+    // More of the same binary that run at the same time make it smaller, never larger.
+    let shim = containerd.shim("c1").as_raw_nonzero();
+    let pss = || {
+        let smaps = std::fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
+        let line = smaps.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let kib = line.unwrap().trim().trim_end_matches("kB").trim();
+        kib.parse::<usize>().unwrap()
+    };
+    for number in 1..=execs() {
         run(number);
     }
     containerd.wait_for("the end of what the execs had", || {
-        descriptors() <= before.0 && threads() <= before.1
+        let now = held(&containerd, "c1");
+        now.0 <= before.0 && now.1 <= before.1
     });
+    containerd.wait_for("what a shim may take that waits", || pss() <= PSS_KIB_MAX);
     containerd.remove("c1");
 }

@@ -16,8 +16,11 @@ mod ends;
 mod exec;
 mod image;
 mod kills;
+mod options;
 mod pod;
+mod soak;
 mod streams;
 mod task;
+mod terminal;
 
 use containerd::Containerd;

@@ -2,9 +2,9 @@
 
 use super::Containerd;
 
-const SANDBOX: [&str; 2] = ["--annotation", "io.kubernetes.cri.container-type=sandbox"];
+pub(super) const SANDBOX: [&str; 2] = ["--annotation", "io.kubernetes.cri.container-type=sandbox"];
 
-fn member(sandbox: &str) -> [String; 4] {
+pub(super) fn member(sandbox: &str) -> [String; 4] {
     [
         "--annotation".to_owned(),
         "io.kubernetes.cri.container-type=container".to_owned(),

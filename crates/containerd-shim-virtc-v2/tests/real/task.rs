@@ -57,6 +57,10 @@ fn a_task_is_paused_measured_updated_and_killed() {
         listed.contains(&shim.as_raw_nonzero().to_string()),
         "{listed}"
     );
+    // What the guest knows of them is beside it.
+    for told in ["\"guest_pid\":", "\"args\":\"sleep 1000\""] {
+        assert!(listed.replace('\\', "").contains(told), "{listed}");
+    }
     let used = containerd.done(&["task", "metrics", "c1"]);
     assert!(used.contains("memory"), "{used}");
     containerd.done(&["task", "pause", "c1"]);

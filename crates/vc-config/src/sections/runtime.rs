@@ -29,5 +29,8 @@ section! {
         pub accelerator: Accelerator = Accelerator::Auto;
         /// The keys that annotations of a bundle may set for its sandbox, each matched whole.
         pub annotations: AllowedKeys = AllowedKeys::default();
+        /// The directories with the configuration files and programs that containerd's options
+        /// for a runtime may name (`ConfigPath`, `BinaryName`).
+        pub option_paths: Vec<PathBuf> = vec![PathBuf::from("/etc/virtcontainers")];
     }
 }

@@ -12,7 +12,7 @@ use vc_types::{
 };
 
 use super::guest::{EndWatch, Guest};
-use super::lease::Lease;
+use super::lease::{self, Lease};
 use super::process::{GuestProcess, Process, ProcessExit};
 use super::{states, vsock};
 use crate::container::ContainerStatus;
@@ -154,7 +154,8 @@ impl SandboxHandle {
 
     /// Adds a process to a running container, with its streams attached.
     ///
-    /// That its program cannot be executed is told by [`Process::wait`], as its exit.
+    /// That its program cannot be executed is told by [`Process::wait`], as its exit. When this is
+    /// dropped before it is done, or fails, what the guest has made of it by then is killed.
     ///
     /// # Errors
     ///
@@ -166,8 +167,23 @@ impl SandboxHandle {
         process: &ProcessSpec,
     ) -> Result<Process> {
         self.not_ended(container)?;
+        fault::point("exec.begun")?;
         let exec = self.new_exec_id()?;
-        self.enter(container, exec, process).await
+        let mut entering = Entering {
+            sandbox: self,
+            container,
+            exec: &exec,
+            settled: false,
+        };
+        let entered = self.enter(container, exec.clone(), process).await;
+        if let Err(Error::Agent(error)) = &entered {
+            // What the guest refused is not there.
+            entering.settled = error.code().is_some();
+        }
+        let entered = entered?;
+        fault::point("exec.made")?;
+        entering.settled = true;
+        Ok(entered)
     }
 
     /// Adds a process as [`SandboxHandle::enter_container`] does, whose life is bound from the
@@ -461,6 +477,31 @@ impl SandboxHandle {
             attempt: "name a process".into(),
             source: std::io::Error::other(error),
         })
+    }
+}
+
+/// A process that is being added; dropped before somebody has it, it is killed once it is made.
+struct Entering<'a> {
+    sandbox: &'a SandboxHandle,
+    container: &'a ContainerId,
+    exec: &'a ExecId,
+    settled: bool,
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        // Outside of an executor there is nobody who could: the keeper ends then.
+        if !self.settled
+            && let Ok(executor) = tokio::runtime::Handle::try_current()
+        {
+            let (sandbox, exec) = (self.sandbox.clone(), self.exec.clone());
+            let container = self.container.clone();
+            executor.spawn(async move {
+                if let Err(error) = lease::end_added(&sandbox, &container, &exec, false).await {
+                    tracing::debug!(%container, %exec, %error, "nothing to end");
+                }
+            });
+        }
     }
 }
 

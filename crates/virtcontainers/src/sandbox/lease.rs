@@ -194,7 +194,7 @@ async fn said_to_end(mut connection: BufReader<tokio::io::Take<tokio::net::UnixS
 
 /// Kills a process that was added. One that was still being made is waited for: the guest makes it
 /// all the same.
-async fn end_added(
+pub(super) async fn end_added(
     sandbox: &SandboxHandle,
     container: &ContainerId,
     exec: &ExecId,
