@@ -15,7 +15,7 @@ use virtcontainers::{
 };
 
 use super::{TaskService, pid};
-use crate::bundle::{root_of, sandbox_of, spec_of};
+use crate::bundle::{check, root_of, sandbox_of, spec_of};
 use crate::error::{Error, Result};
 use crate::io::Stdio;
 use crate::pod::{Pod, Task};
@@ -58,7 +58,9 @@ impl TaskService {
             stderr: request.stderr.clone(),
         };
         let bundle = PathBuf::from(&request.bundle);
-        let owns_sandbox = sandbox_of(&spec_of(&bundle)?, &request.id)? == request.id;
+        let spec = spec_of(&bundle)?;
+        check(&spec)?;
+        let owns_sandbox = sandbox_of(&spec, &request.id)? == request.id;
         let name = format!("task {container}");
         let first = TaskProcess::new(name, stdio, Phase::Creating);
         let task = Arc::new(Task::new(container, bundle, owns_sandbox, first));

@@ -35,6 +35,8 @@ pub(super) struct Containerd {
     network: Option<String>,
     /// The settings of its plug-ins.
     plugins: String,
+    /// Whether `virtc install containerd` adds the runtime.
+    installed: bool,
 }
 
 /// Without the plug-in that Kubernetes uses.
@@ -53,6 +55,7 @@ impl Containerd {
             containerd.network = Some(network.to_owned());
             containerd.namespace = "k8s.io".to_owned();
             containerd.plugins = settings(&containerd.directory);
+            containerd.installed = true;
         })
     }
 
@@ -80,6 +83,7 @@ impl Containerd {
             fault: None,
             network: None,
             plugins: String::new(),
+            installed: false,
         };
         change(&mut containerd);
         containerd.start();
@@ -120,16 +124,20 @@ impl Containerd {
             self.socket(),
         );
         fs::write(self.at("config.toml"), config).unwrap();
+        if self.installed {
+            self.install();
+        }
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.at("log"))
             .unwrap();
         let shim = Path::new(env!("CARGO_BIN_EXE_containerd-shim-virtc-v2"));
-        let path = format!(
-            "{}:/usr/sbin:/usr/bin:/sbin:/bin",
-            shim.parent().unwrap().display()
-        );
+        let programs = match self.installed {
+            true => self.at("bin"),
+            false => shim.parent().unwrap().display().to_string(),
+        };
+        let path = format!("{programs}:/usr/sbin:/usr/bin:/sbin:/bin");
         let mut command = match &self.network {
             None => Command::new("/usr/bin/containerd"),
             Some(network) => {
@@ -162,6 +170,14 @@ impl Containerd {
             );
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Adds the runtime to the settings, as an administrator does.
+    fn install(&self) {
+        let (config, bin_dir) = (self.at("config.toml"), self.at("bin"));
+        let flags = ["--containerd-config", &config, "--bin-dir", &bin_dir];
+        let command = ["install", "containerd"].iter().chain(&flags);
+        self.host.virtc(command).expect_code(0);
     }
 
     /// Restarts the daemon, whose shims do something at a point from now on.
