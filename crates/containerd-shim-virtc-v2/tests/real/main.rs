@@ -15,6 +15,7 @@ mod direct;
 mod ends;
 mod exec;
 mod image;
+mod install;
 mod kills;
 mod pod;
 mod streams;
