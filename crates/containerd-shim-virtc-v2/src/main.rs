@@ -19,6 +19,7 @@ mod publisher;
 mod rootfs;
 mod service;
 mod socket;
+mod stand_in;
 mod stats;
 mod surroundings;
 

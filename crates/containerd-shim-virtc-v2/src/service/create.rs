@@ -14,13 +14,14 @@ use virtcontainers::{
     SandboxHandle,
 };
 
-use super::{TaskService, pid};
+use super::{TaskService, pid_of};
 use crate::bundle::{check, root_of, sandbox_of, spec_of};
 use crate::error::{Error, Result};
 use crate::io::Stdio;
 use crate::pod::{Pod, Task};
 use crate::process::{Phase, TaskProcess};
 use crate::rootfs::Rootfs;
+use crate::stand_in::StandIn;
 
 /// How often at most a shortage of one container is told.
 const OOM_EVENT_PAUSE: Duration = Duration::from_secs(1);
@@ -44,8 +45,8 @@ impl Drop for Making<'_> {
 }
 
 impl TaskService {
-    /// Makes a container, and the sandbox with the first one.
-    pub(super) async fn create_task(&self, request: CreateTaskRequest) -> Result<()> {
+    /// Makes a container, and the sandbox with the first one. Gives the number of what stands for it.
+    pub(super) async fn create_task(&self, request: CreateTaskRequest) -> Result<u32> {
         let pod = &*self.pod;
         let container = ContainerId::new(&request.id)?;
         if !request.checkpoint.is_empty() {
@@ -60,10 +61,16 @@ impl TaskService {
         let bundle = PathBuf::from(&request.bundle);
         let spec = spec_of(&bundle)?;
         check(&spec)?;
-        let owns_sandbox = sandbox_of(&spec, &request.id)? == request.id;
+        let stand_in = match sandbox_of(&spec, &request.id)? == request.id {
+            true => None,
+            false => Some(StandIn::begin().map_err(|source| Error::System {
+                attempt: format!("stand for task {container}"),
+                source,
+            })?),
+        };
         let name = format!("task {container}");
         let first = TaskProcess::new(name, stdio, Phase::Creating);
-        let task = Arc::new(Task::new(container, bundle, owns_sandbox, first));
+        let task = Arc::new(Task::new(container, bundle, stand_in, first));
         pod.add_task(&task)?;
         let mut making = Making {
             pod,
@@ -88,13 +95,13 @@ impl TaskService {
                 terminal: request.terminal,
                 ..TaskIO::default()
             }),
-            pid: pid(),
+            pid: pid_of(&task),
             ..TaskCreate::default()
         });
         task.first.enter(Phase::Created);
         // It can end before it is started.
         super::start::watch(&self.pod, &task, None);
-        Ok(())
+        Ok(pid_of(&task))
     }
 
     async fn make(&self, task: &Arc<Task>, request: &CreateTaskRequest) -> Result<()> {
@@ -157,7 +164,7 @@ impl TaskService {
         let sandbox = pod.runtime.create_sandbox(config).await?;
         let hooks = pod.runtime.container_hooks(sandbox.id(), &task.container)?;
         let completed = async {
-            hooks.run_creating(own_pid()).await?;
+            hooks.run_creating(task.pid()).await?;
             // What fills a namespace by hooks has done so.
             sandbox.update_network().await?;
             sandbox.process(&task.container)
@@ -187,7 +194,10 @@ impl TaskService {
     async fn make_member(&self, task: &Task, bundle: Bundle) -> Result<Process> {
         let pod = &*self.pod;
         let sandbox = pod.handle()?;
-        let neighbours = pod.runtime.neighbours(sandbox.id())?;
+        let mut neighbours = pod.runtime.neighbours(sandbox.id())?;
+        for other in pod.all_tasks() {
+            neighbours.add(other.pid(), other.container.clone());
+        }
         let driver = cgroup_driver(bundle.spec());
         let root = &pod.runtime.config().runtime.root;
         let config = ContainerConfig {
@@ -205,7 +215,7 @@ impl TaskService {
         };
         let hooks = pod.runtime.container_hooks(sandbox.id(), &task.container)?;
         made.hooks = Some(hooks.clone());
-        hooks.run_creating(own_pid()).await?;
+        hooks.run_creating(task.pid()).await?;
         made.done = true;
         let _ = task.hooks.set(hooks);
         Ok(process)
@@ -279,8 +289,4 @@ fn cgroup_driver(spec: &Spec) -> CgroupDriver {
         Some(path) if path.matches(':').count() == 2 => CgroupDriver::Systemd,
         _ => CgroupDriver::Cgroupfs,
     }
-}
-
-pub(super) fn own_pid() -> i32 {
-    i32::try_from(pid()).unwrap_or_default()
 }

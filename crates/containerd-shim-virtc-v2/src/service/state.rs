@@ -4,7 +4,7 @@ use containerd_shim_protos::api::{
 };
 use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
 
-use super::{TaskService, pid};
+use super::{TaskService, pid_of};
 use crate::error::Result;
 use crate::process::Phase;
 use crate::publisher::timestamp;
@@ -21,7 +21,7 @@ impl TaskService {
             id: request.id.clone(),
             exec_id: request.exec_id.clone(),
             bundle: task.bundle.display().to_string(),
-            pid: pid(),
+            pid: pid_of(&task),
             status: EnumOrUnknown::new(phase.status()),
             stdin: process.stdio.stdin.clone(),
             stdout: process.stdio.stdout.clone(),
@@ -44,13 +44,13 @@ impl TaskService {
         })
     }
 
-    /// The process on the host that stands for the task's.
+    /// What stands on the host for the task's process.
     pub(super) fn pids_of(&self, id: &str) -> Result<PidsResponse> {
         let task = self.pod.task(id)?;
         let processes = match task.first.phase() {
             Phase::Creating | Phase::Stopped(_) => Vec::new(),
             Phase::Created | Phase::Running | Phase::Paused => vec![ProcessInfo {
-                pid: pid(),
+                pid: pid_of(&task),
                 ..ProcessInfo::default()
             }],
         };

@@ -235,6 +235,16 @@ fn containers_see_of_each_other_what_the_pod_shares() {
         client.container(&one).exit_code == 143
     });
 
+    // One that comes late, to look at another one.
+    let late = client.begin(&pod, "late", &["sleep", "4444"], |config| {
+        pid_mode(config, NamespaceMode::Target, &alone);
+    });
+    let seen = client.say(&late, "ps -o pid,args");
+    assert!(
+        seen.contains("1 sleep 3333") && seen.contains("sleep 4444"),
+        "{seen}"
+    );
+    assert!(!seen.contains("sleep 2222"), "{seen}");
     // What else a pod shares.
     for namespace in ["net", "ipc", "uts"] {
         let line = format!("readlink /proc/self/ns/{namespace}");
