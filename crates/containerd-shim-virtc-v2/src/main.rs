@@ -10,6 +10,7 @@ mod action;
 mod bootstrap;
 mod bundle;
 mod cli;
+mod disk;
 mod error;
 mod io;
 mod log;

@@ -16,6 +16,7 @@ use virtcontainers::{
 
 use super::{TaskService, pid_of};
 use crate::bundle::{check, root_of, sandbox_of, spec_of};
+use crate::disk::DiskRoot;
 use crate::error::{Error, Result};
 use crate::io::Stdio;
 use crate::pod::{Pod, Task};
@@ -109,16 +110,21 @@ impl TaskService {
         let (stdio, namespace) = (task.first.stdio.clone(), pod.namespace.clone());
         let (mounts, target) = (request.rootfs.clone(), root_of(&task.bundle));
         let (id, directory) = (request.id.clone(), task.bundle.clone());
-        let (rootfs, opened, bundle) = super::exec::blocking(move || {
-            let rootfs = Rootfs::mount(&mounts, &target)?;
+        let (rootfs, disk, opened, bundle) = super::exec::blocking(move || {
+            let disk = DiskRoot::of(&mounts);
+            let mounts = match disk {
+                Some(_) => &[],
+                None => mounts.as_slice(),
+            };
+            let rootfs = Rootfs::mount(mounts, &target)?;
             let opened = stdio.open(&namespace, &id)?;
-            Ok((rootfs, opened, Bundle::open(&directory)?))
+            Ok((rootfs, disk, opened, Bundle::open(&directory)?))
         })
         .await?;
         *task.rootfs.lock().unwrap_or_else(PoisonError::into_inner) = Some(rootfs);
         let process = match bundle.pod_role()? {
-            PodRole::Sandbox => self.make_sandbox(task, bundle).await?,
-            PodRole::Member(_) => self.make_member(task, bundle).await?,
+            PodRole::Sandbox => self.make_sandbox(task, bundle, disk).await?,
+            PodRole::Member(_) => self.make_member(task, bundle, disk).await?,
         };
         let attached = task.first.attach(process, opened).await;
         if attached.is_err() {
@@ -149,7 +155,12 @@ impl TaskService {
     }
 
     /// The machine, with the container that it is for.
-    async fn make_sandbox(&self, task: &Task, bundle: Bundle) -> Result<Process> {
+    async fn make_sandbox(
+        &self,
+        task: &Task,
+        bundle: Bundle,
+        disk: Option<DiskRoot>,
+    ) -> Result<Process> {
         let pod = &*self.pod;
         let mut slot = pod.sandbox.lock().await;
         if slot.is_some() {
@@ -161,6 +172,11 @@ impl TaskService {
         let mut config =
             SandboxConfig::of_bundle(bundle, &task.container, pod.runtime.config(), driver)?;
         config.network = pod.network.clone();
+        if let Some(disk) = disk {
+            for container in &mut config.containers {
+                container.root = disk.root(&container.root);
+            }
+        }
         let sandbox = pod.runtime.create_sandbox(config).await?;
         let hooks = pod.runtime.container_hooks(sandbox.id(), &task.container)?;
         let completed = async {
@@ -191,7 +207,12 @@ impl TaskService {
     }
 
     /// A further container of the pod.
-    async fn make_member(&self, task: &Task, bundle: Bundle) -> Result<Process> {
+    async fn make_member(
+        &self,
+        task: &Task,
+        bundle: Bundle,
+        disk: Option<DiskRoot>,
+    ) -> Result<Process> {
         let pod = &*self.pod;
         let sandbox = pod.handle()?;
         let mut neighbours = pod.runtime.neighbours(sandbox.id())?;
@@ -200,12 +221,15 @@ impl TaskService {
         }
         let driver = cgroup_driver(bundle.spec());
         let root = &pod.runtime.config().runtime.root;
-        let config = ContainerConfig {
+        let mut config = ContainerConfig {
             // This process stands for the pod's first container.
             stand_in: false,
             cgroup: None,
             ..bundle.container(task.container.clone(), &neighbours, driver, root)?
         };
+        if let Some(disk) = disk {
+            config.root = disk.root(&config.root);
+        }
         let process = sandbox.create_container(config).await?;
         let mut made = MadeMember {
             sandbox: sandbox.clone(),

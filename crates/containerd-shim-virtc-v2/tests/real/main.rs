@@ -12,6 +12,7 @@
 mod containerd;
 mod cri;
 mod direct;
+mod disks;
 mod ends;
 mod exec;
 mod image;
