@@ -8,6 +8,7 @@ set -eu
 # libseccomp, libcap-ng     linked into the agent and virtc
 # qemu-system-x86           the VMM; qemu-system-data has qboot.rom
 # e2fsprogs                 mkfs.ext4 for the scratch disk
+# erofs-utils               mkfs.erofs, for tests of roots that are disks
 # busybox-static            root directories for tests and benchmarks
 # podman, docker.io         tests of the OCI command line; they start a daemon of their own
 # containerd                tests of the shim; docker.io brings it
@@ -22,7 +23,7 @@ set -eu
 packages='gcc libc6-dev binutils libseccomp-dev libcap-ng-dev'
 packages="$packages qemu-system-x86 qemu-system-data e2fsprogs busybox-static podman"
 packages="$packages docker.io containerd bsdutils iproute2 nftables netavark aardvark-dns iptables passt"
-packages="$packages containernetworking-plugins iperf3 protobuf-compiler"
+packages="$packages containernetworking-plugins iperf3 protobuf-compiler erofs-utils"
 
 have dpkg-query || fail "this system has no dpkg" \
     "install the counterparts of: $packages, and run \`make\` with SETUP_PACKAGES=no"

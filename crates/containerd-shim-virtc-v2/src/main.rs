@@ -10,6 +10,7 @@ mod action;
 mod bootstrap;
 mod bundle;
 mod cli;
+mod disk;
 mod error;
 mod io;
 mod log;
@@ -21,6 +22,7 @@ mod rootfs;
 mod sandbox;
 mod service;
 mod socket;
+mod stand_in;
 mod stats;
 mod surroundings;
 

@@ -17,6 +17,7 @@ use crate::process::TaskProcess;
 use crate::publisher::Publisher;
 use crate::rootfs::Rootfs;
 use crate::sandbox::PodSandbox;
+use crate::stand_in::StandIn;
 use crate::surroundings;
 
 /// A task: a container, its first process, and those that were added.
@@ -26,6 +27,8 @@ pub(crate) struct Task {
     pub(crate) bundle: PathBuf,
     /// Whether the machine is its.
     pub(crate) owns_sandbox: bool,
+    /// What stands for it on the host; nothing: this process.
+    stand_in: Option<StandIn>,
     pub(crate) first: Arc<TaskProcess>,
     execs: Mutex<BTreeMap<String, Arc<Exec>>>,
     pub(crate) rootfs: Mutex<Option<Rootfs>>,
@@ -45,19 +48,26 @@ impl Task {
     pub(crate) fn new(
         container: ContainerId,
         bundle: PathBuf,
-        owns_sandbox: bool,
+        stand_in: Option<StandIn>,
         first: TaskProcess,
     ) -> Self {
         Self {
             container,
             bundle,
-            owns_sandbox,
+            owns_sandbox: stand_in.is_none(),
+            stand_in,
             first: Arc::new(first),
             execs: Mutex::new(BTreeMap::new()),
             rootfs: Mutex::new(None),
             hooks: OnceLock::new(),
             given_up: Notify::new(),
         }
+    }
+
+    /// The number of what stands for it on the host.
+    pub(crate) fn pid(&self) -> i32 {
+        let own = || rustix::process::getpid().as_raw_nonzero().get();
+        self.stand_in.as_ref().map_or_else(own, StandIn::id)
     }
 
     /// The process that a request is about: the first one, where it names none.

@@ -74,6 +74,8 @@ fn command(cli: &Cli, entered: u64) -> ExitCode {
         Command::Update(args) => commands::update::update(global, args),
         Command::Events(args) => commands::events::events(global, args),
         Command::Check(args) => commands::check::check(global, args),
+        Command::Install(args) => commands::install::install(global, args),
+        Command::Uninstall(args) => commands::install::uninstall(global, args),
         Command::List(args) => commands::list::list(global, args),
         Command::Delete(args) => commands::delete::delete(global, args),
         Command::Spec(args) => commands::spec::spec(args),

@@ -45,7 +45,7 @@ mod stats;
 pub use check::{CheckItem, CheckStatus, Versions};
 pub use container::{
     Access, Bundle, ContainerConfig, ContainerStatus, GeneratedFile, HostNamespaces, Neighbours,
-    PodRole, ProcessConfig, Root, RootSource, Volume, default_spec,
+    PodRole, ProcessConfig, Root, RootDisk, RootSource, Volume, default_spec,
 };
 pub use driver::Driver;
 pub use error::{Error, FailureReport, Result, Stage};

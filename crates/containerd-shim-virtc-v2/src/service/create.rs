@@ -13,14 +13,16 @@ use vc_types::ContainerId;
 use virtcontainers::{Bundle, ContainerConfig, SandboxConfig, SandboxHandle};
 
 use super::made::{Made, Place};
-use super::{TaskService, pid};
-use crate::bundle::{annotations_of, root_of, sandbox_of, spec_of};
+use super::{TaskService, pid_of};
+use crate::bundle::{annotations_of, check, root_of, sandbox_of, spec_of};
+use crate::disk::DiskRoot;
 use crate::error::{Error, Result};
 use crate::io::{Opened, Stdio};
 use crate::options::Options;
 use crate::pod::{Pod, Task};
 use crate::process::{Phase, TaskProcess};
 use crate::rootfs::Rootfs;
+use crate::stand_in::StandIn;
 
 /// How often at most a shortage of one container is told.
 const OOM_EVENT_PAUSE: Duration = Duration::from_secs(1);
@@ -44,8 +46,8 @@ impl Drop for Making<'_> {
 }
 
 impl TaskService {
-    /// Makes a container, and the sandbox with the first one.
-    pub(super) async fn create_task(&self, request: CreateTaskRequest) -> Result<()> {
+    /// Makes a container, and the sandbox with the first one. Gives the number of what stands for it.
+    pub(super) async fn create_task(&self, request: CreateTaskRequest) -> Result<u32> {
         let pod = &*self.pod;
         let container = ContainerId::new(&request.id)?;
         if !request.checkpoint.is_empty() {
@@ -62,11 +64,19 @@ impl TaskService {
             stderr: request.stderr.clone(),
         };
         let bundle = PathBuf::from(&request.bundle);
-        let owns_sandbox =
-            !pod.served.is_there() && sandbox_of(&spec_of(&bundle)?, &request.id)? == request.id;
+        let spec = spec_of(&bundle)?;
+        check(&spec)?;
+        let owns_sandbox = !pod.served.is_there() && sandbox_of(&spec, &request.id)? == request.id;
+        let stand_in = match owns_sandbox {
+            true => None,
+            false => Some(StandIn::begin().map_err(|source| Error::System {
+                attempt: format!("stand for task {container}"),
+                source,
+            })?),
+        };
         let name = format!("task {container}");
         let first = TaskProcess::new(name, stdio, Phase::Creating);
-        let task = Arc::new(Task::new(container, bundle, owns_sandbox, first));
+        let task = Arc::new(Task::new(container, bundle, stand_in, first));
         pod.add_task(&task)?;
         let mut making = Making {
             pod,
@@ -93,13 +103,13 @@ impl TaskService {
                 terminal: request.terminal,
                 ..TaskIO::default()
             }),
-            pid: pid(),
+            pid: pid_of(&task),
             ..TaskCreate::default()
         });
         task.first.enter(Phase::Created);
         // It can end before it is started.
         super::start::watch(&self.pod, &task, None);
-        Ok(())
+        Ok(pid_of(&task))
     }
 
     async fn make(&self, task: &Arc<Task>, request: &CreateTaskRequest) -> Result<()> {
@@ -107,19 +117,24 @@ impl TaskService {
         let (stdio, namespace) = (task.first.stdio.clone(), pod.namespace.clone());
         let (mounts, target) = (request.rootfs.clone(), root_of(&task.bundle));
         let (id, directory) = (request.id.clone(), task.bundle.clone());
-        let (rootfs, opened, bundle) = super::exec::blocking(move || {
-            let rootfs = Rootfs::mount(&mounts, &target)?;
+        let (rootfs, disk, opened, bundle) = super::exec::blocking(move || {
+            let disk = DiskRoot::of(&mounts);
+            let mounts = match disk {
+                Some(_) => &[],
+                None => mounts.as_slice(),
+            };
+            let rootfs = Rootfs::mount(mounts, &target)?;
             let opened = stdio.open(&namespace, &id)?;
-            Ok((rootfs, opened, Bundle::open(&directory)?))
+            Ok((rootfs, disk, opened, Bundle::open(&directory)?))
         })
         .await?;
         *task.rootfs.lock().unwrap_or_else(PoisonError::into_inner) = Some(rootfs);
         match task.owns_sandbox {
             true => {
                 let options = request.options.as_ref();
-                self.make_sandbox(task, bundle, options, opened).await
+                self.make_sandbox(task, bundle, disk, options, opened).await
             }
-            false => self.make_member(task, bundle, opened).await,
+            false => self.make_member(task, bundle, disk, opened).await,
         }
     }
 
@@ -128,6 +143,7 @@ impl TaskService {
         &self,
         task: &Arc<Task>,
         bundle: Bundle,
+        disk: Option<DiskRoot>,
         options: Option<&Any>,
         opened: Opened,
     ) -> Result<()> {
@@ -144,6 +160,11 @@ impl TaskService {
         let mut config =
             SandboxConfig::of_bundle(bundle, &task.container, runtime.config(), driver)?;
         config.network = pod.network.clone();
+        if let Some(disk) = disk {
+            for container in &mut config.containers {
+                container.root = disk.root(&container.root);
+            }
+        }
         let sandbox = runtime.create_sandbox(config).await?;
         let made = Made::new(&self.pod, task, Place::Sandbox(Box::new(sandbox)));
         if let Some(Place::Sandbox(sandbox)) = completed(made, task, opened).await? {
@@ -156,19 +177,31 @@ impl TaskService {
     }
 
     /// A further container of the pod.
-    async fn make_member(&self, task: &Arc<Task>, bundle: Bundle, opened: Opened) -> Result<()> {
+    async fn make_member(
+        &self,
+        task: &Arc<Task>,
+        bundle: Bundle,
+        disk: Option<DiskRoot>,
+        opened: Opened,
+    ) -> Result<()> {
         let pod = &*self.pod;
         let sandbox = pod.handle()?;
         let runtime = pod.runtime();
-        let neighbours = runtime.neighbours(sandbox.id())?;
+        let mut neighbours = runtime.neighbours(sandbox.id())?;
+        for other in pod.all_tasks() {
+            neighbours.add(other.pid(), other.container.clone());
+        }
         let driver = cgroup_driver(bundle.spec());
         let root = &runtime.config().runtime.root;
-        let config = ContainerConfig {
+        let mut config = ContainerConfig {
             // This process stands for the pod's first container.
             stand_in: false,
             cgroup: None,
             ..bundle.container(task.container.clone(), &neighbours, driver, root)?
         };
+        if let Some(disk) = disk {
+            config.root = disk.root(&config.root);
+        }
         let process = sandbox.create_container(config).await?;
         let mut made = Made::new(&self.pod, task, Place::Member(sandbox));
         made.has(process);
@@ -232,8 +265,4 @@ fn cgroup_driver(spec: &Spec) -> CgroupDriver {
         Some(path) if path.matches(':').count() == 2 => CgroupDriver::Systemd,
         _ => CgroupDriver::Cgroupfs,
     }
-}
-
-pub(super) fn own_pid() -> i32 {
-    i32::try_from(pid()).unwrap_or_default()
 }

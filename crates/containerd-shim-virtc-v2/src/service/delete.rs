@@ -6,7 +6,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use vc_types::{SandboxId, SandboxState};
 use virtcontainers::{HookKind, fault};
 
-use super::{TaskService, pid};
+use super::{TaskService, pid_of};
 use crate::error::{Error, Result};
 use crate::pod::Task;
 use crate::process::{Exit, Phase, TaskProcess};
@@ -43,12 +43,12 @@ impl TaskService {
         pod.remove_task(id);
         pod.events.publish(&TaskDelete {
             container_id: id.to_owned(),
-            pid: pid(),
+            pid: pid_of(&task),
             exit_status: exit.code,
             exited_at: MessageField::some(timestamp(exit.at)),
             ..TaskDelete::default()
         });
-        Ok(response(exit))
+        Ok(response(&task, exit))
     }
 
     async fn delete_sandbox(&self, task: &Task) -> Result<()> {
@@ -106,7 +106,7 @@ impl TaskService {
         process.drained().await;
         process.enter(Phase::Stopped(exit));
         task.remove_exec(exec_id);
-        Ok(response(exit))
+        Ok(response(&task, exit))
     }
 }
 
@@ -124,9 +124,9 @@ fn exit_of(process: &TaskProcess) -> Result<Exit> {
     }
 }
 
-fn response(exit: Exit) -> DeleteResponse {
+fn response(task: &Task, exit: Exit) -> DeleteResponse {
     DeleteResponse {
-        pid: pid(),
+        pid: pid_of(task),
         exit_status: exit.code,
         exited_at: MessageField::some(timestamp(exit.at)),
         ..DeleteResponse::default()

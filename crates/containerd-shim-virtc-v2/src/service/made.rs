@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use virtcontainers::{ContainerHooks, HookKind, Process, Sandbox, SandboxHandle};
 
-use super::create::own_pid;
 use crate::error::Result;
 use crate::pod::{Pod, Task};
 
@@ -54,7 +53,7 @@ impl Made {
         let runtime = self.pod.runtime();
         let hooks = runtime.container_hooks(sandbox.id(), container)?;
         let hooks = self.hooks.insert(hooks);
-        hooks.run_creating(own_pid()).await?;
+        hooks.run_creating(self.task.pid()).await?;
         if let Some(Place::Sandbox(sandbox)) = &self.place {
             // What fills a namespace by hooks has done so.
             sandbox.update_network().await?;

@@ -27,7 +27,7 @@ use containerd_shim_protos::ttrpc::asynchronous::{Service, TtrpcContext};
 use containerd_shim_protos::{sandbox_async, shim_async};
 
 use crate::error::Error;
-use crate::pod::Pod;
+use crate::pod::{Pod, Task};
 
 /// The names under which the one service is known; the messages are the same.
 const NAMES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
@@ -55,9 +55,14 @@ pub(crate) fn services(pod: &Arc<Pod>) -> HashMap<String, Service> {
     all
 }
 
-/// The process on the host that stands for all of a pod.
-pub(crate) fn pid() -> u32 {
+/// The number of this process, as messages have it.
+fn pid() -> u32 {
     std::process::id()
+}
+
+/// The number of what stands for a task on the host, as messages have it.
+fn pid_of(task: &Task) -> u32 {
+    task.pid().unsigned_abs()
 }
 
 /// Does what must not be left half done when the connection ends over which it was asked for.
@@ -85,21 +90,21 @@ impl shim_async::Task for TaskService {
         let what = format!("the creation of task {}", request.id);
         // In a box, what the making takes goes with it.
         let created = Box::pin(self.create_task(request));
-        match limit.map(Duration::from_nanos) {
+        let pid = match limit.map(Duration::from_nanos) {
             None => created.await?,
             Some(limit) => tokio::time::timeout(limit, created)
                 .await
                 .map_err(|_| Error::TimedOut { what })??,
-        }
+        };
         Ok(CreateTaskResponse {
-            pid: pid(),
+            pid,
             ..CreateTaskResponse::default()
         })
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Result<StartResponse> {
         let service = self.clone();
-        to_its_end(async move {
+        let pid = to_its_end(async move {
             match request.exec_id.as_str() {
                 "" => service.start_task(&request.id).await,
                 exec => service.start_exec(&request.id, exec).await,
@@ -107,7 +112,7 @@ impl shim_async::Task for TaskService {
         })
         .await?;
         Ok(StartResponse {
-            pid: pid(),
+            pid,
             ..StartResponse::default()
         })
     }
@@ -151,9 +156,10 @@ impl shim_async::Task for TaskService {
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Result<ConnectResponse> {
         // A shim whose task is not made yet is one all the same.
-        let task_pid = self.pod.task(&request.id).map_or(0, |_| pid());
+        let task = self.pod.task(&request.id);
+        let task_pid = task.map_or(0, |task| pid_of(&task));
         Ok(ConnectResponse {
-            shim_pid: pid(),
+            shim_pid: std::process::id(),
             task_pid,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..ConnectResponse::default()

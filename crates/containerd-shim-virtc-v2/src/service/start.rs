@@ -4,8 +4,7 @@ use containerd_shim_protos::events::task::{TaskExecStarted, TaskExit, TaskStart}
 use containerd_shim_protos::protobuf::MessageField;
 use virtcontainers::{HookKind, fault};
 
-use super::create::own_pid;
-use super::{TaskService, pid};
+use super::{TaskService, pid_of};
 use crate::error::Result;
 use crate::pod::{Pod, Task};
 use crate::process::{Exit, Phase, TaskProcess};
@@ -13,7 +12,7 @@ use crate::publisher::timestamp;
 
 impl TaskService {
     /// Lets the first process of a task begin.
-    pub(super) async fn start_task(&self, id: &str) -> Result<()> {
+    pub(super) async fn start_task(&self, id: &str) -> Result<u32> {
         let pod = &self.pod;
         let task = pod.task(id)?;
         let first = Arc::clone(&task.first);
@@ -35,20 +34,20 @@ impl TaskService {
         if first.enter(Phase::Running) {
             pod.events.publish(&TaskStart {
                 container_id: id.to_owned(),
-                pid: pid(),
+                pid: pid_of(&task),
                 ..TaskStart::default()
             });
         }
         // Its end is told from here on.
         drop(changing);
         if let Some(hooks) = task.hooks.get() {
-            hooks.run(HookKind::Poststart, Some(own_pid())).await?;
+            hooks.run(HookKind::Poststart, Some(task.pid())).await?;
         }
-        Ok(())
+        Ok(pid_of(&task))
     }
 
     /// Adds the process that an exec described.
-    pub(super) async fn start_exec(&self, id: &str, exec_id: &str) -> Result<()> {
+    pub(super) async fn start_exec(&self, id: &str, exec_id: &str) -> Result<u32> {
         let pod = &self.pod;
         let task = pod.task(id)?;
         let exec = task.exec(exec_id)?;
@@ -75,11 +74,11 @@ impl TaskService {
         pod.events.publish(&TaskExecStarted {
             container_id: id.to_owned(),
             exec_id: exec_id.to_owned(),
-            pid: pid(),
+            pid: pid_of(&task),
             ..TaskExecStarted::default()
         });
         watch(pod, &task, Some((exec_id.to_owned(), process.clone())));
-        Ok(())
+        Ok(pid_of(&task))
     }
 }
 
@@ -110,7 +109,7 @@ pub(super) fn watch(pod: &Arc<Pod>, task: &Arc<Task>, exec: Option<(String, Arc<
         pod.events.publish(&TaskExit {
             container_id: task.container.to_string(),
             id,
-            pid: pid(),
+            pid: pid_of(&task),
             exit_status: exit.code,
             exited_at: MessageField::some(timestamp(exit.at)),
             ..TaskExit::default()

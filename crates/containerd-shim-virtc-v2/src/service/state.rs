@@ -8,7 +8,7 @@ use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
 
 use tokio::time::timeout;
 
-use super::{TaskService, guest_process, pid};
+use super::{TaskService, guest_process, pid_of};
 use crate::error::Result;
 use crate::pod::Task;
 use crate::process::Phase;
@@ -32,7 +32,7 @@ impl TaskService {
             id: request.id.clone(),
             exec_id: request.exec_id.clone(),
             bundle: task.bundle.display().to_string(),
-            pid: pid(),
+            pid: pid_of(&task),
             status: EnumOrUnknown::new(phase.status()),
             stdin: process.stdio.stdin.clone(),
             stdout: process.stdio.stdout.clone(),
@@ -55,7 +55,7 @@ impl TaskService {
         })
     }
 
-    /// The processes of a task. On the host there is this one for all of them; what they are in the
+    /// The processes of a task. On the host one thing stands for all of them; what they are in the
     /// guest is beside it, where the guest says so in time.
     pub(super) async fn pids_of(&self, id: &str) -> Result<PidsResponse> {
         let task = self.pod.task(id)?;
@@ -83,14 +83,14 @@ impl TaskService {
         let mut processes = Vec::new();
         for process in listed.iter().take(PROCESSES_MAX) {
             processes.push(ProcessInfo {
-                pid: pid(),
+                pid: pid_of(task),
                 info: MessageField::some(guest_process::info(process)?),
                 ..ProcessInfo::default()
             });
         }
         if processes.is_empty() {
             processes.push(ProcessInfo {
-                pid: pid(),
+                pid: pid_of(task),
                 ..ProcessInfo::default()
             });
         }

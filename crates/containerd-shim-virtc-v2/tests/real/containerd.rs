@@ -37,6 +37,8 @@ pub(super) struct Containerd {
     network: Option<String>,
     /// The settings of its plug-ins.
     plugins: String,
+    /// Whether `virtc install containerd` adds the runtime.
+    installed: bool,
 }
 
 /// Without the plug-in that Kubernetes uses.
@@ -55,6 +57,7 @@ impl Containerd {
             containerd.network = Some(network.to_owned());
             containerd.namespace = "k8s.io".to_owned();
             containerd.plugins = settings(&containerd.directory);
+            containerd.installed = true;
         })
     }
 
@@ -83,6 +86,7 @@ impl Containerd {
             variable: None,
             network: None,
             plugins: String::new(),
+            installed: false,
         };
         change(&mut containerd);
         containerd.start();
@@ -123,16 +127,20 @@ impl Containerd {
             self.socket(),
         );
         fs::write(self.at("config.toml"), config).unwrap();
+        if self.installed {
+            self.install();
+        }
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.at("log"))
             .unwrap();
         let shim = Path::new(env!("CARGO_BIN_EXE_containerd-shim-virtc-v2"));
-        let path = format!(
-            "{}:/usr/sbin:/usr/bin:/sbin:/bin",
-            shim.parent().unwrap().display()
-        );
+        let programs = match self.installed {
+            true => self.at("bin"),
+            false => shim.parent().unwrap().display().to_string(),
+        };
+        let path = format!("{programs}:/usr/sbin:/usr/bin:/sbin:/bin");
         let mut command = match &self.network {
             None => Command::new("/usr/bin/containerd"),
             Some(network) => {
@@ -167,6 +175,14 @@ impl Containerd {
             );
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Adds the runtime to the settings, as an administrator does.
+    fn install(&self) {
+        let (config, bin_dir) = (self.at("config.toml"), self.at("bin"));
+        let flags = ["--containerd-config", &config, "--bin-dir", &bin_dir];
+        let command = ["install", "containerd"].iter().chain(&flags);
+        self.host.virtc(command).expect_code(0);
     }
 
     /// Restarts the daemon, whose shims do something at a point from now on.

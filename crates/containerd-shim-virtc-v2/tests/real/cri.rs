@@ -1,8 +1,13 @@
 //! Pods of Kubernetes, by the interface that its node agent uses.
 
 mod client;
+mod lifecycle;
+mod security;
+mod streaming;
+mod volumes;
+mod websocket;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use k8s_cri::v1::{ContainerState, PodSandboxState};
@@ -32,7 +37,36 @@ impl Drop for Network {
     }
 }
 
-/// The plug-in with this runtime for every pod, and CNI's bridge.
+/// Something that is mounted until this goes.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn tmpfs(target: &Path) -> Self {
+        mount(&["-t", "tmpfs", "tmpfs"], target);
+        Self(target.to_owned())
+    }
+
+    /// A directory over itself, whose later mounts others may get.
+    fn shared(target: &Path) -> Self {
+        mount(&["--bind", target.to_str().unwrap()], target);
+        let mounted = Self(target.to_owned());
+        mount(&["--make-shared"], target);
+        mounted
+    }
+}
+
+fn mount(args: &[&str], target: &Path) {
+    let done = Command::new("mount").args(args).arg(target).status();
+    assert!(done.unwrap().success());
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// The plug-in with CNI's bridge. The runtime is added by `virtc install containerd`.
 fn settings(directory: &Path) -> String {
     let cni = directory.join("cni");
     std::fs::create_dir_all(&cni).unwrap();
@@ -57,8 +91,6 @@ fn settings(directory: &Path) -> String {
         format!("[{cri}]\nsandbox_image = {:?}", image::NAME),
         "netns_mounts_under_state_dir = true".to_owned(),
         format!("[{cri}.cni]\nbin_dir = \"/usr/lib/cni\"\nconf_dir = {cni:?}"),
-        format!("[{cri}.containerd]\ndefault_runtime_name = \"virtc\""),
-        format!("[{cri}.containerd.runtimes.virtc]\nruntime_type = \"io.containerd.virtc.v2\""),
     ]
     .join("\n")
 }
@@ -100,7 +132,6 @@ fn a_pod_of_kubernetes_lives_and_goes() {
     assert_eq!((said.exit_code, said.stderr.as_slice()), (4, &b"no\n"[..]));
     // One that takes too long is ended.
     assert!(client.exec(&one, &["sleep", "1000"], 1).is_err());
-    assert!(client.used(&one) > 0, "memory is used");
 
     // A third one in the place of the second.
     client.remove(&two);

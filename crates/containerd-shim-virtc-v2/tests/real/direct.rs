@@ -27,19 +27,19 @@ use test_vm::Host;
 use super::image;
 
 const NAMESPACE: &str = "direct";
-const ID: &str = "c1";
+pub(super) const ID: &str = "c1";
 const SECONDS: i64 = 1_000_000_000;
 
 /// A bundle whose shim is called by the test.
-struct Direct {
-    host: Host,
-    bundle: PathBuf,
+pub(super) struct Direct {
+    pub(super) host: Host,
+    pub(super) bundle: PathBuf,
     /// A variable of the shim's.
     env: Option<(&'static str, String)>,
 }
 
 impl Direct {
-    fn new(change: impl FnOnce(&mut Value)) -> Self {
+    pub(super) fn new(change: impl FnOnce(&mut Value)) -> Self {
         let shim = Path::new(env!("CARGO_BIN_EXE_containerd-shim-virtc-v2"));
         let host = Host::new(shim.with_file_name("virtc").to_str().unwrap());
         image::archive(&host.dir("image"));
@@ -69,7 +69,7 @@ impl Direct {
     }
 
     /// Calls an action with what containerd sends by stdin, and gives what it answers.
-    fn call(&self, action: &str, version_max: Option<&str>, input: &[u8]) -> Vec<u8> {
+    pub(super) fn call(&self, action: &str, version_max: Option<&str>, input: &[u8]) -> Vec<u8> {
         let output = self.output(action, version_max, input);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
@@ -105,7 +105,7 @@ impl Direct {
         child.wait_with_output().unwrap()
     }
 
-    fn create(&self) -> CreateTaskRequest {
+    pub(super) fn create(&self) -> CreateTaskRequest {
         CreateTaskRequest {
             id: ID.to_owned(),
             bundle: self.bundle.display().to_string(),
@@ -114,11 +114,11 @@ impl Direct {
     }
 }
 
-fn client(address: &str) -> TaskClient {
+pub(super) fn client(address: &str) -> TaskClient {
     TaskClient::new(Client::connect(address).unwrap())
 }
 
-fn limit(seconds: i64) -> context::Context {
+pub(super) fn limit(seconds: i64) -> context::Context {
     context::with_timeout(seconds * SECONDS)
 }
 
@@ -129,7 +129,7 @@ fn code(error: ttrpc::Error) -> Code {
     }
 }
 
-fn kill() -> KillRequest {
+pub(super) fn kill() -> KillRequest {
     KillRequest {
         id: ID.to_owned(),
         signal: 9,
@@ -137,21 +137,21 @@ fn kill() -> KillRequest {
     }
 }
 
-fn wait() -> WaitRequest {
+pub(super) fn wait() -> WaitRequest {
     WaitRequest {
         id: ID.to_owned(),
         ..WaitRequest::default()
     }
 }
 
-fn delete() -> DeleteRequest {
+pub(super) fn delete() -> DeleteRequest {
     DeleteRequest {
         id: ID.to_owned(),
         ..DeleteRequest::default()
     }
 }
 
-fn shut_down(client: &TaskClient) {
+pub(super) fn shut_down(client: &TaskClient) {
     let request = ShutdownRequest {
         id: ID.to_owned(),
         ..ShutdownRequest::default()

@@ -84,12 +84,8 @@ fn a_task_outlives_containerd() {
     assert_eq!(containerd.shim("c1"), shim);
     let output = containerd.exec("c1", "e1", &["echo", "still"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "still\n");
-    assert!(
-        containerd
-            .exec("c2", "e2", &["touch", "/go"])
-            .status
-            .success()
-    );
+    // The task ends by it, and can take its machine along before the end of this is told.
+    containerd.exec("c2", "e2", &["touch", "/go"]);
     containerd.wait_for("the end of the task", || {
         containerd.state("c2").as_deref() == Some("STOPPED")
     });

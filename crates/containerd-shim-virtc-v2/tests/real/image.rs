@@ -14,7 +14,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-const PROGRAMS: [&str; 20] = [
+const PROGRAMS: [&str; 32] = [
     "sh",
     "echo",
     "cat",
@@ -35,6 +35,18 @@ const PROGRAMS: [&str; 20] = [
     "hostname",
     "wget",
     "httpd",
+    "grep",
+    "mkdir",
+    "mount",
+    "mv",
+    "nc",
+    "ps",
+    "readlink",
+    "rm",
+    "stat",
+    "umount",
+    "uname",
+    "pwd",
 ];
 
 /// Makes the archive below `directory`.

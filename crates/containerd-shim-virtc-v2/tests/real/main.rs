@@ -12,9 +12,11 @@
 mod containerd;
 mod cri;
 mod direct;
+mod disks;
 mod ends;
 mod exec;
 mod image;
+mod install;
 mod kills;
 mod options;
 mod pod;

@@ -33,7 +33,15 @@ fn containers_come_and_go_in_the_pod_of_the_first() {
     // The same name again, and another beside it.
     containerd.begin(&flags, "a", &["sleep", "1000"]);
     containerd.begin(&flags, "b", &["sleep", "1000"]);
-    assert_eq!((containerd.shim("a"), containerd.shim("b")), (shim, shim));
+    // Threads of its shim stand for them, each for one.
+    let threads = ["a", "b"].map(|id| containerd.shim(id));
+    assert_ne!(threads[0], threads[1]);
+    for thread in threads {
+        let status = format!("/proc/{}/status", thread.as_raw_nonzero());
+        let status = std::fs::read_to_string(status).unwrap();
+        let of_shim = format!("\nTgid:\t{}\n", shim.as_raw_nonzero());
+        assert!(status.contains(&of_shim), "{status}");
+    }
     let output = containerd.exec("b", "e", &["echo", "beside"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "beside\n");
     containerd.remove("a");

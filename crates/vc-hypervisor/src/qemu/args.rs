@@ -9,6 +9,7 @@ use vc_types::{ByteSize, SandboxId};
 
 use super::accel;
 use super::nic::{NicPlace, nic_places};
+use crate::hotplug::DiskFile;
 use crate::{Accelerator, Disk, Share, VmSpec, Vsock};
 
 /// The first descriptor number after standard input, output and error.
@@ -309,6 +310,11 @@ impl CommandLine {
     }
 
     fn disk(&mut self, index: usize, disk: Disk) {
+        // What is neither a file nor a block device QEMU refuses.
+        let driver = match DiskFile::of(&disk) {
+            Ok(DiskFile::BlockDevice) => "host_device",
+            Ok(DiskFile::Regular) | Err(_) => "file",
+        };
         let Disk {
             image,
             serial,
@@ -321,7 +327,7 @@ impl CommandLine {
         self.option(
             "-blockdev",
             format!(
-                "driver=file,node-name=disk{index},filename={file},locking=off,\
+                "driver={driver},node-name=disk{index},filename={file},locking=off,\
                  read-only={read_only},discard=unmap,cache.direct=off,cache.no-flush={no_flush}"
             ),
         );

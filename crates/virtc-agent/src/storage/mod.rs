@@ -90,6 +90,10 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
+        // A disk can be taken away before a mount that somebody still has is gone.
+        if self.has_disk {
+            rustix::fs::sync();
+        }
         for mount_point in self.mount_points.drain(..).rev() {
             if let Err(error) = unmount(&mount_point, UnmountFlags::DETACH) {
                 tracing::warn!(?mount_point, %error, "cannot unmount");

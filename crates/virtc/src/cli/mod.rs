@@ -6,6 +6,7 @@ mod create;
 mod events;
 mod exec;
 mod factory;
+mod install;
 mod network;
 mod ps;
 mod run;
@@ -24,6 +25,9 @@ pub(crate) use create::CreateArgs;
 pub(crate) use events::EventsArgs;
 pub(crate) use exec::ExecArgs;
 pub(crate) use factory::{FactoryArgs, FactoryCommand};
+pub(crate) use install::{
+    ContainerdArgs, InstallArgs, InstallTarget, UninstallArgs, UninstallTarget,
+};
 pub(crate) use network::{NetworkArgs, NetworkCommand};
 pub(crate) use ps::PsArgs;
 pub(crate) use run::{CwdMode, RunArgs};
@@ -136,6 +140,8 @@ pub(crate) enum Command {
     Events(EventsArgs),
     /// Say whether this host can run virtual machines, and how well
     Check(FormatArgs),
+    Install(InstallArgs),
+    Uninstall(UninstallArgs),
     /// List the containers, those of throw-away virtual machines included
     #[command(visible_alias = "ls")]
     List(ListArgs),

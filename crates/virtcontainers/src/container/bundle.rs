@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Hooks, LinuxNamespace, LinuxNamespaceType, Mount, Spec};
 use vc_cgroups::{CgroupDriver, CgroupPath};
 use vc_types::ContainerId;
 use vc_types::guest::CONTAINER_NAMESPACE_PREFIX;
@@ -127,6 +127,7 @@ impl Bundle {
         let cgroup = CgroupPath::of_container(cgroup.flatten(), driver, &own)?;
         add_dev(&mut spec);
         prepare_namespaces(&mut spec, neighbours)?;
+        name_propagation(&mut spec);
         leave_out_placement(&mut spec);
         Ok(ContainerConfig {
             id,
@@ -173,8 +174,15 @@ fn add_dev(spec: &mut Spec) {
     spec.set_mounts(Some(mounts));
 }
 
-/// The network is the sandbox's; other namespaces are made in the guest, or are a neighbour's.
+/// The network is the sandbox's; other namespaces are made in the guest, or are a neighbour's. A container
+/// that is shown its cgroup is shown its own: on hosts with version 1 engines ask for no namespace, and the
+/// mount alone would be all of the guest's.
 fn prepare_namespaces(spec: &mut Spec, neighbours: &Neighbours) -> Result<()> {
+    let mut mounts = spec.mounts().iter().flatten();
+    let shows_cgroup = mounts.any(|mount| {
+        let kind = mount.typ().as_deref();
+        matches!(kind, Some("cgroup" | "cgroup2"))
+    });
     let Some(linux) = spec.linux_mut() else {
         return Err(Error::Unsupported {
             what: "a bundle without `linux`".into(),
@@ -212,8 +220,33 @@ fn prepare_namespaces(spec: &mut Spec, neighbours: &Neighbours) -> Result<()> {
         }
     }
     namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
+    let has_own = namespaces
+        .iter()
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup);
+    if shows_cgroup && !has_own {
+        let mut own = LinuxNamespace::default();
+        own.set_typ(LinuxNamespaceType::Cgroup);
+        namespaces.push(own);
+    }
     linux.set_namespaces(Some(namespaces));
     Ok(())
+}
+
+/// The library in the guest knows the propagation of a root without the letter that says that it is one of
+/// all mounts below, which it always is.
+fn name_propagation(spec: &mut Spec) {
+    let Some(linux) = spec.linux_mut() else {
+        return;
+    };
+    let name = linux.rootfs_propagation().as_deref();
+    let plain = match name {
+        Some("rprivate") => "private",
+        Some("rshared") => "shared",
+        Some("rslave") => "slave",
+        Some("runbindable") => "unbindable",
+        _ => return,
+    };
+    linux.set_rootfs_propagation(Some(plain.to_owned()));
 }
 
 /// Processors and memory nodes of the host mean nothing in the guest.
@@ -348,6 +381,40 @@ mod tests {
             config.root.source,
             RootSource::Directory(path) if path.starts_with("/bundle")
         ));
+    }
+
+    #[test]
+    fn a_container_that_is_shown_a_cgroup_has_a_namespace_for_it() {
+        let kinds = |mounts: Vec<Mount>, named: &[LinuxNamespaceType]| {
+            let config = container(bundle(|spec| {
+                spec.set_mounts(Some(mounts));
+                let named = named.iter().map(|&kind| {
+                    let mut namespace = LinuxNamespace::default();
+                    namespace.set_typ(kind);
+                    namespace
+                });
+                let linux = spec.linux_mut().as_mut().unwrap();
+                linux.set_namespaces(Some(named.collect()));
+            }));
+            let linux = config.unwrap().spec.linux().clone().unwrap();
+            let namespaces = linux.namespaces().clone().unwrap();
+            Vec::from_iter(namespaces.iter().map(LinuxNamespace::typ))
+        };
+        let shown = || vec![mount("/sys/fs/cgroup", "cgroup", "cgroup", &["ro"])];
+        use LinuxNamespaceType::{Cgroup, Pid};
+        assert_eq!(kinds(shown(), &[Pid]), [Pid, Cgroup]);
+        assert_eq!(kinds(shown(), &[Cgroup, Pid]), [Cgroup, Pid]);
+        assert_eq!(kinds(Vec::new(), &[Pid]), [Pid]);
+    }
+
+    #[test]
+    fn a_root_has_the_propagation_that_the_guest_knows() {
+        let config = container(bundle(|spec| {
+            let linux = spec.linux_mut().as_mut().unwrap();
+            linux.set_rootfs_propagation(Some("rslave".into()));
+        }));
+        let linux = config.unwrap().spec.linux().clone().unwrap();
+        assert_eq!(linux.rootfs_propagation().as_deref(), Some("slave"));
     }
 
     #[test]

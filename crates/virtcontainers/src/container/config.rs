@@ -59,6 +59,20 @@ pub enum RootSource {
     HostSystem,
     /// A directory of the host, served with the invoker's rights.
     Directory(PathBuf),
+    /// A disk of the host with a file system, which the guest mounts.
+    Disk(RootDisk),
+}
+
+/// A disk with the root of a container. What may be written is this container's alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootDisk {
+    /// A block device of the host, or an image.
+    pub path: PathBuf,
+    /// What is on it, as the guest's kernel calls it: `ext4`, `erofs`.
+    pub file_system: String,
+    /// How the guest mounts it, as mount(8) has options. Whether it may be written is the root's
+    /// [`Access`].
+    pub options: Vec<String>,
 }
 
 /// What becomes of changes to files of the host.

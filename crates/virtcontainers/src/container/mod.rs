@@ -13,7 +13,7 @@ mod seccomp;
 mod status;
 
 pub use bundle::Bundle;
-pub use config::{Access, ContainerConfig, GeneratedFile, Root, RootSource, Volume};
+pub use config::{Access, ContainerConfig, GeneratedFile, Root, RootDisk, RootSource, Volume};
 pub use default_spec::{ProcessConfig, default_spec};
 pub use host_namespaces::HostNamespaces;
 pub use pod::{Neighbours, PodRole};

@@ -8,7 +8,7 @@ use oci_spec::runtime::{Mount, MountBuilder, Spec};
 use vc_storage::{Access as ShareAccess, Source};
 use vc_types::{ContainerId, guest};
 
-use super::config::{Access, ContainerConfig, RootSource, Volume};
+use super::config::{Access, ContainerConfig, RootDisk, RootSource, Volume};
 use crate::error::{Error, Result};
 
 /// Room for POSIX shared memory, as engines give it by default.
@@ -36,11 +36,32 @@ impl ShareEntry {
     }
 }
 
+/// What the serial number of a root's disk begins with; the container's number follows.
+pub(crate) const ROOT_DISK_PREFIX: &str = "root-";
+
+/// The serial number of the disk that is the root of a container with this number.
+pub(crate) fn root_disk_serial(number: u64) -> String {
+    format!("{ROOT_DISK_PREFIX}{number}")
+}
+
+/// A disk of the host that the machine gets for a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlacedDisk {
+    /// On the host.
+    pub(crate) path: PathBuf,
+    /// By which the guest finds it.
+    pub(crate) serial: String,
+    /// Whether the host refuses writes.
+    pub(crate) read_only: bool,
+}
+
 /// A container as the guest sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
     /// What the share with the invoker's rights holds for it.
     pub(crate) entries: Vec<ShareEntry>,
+    /// The disks that it has for itself.
+    pub(crate) disks: Vec<PlacedDisk>,
     /// Whether it needs the share of the host's system.
     pub(crate) host_system: bool,
     /// What the agent mounts for it, in order.
@@ -60,13 +81,14 @@ impl Placement {
         let tag = format!("{number}-{}", config.id);
         let mut placement = Self {
             entries: Vec::new(),
+            disks: Vec::new(),
             host_system: false,
             storages: Vec::new(),
             spec: config.spec.clone(),
             files: Vec::new(),
             attach: config.attach,
         };
-        placement.place_root(config, &tag);
+        placement.place_root(config, &tag, number);
         placement.place_mounts(config, &tag)?;
         Ok(placement)
     }
@@ -74,6 +96,7 @@ impl Placement {
     /// The same for a guest that gets at no file of the host.
     pub(crate) fn without_host_files(mut self) -> Self {
         self.entries.clear();
+        self.disks.clear();
         self.host_system = false;
         self
     }
@@ -84,8 +107,9 @@ impl Placement {
         process.and_then(|process| process.terminal()) == Some(true)
     }
 
-    fn place_root(&mut self, config: &ContainerConfig, tag: &str) {
+    fn place_root(&mut self, config: &ContainerConfig, tag: &str, number: u64) {
         let id = &config.id;
+        let root = format!("{}/rootfs", container_dir(id));
         let lower = match &config.root.source {
             RootSource::HostSystem => {
                 self.host_system = true;
@@ -100,9 +124,26 @@ impl Placement {
                 });
                 user_share_path(&name)
             }
+            RootSource::Disk(disk) => {
+                let serial = root_disk_serial(number);
+                let read_only = config.root.access != Access::ReadWrite;
+                let mount_point = match read_only {
+                    true => format!("{}/disk", container_dir(id)),
+                    false => root.clone(),
+                };
+                self.storages
+                    .push(mounted_disk(disk, &serial, read_only, &mount_point));
+                self.disks.push(PlacedDisk {
+                    path: disk.path.clone(),
+                    serial,
+                    read_only,
+                });
+                mount_point
+            }
         };
-        let root = format!("{}/rootfs", container_dir(id));
         match config.root.access {
+            // It is mounted where it belongs.
+            Access::ReadWrite if lower == root => {}
             Access::ReadWrite => self.storages.push(bind(&lower, &root)),
             // A read-only root is private too: places for mounts have to be made in it.
             Access::Private | Access::ReadOnly => {
@@ -274,6 +315,20 @@ fn overlay(lower: &str, upper: &str, mount_point: &str) -> Storage {
     }
 }
 
+fn mounted_disk(disk: &RootDisk, serial: &str, read_only: bool, mount_point: &str) -> Storage {
+    let access = if read_only { "ro" } else { "rw" };
+    let mut options = disk.options.clone();
+    options.push(access.into());
+    Storage {
+        driver: "blk".into(),
+        source: format!("serial={serial}"),
+        fstype: disk.file_system.clone(),
+        options,
+        mount_point: mount_point.into(),
+        ..Storage::default()
+    }
+}
+
 fn bind(source: &str, mount_point: &str) -> Storage {
     Storage {
         driver: "bind".into(),
@@ -323,6 +378,42 @@ mod tests {
             source: source.into(),
             destination: destination.into(),
             access,
+        }
+    }
+
+    #[test]
+    fn a_disk_is_mounted_where_the_root_is_or_below_a_layer() {
+        let disk = RootDisk {
+            path: "/dev/loop0".into(),
+            file_system: "ext4".into(),
+            options: vec!["discard".into()],
+        };
+        for (access, read_only) in [(Access::ReadWrite, false), (Access::ReadOnly, true)] {
+            let config = config(RootSource::Disk(disk.clone()), access);
+            let placement = Placement::of(&config, 7).unwrap();
+            assert!(placement.entries.is_empty(), "nothing of it is shared");
+            let expected = PlacedDisk {
+                path: "/dev/loop0".into(),
+                serial: "root-7".into(),
+                read_only,
+            };
+            assert_eq!(placement.disks, [expected]);
+            let drivers: Vec<_> = placement.storages.iter().map(|s| &*s.driver).collect();
+            let storage = &placement.storages[0];
+            assert_eq!(storage.source, "serial=root-7");
+            let root = "/run/virtc/containers/c1/rootfs";
+            match read_only {
+                false => {
+                    assert_eq!(drivers, ["blk"]);
+                    assert_eq!(storage.options, ["discard", "rw"]);
+                    assert_eq!(storage.mount_point, root);
+                }
+                true => {
+                    assert_eq!(drivers, ["blk", "overlayfs"]);
+                    assert_eq!(storage.options, ["discard", "ro"]);
+                    assert_eq!(placement.storages[1].mount_point, root);
+                }
+            }
         }
     }
 

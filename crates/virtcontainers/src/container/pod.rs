@@ -68,6 +68,11 @@ impl Neighbours {
         Self(living.collect())
     }
 
+    /// Adds one that something else on the host stands for too: a thread of its stand-in, say.
+    pub fn add(&mut self, pid: i32, container: ContainerId) {
+        self.0.insert(pid, container);
+    }
+
     /// The container whose stand-in has this namespace.
     pub(crate) fn at(&self, path: &Path) -> Option<&ContainerId> {
         self.0.get(&pid_of(path)?)
@@ -138,5 +143,10 @@ mod tests {
         ] {
             assert_eq!(at(other), None);
         }
+        // What else stands for one.
+        let mut neighbours = neighbours.clone();
+        neighbours.add(1, "c2".parse().unwrap());
+        let found = neighbours.at(Path::new("/proc/1/ns/pid"));
+        assert_eq!(found.map(ContainerId::as_str), Some("c2"));
     }
 }

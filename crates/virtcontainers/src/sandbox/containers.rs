@@ -90,7 +90,7 @@ impl SandboxHandle {
         };
         refuse_running(container, entry.state, force)?;
         fault::point("delete-container.begun")?;
-        self.take_out(&record, container).await?;
+        self.take_out(&operation, &record, container).await?;
         let id = container.clone();
         blocking(move || {
             operation.commit(|record| {
@@ -183,7 +183,7 @@ impl SandboxHandle {
         let left = record.containers.iter().filter(|(_, entry)| entry.creating);
         for (container, _) in left {
             // One that cannot be taken out keeps nobody else's from being made or removed.
-            if let Err(error) = self.take_out(&record, container).await {
+            if let Err(error) = self.take_out(&operation, &record, container).await {
                 tracing::warn!(%container, %error, "what is left of its making stays");
                 continue;
             }
@@ -204,12 +204,14 @@ impl SandboxHandle {
     /// Removes everything of a container but its place in the state. All of it may be done again.
     pub(super) async fn take_out(
         &self,
+        operation: &OperationGuard,
         record: &SandboxRecord,
         container: &ContainerId,
     ) -> Result<()> {
         self.0.guest.remove(container).await?;
         fault::point("delete-container.guest-removed")?;
         if let Some(entry) = record.containers.get(container) {
+            self.unplug_disk(operation, record, entry.number).await?;
             let names = entry.shared.clone();
             if !names.is_empty() {
                 let paths = names.iter().map(|name| user_share_path(name)).collect();

@@ -105,6 +105,9 @@ impl<'a> Making<'a> {
             added.await?;
         }
         fault::point("create-container.shared")?;
+        self.sandbox
+            .plug_disks(&self.operation, &self.placement.disks)
+            .await?;
         let guest = &self.sandbox.0.guest;
         let streams = guest
             .while_it_runs(async {
@@ -150,7 +153,7 @@ impl<'a> Making<'a> {
             if !record.containers.contains_key(id) {
                 return Ok(());
             }
-            self.sandbox.take_out(&record, id).await?;
+            self.sandbox.take_out(&self.operation, &record, id).await?;
             self.operation.update(|record| {
                 record.containers.remove(id);
             })?;

@@ -51,6 +51,7 @@ pub(super) async fn launch(
     let Prepared {
         config,
         containers,
+        disks,
         surroundings,
         ..
     } = prepared;
@@ -59,6 +60,8 @@ pub(super) async fn launch(
     let mut kernel_params = vec![format!("virtc.ready_port={}", guest::READY_PORT)];
     kernel_params.extend(config.vm.kernel_params.iter().cloned());
     let address = around.vsock.agent_address();
+    let scratch = around.scratch.as_mut().map(scratch_disk).transpose()?;
+    let writable = around.writable || disks.iter().any(|disk| !disk.read_only);
     let spec = VmSpec {
         sandbox: config.id.clone(),
         directory: directory.to_owned(),
@@ -70,13 +73,7 @@ pub(super) async fn launch(
         kernel_params,
         shares: around.shares,
         vsock: around.vsock,
-        disks: around
-            .scratch
-            .as_mut()
-            .map(scratch_disk)
-            .transpose()?
-            .into_iter()
-            .collect(),
+        disks: scratch.into_iter().chain(disks).collect(),
         nics: around.nics,
         root_ports: config.vm.root_ports,
         console_log: log_file(directory, CONSOLE_LOG)?,
@@ -98,7 +95,7 @@ pub(super) async fn launch(
         address,
         scratch: around.scratch,
         shares: around.tags,
-        writable: around.writable,
+        writable,
         origin: obtained.origin,
     })
 }

@@ -1,10 +1,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use vc_hypervisor::Disk;
 use vc_store::SandboxRecord;
 use vc_types::{ByteSize, ContainerId};
 
 use super::super::config::SandboxConfig;
+use super::super::devices::root::open as open_disk;
 use super::super::surroundings::Planned;
 use super::super::{cgroups, network};
 use crate::container::placement::Placement;
@@ -15,6 +17,8 @@ use crate::runtime::Shared;
 pub(crate) struct Prepared {
     pub(super) config: SandboxConfig,
     pub(super) containers: Vec<(ContainerId, Placement)>,
+    /// The disks that are their roots.
+    pub(super) disks: Vec<Disk>,
     pub(super) surroundings: Box<dyn Planned>,
     /// The runtime's state root.
     root: PathBuf,
@@ -36,7 +40,11 @@ impl Prepared {
             let placement = runtime.placement(container, number)?;
             containers.push((container.id.clone(), placement));
         }
+        let disks = containers
+            .iter()
+            .flat_map(|(_, placement)| &placement.disks);
         Ok(Self {
+            disks: disks.map(open_disk).collect::<Result<_>>()?,
             surroundings: surroundings.plan(runtime, &config, &containers)?,
             config,
             containers,

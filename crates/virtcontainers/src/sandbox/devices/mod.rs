@@ -5,6 +5,7 @@
 //! what an interrupted one has left. A device ends with the machine, also when that is booted again.
 
 mod image;
+pub(super) mod root;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use vc_store::{OperationGuard, SandboxRecord, Verb, View};
 use vc_types::SandboxState;
 
 use super::handle::SandboxHandle;
+use crate::container::placement::ROOT_DISK_PREFIX;
 use crate::container::saved;
 use crate::error::{Error, Result};
 use crate::runtime::blocking;
@@ -126,8 +128,10 @@ impl SandboxHandle {
         }
         let plugged = driver_state(&record)?.map(|state| state.plugged());
         let plugged = plugged.unwrap_or_default().into_iter();
-        // Those of its network are no devices that anybody has added.
-        let plugged = plugged.filter(|device| device.kind == HotDeviceKind::Disk);
+        // Those of its network, and the roots of containers, are no devices that anybody has added.
+        let plugged = plugged.filter(|device| {
+            device.kind == HotDeviceKind::Disk && !device.id.starts_with(ROOT_DISK_PREFIX)
+        });
         Ok(plugged.map(|device| self.device(device)).collect())
     }
 
@@ -239,14 +243,7 @@ impl SandboxHandle {
 /// does not let go of.
 async fn plug(operation: OperationGuard, vm: &dyn Vm, device: HotDevice) -> Result<Plugged> {
     let id = vm.reserve(&device)?.id;
-    let state = vm.state();
-    let stored = operation.step_with(format!("device {id}"), |record| {
-        record.set_driver_state(Some(&state))
-    });
-    let plugged = match stored.map_err(Error::from).and_then(written) {
-        Ok(()) => vm.plug(device).await.map_err(Error::from),
-        Err(error) => Err(error),
-    };
+    let plugged = plug_reserved(&operation, vm, device).await;
     match (plugged, commit(operation, vm.state()).await) {
         (Ok(plugged), Ok(())) => Ok(plugged),
         (Ok(_), Err(error)) => {
@@ -263,6 +260,20 @@ async fn plug(operation: OperationGuard, vm: &dyn Vm, device: HotDevice) -> Resu
             Err(error)
         }
     }
+}
+
+/// Plugs in a device that has its place in the machine.
+async fn plug_reserved(
+    operation: &OperationGuard,
+    vm: &dyn Vm,
+    device: HotDevice,
+) -> Result<Plugged> {
+    let state = vm.state();
+    let stored = operation.step_with(format!("device {}", device.id()), |record| {
+        record.set_driver_state(Some(&state))
+    });
+    stored.map_err(Error::from).and_then(written)?;
+    Ok(vm.plug(device).await?)
 }
 
 /// Ends an operation with what is behind the machine's ports now.

@@ -1,0 +1,150 @@
+//! What becomes of the containers of a pod: order, ends, time limits, logs, numbers.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use k8s_cri::v1::{ContainerConfig, ContainerState, LinuxContainerResources, PodSandboxState};
+
+use super::{Client, Containerd, Network, settings};
+
+const MIB: i64 = 1 << 20;
+
+/// Ends with its own code when it is asked to.
+const GRACEFUL: &str = "trap 'echo bye; exit 7' TERM; echo ready; sleep 1000 & wait";
+
+/// Does not end when it is asked to.
+const DEAF: &str = "trap '' TERM; echo ready; while :; do sleep 1; done";
+
+/// Writes, and writes again once it may.
+const TWICE: &str = "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; \
+                     echo two; echo bad >&2; exec sleep 1000";
+
+fn limited(config: &mut ContainerConfig, memory: i64) {
+    let linux = config.linux.get_or_insert_default();
+    linux.resources = Some(LinuxContainerResources {
+        memory_limit_in_bytes: memory,
+        cpu_period: 100_000,
+        cpu_quota: 50_000,
+        cpu_shares: 512,
+        ..LinuxContainerResources::default()
+    });
+}
+
+#[test]
+fn containers_of_a_pod_go_through_their_lives() {
+    let network = Network::new();
+    let Some(containerd) = Containerd::for_cri(&network.0, settings) else {
+        return;
+    };
+    let logs = containerd.dir("logs");
+    let mut client = Client::connect(&containerd, &logs);
+    let log = |name: &str| fs::read_to_string(logs.join(name)).unwrap_or_default();
+    let ended = |client: &mut Client, id: &str| {
+        containerd.wait_for("the end of a container", || {
+            client.container(id).state() == ContainerState::ContainerExited
+        });
+        let status = client.container(id);
+        assert!(status.started_at > 0 && status.finished_at >= status.started_at);
+        (status.reason, status.exit_code)
+    };
+    let pod = client.run_pod("life");
+    // It is there without a container.
+    assert_eq!(client.pod(&pod).state(), PodSandboxState::SandboxReady);
+    assert!(client.containers(&pod).is_empty());
+
+    // Containers that prepare end one after the other.
+    for (name, code, reason) in [("init-1", 0, "Completed"), ("init-2", 3, "Error")] {
+        let script = format!("exit {code}");
+        let id = client.begin(&pod, name, &["sh", "-c", &script], |_| {});
+        assert_eq!(ended(&mut client, &id), (reason.to_owned(), code));
+        client.remove(&id);
+    }
+
+    // Logs say whose each line is; a log that was moved away is begun anew.
+    let main = client.begin(&pod, "main", &["sh", "-c", TWICE], |config| {
+        limited(config, 64 * MIB);
+    });
+    containerd.wait_for("the first lines", || log("main.log").contains("one"));
+    let first = log("main.log");
+    assert!(first.contains(" stdout F one\n"), "{first}");
+    fs::rename(logs.join("main.log"), logs.join("main.log.1")).unwrap();
+    client.reopen_log(&main);
+    assert_eq!(client.say(&main, "touch /tmp/go"), "");
+    containerd.wait_for("the later lines", || log("main.log").contains("bad"));
+    let second = log("main.log");
+    assert!(
+        second.contains(" stdout F two\n") && second.contains(" stderr F bad\n"),
+        "{second}"
+    );
+    assert!(!second.contains("one") && !log("main.log.1").contains("two"));
+
+    // Its limits are there, and change while it runs.
+    let limits = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max";
+    assert_eq!(client.say(&main, limits), "67108864\n50000 100000");
+    client.update(
+        &main,
+        LinuxContainerResources {
+            memory_limit_in_bytes: 96 * MIB,
+            cpu_period: 100_000,
+            cpu_quota: 80_000,
+            ..LinuxContainerResources::default()
+        },
+    );
+    assert_eq!(client.say(&main, limits), "100663296\n80000 100000");
+    let stats = client.stats(&main);
+    assert!(stats.memory.unwrap().working_set_bytes.unwrap().value > 0);
+    assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 0);
+
+    // One that takes more memory than it may is ended, and said to be.
+    let greedy = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"];
+    let id = client.begin(&pod, "greedy", &greedy, |config| limited(config, 16 * MIB));
+    assert_eq!(ended(&mut client, &id), ("OOMKilled".to_owned(), 137));
+    client.remove(&id);
+
+    // A second attempt stands beside the first, which has ended.
+    let graceful = client.begin(&pod, "graceful", &["sh", "-c", GRACEFUL], |_| {});
+    containerd.wait_for("the handler", || log("graceful.log").contains("ready"));
+    let began = Instant::now();
+    client.stop(&graceful, 20);
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "it was not asked"
+    );
+    assert_eq!(ended(&mut client, &graceful), ("Error".to_owned(), 7));
+    assert!(log("graceful.log").contains("bye"));
+    let again = client.begin(&pod, "graceful", &["sh", "-c", DEAF], |config| {
+        config.metadata.as_mut().unwrap().attempt = 1;
+        config.log_path = "deaf.log".to_owned();
+    });
+    containerd.wait_for("the handler", || log("deaf.log").contains("ready"));
+    assert_eq!(client.containers(&pod).len(), 3);
+    let stats = client.all_stats(&pod);
+    let used = stats.iter().filter(|one| one.memory.is_some());
+    assert_eq!(used.count(), 2, "those that run");
+    client.stop(&again, 1);
+    assert_eq!(ended(&mut client, &again), ("Error".to_owned(), 137));
+    client.remove(&again);
+    client.remove(&graceful);
+
+    // One that runs is removed all the same, and a program that is not there is an error.
+    client.remove(&main);
+    let id = client.create(&pod, "missing", &["/nonexistent"]);
+    let begun = client.try_start(&id);
+    let (reason, code) = ended(&mut client, &id);
+    assert!(
+        begun.is_err() || (reason.as_str(), code) == ("Error", 127),
+        "{begun:?} {reason} {code}"
+    );
+    client.remove(&id);
+    // Once more without a container.
+    assert!(client.containers(&pod).is_empty());
+    assert_eq!(client.pod(&pod).state(), PodSandboxState::SandboxReady);
+    for _ in 0..2 {
+        client.stop_pod(&pod);
+        assert_eq!(client.pod(&pod).state(), PodSandboxState::SandboxNotready);
+    }
+    for _ in 0..2 {
+        client.remove_pod(&pod);
+    }
+    assert!(client.pods().is_empty());
+}
