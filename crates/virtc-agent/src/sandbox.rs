@@ -119,7 +119,6 @@ impl Sandbox {
             container.end_processes().await?;
             storages.append(container.take_storages());
         }
-
         blocking(move || {
             drop(storages);
             rustix::fs::sync();

@@ -61,7 +61,9 @@ pub(super) fn key(
     spec: &VmSpec,
 ) -> Result<Option<String>> {
     let passed = |nic: &Nic| matches!(nic.backend, NicBackend::Passed { .. });
-    if spec.shares.len() >= LATE_MAX || spec.nics.iter().any(passed) {
+    // The vsock device is one too.
+    let late = 1 + spec.disks.len() + spec.shares.len();
+    if late > LATE_MAX || spec.nics.iter().any(passed) {
         return Ok(None);
     }
     let host = |source| Error::Host {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent_protocol::agent::Storage;
+use agent_protocol::guest::SCRATCH_SERIAL;
 use rustix::mount::mount;
 
 use super::options::Options;
@@ -39,6 +40,11 @@ pub(super) fn mount_disk(storage: &Storage, mount_point: &Path, modules: &Module
 }
 
 /// Listens before it looks, so that a disk that comes in between is not missed.
+/// Whether it is the disk whose content is worth nothing once the guest is gone.
+pub(super) fn is_scratch(storage: &Storage) -> bool {
+    storage.source.strip_prefix("serial=") == Some(SCRATCH_SERIAL)
+}
+
 fn wait_for_serial(serial: &str) -> Result<PathBuf> {
     if let Some(device) = find_serial(Path::new(BLOCK_DIR), serial) {
         return Ok(device);

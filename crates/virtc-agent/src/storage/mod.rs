@@ -53,7 +53,7 @@ impl Mounted {
         self.has_disk |= later.has_disk;
     }
 
-    /// Whether one of them is a disk, which is whole only when it has been unmounted.
+    /// Whether one of them is a disk that is kept: it is whole only when it has been unmounted.
     pub(crate) fn has_disk(&self) -> bool {
         self.has_disk
     }
@@ -70,7 +70,7 @@ impl Mounted {
             "virtio-fs" => virtio_fs::mount_share(storage, mount_point, modules)?,
             "blk" => {
                 block::mount_disk(storage, mount_point, modules)?;
-                self.has_disk = true;
+                self.has_disk |= !block::is_scratch(storage);
             }
             "ephemeral" => tmpfs::mount_scratch(storage, mount_point, modules)?,
             "overlayfs" => overlay::mount_overlay(storage, mount_point, modules)?,
