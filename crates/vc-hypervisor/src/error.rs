@@ -153,10 +153,12 @@ pub enum Error {
         reason: String,
     },
     /// A VM did not go on from its template.
-    #[error("the VM of sandbox {sandbox:?} did not go on from its template", sandbox = sandbox.as_str())]
+    #[error("the VM of sandbox {sandbox:?} did not go on from template {template}", sandbox = sandbox.as_str())]
     Clone {
         /// Whose.
         sandbox: SandboxId,
+        /// The template's id.
+        template: String,
         /// Why.
         #[source]
         source: Box<Error>,

@@ -2,8 +2,9 @@
 //!
 //! A template is a guest that has started and has nothing of any sandbox: no vsock, no share, no
 //! network. It says so with one byte on a serial port, and reads a line. Its memory and state are
-//! saved there. Each clone finds itself in that reading. Its line says before which bridges it has
-//! devices that the template had not: `0b.0,1b.0`, or `root` for everywhere.
+//! saved there. Each clone finds itself in that reading. Its line has the seed of its random numbers,
+//! and says behind which bridges it has devices that the template had not: `0b.0,1b.0`, or `root` for
+//! everywhere.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -17,12 +18,16 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::{Attempt as _, Error, Result};
 use crate::sandbox::blocking;
+use crate::service::add_randomness;
 
 /// What the template says when it waits.
 const WAITS: &[u8] = b"T";
 
 /// Bytes of the line. It names some dozens of bridges.
 const LINE_BYTES_MAX: usize = 1024;
+
+/// Bytes of the seed, at least.
+const SEED_BYTES_MIN: usize = 32;
 
 /// Where everything is looked at again.
 const ROOT: &str = "root";
@@ -47,7 +52,10 @@ pub(crate) async fn wait_for_hand_over(port: &str) -> Result<()> {
     rustix::io::write(serial.get_ref(), WAITS).attempt(attempt)?;
     let line = read_line(&serial).await.attempt(attempt)?;
     blocking(move || {
-        look_for_devices(&line)?;
+        let (seed, places) = parse(&line)?;
+        // Whatever is found may draw random numbers, and all clones have the generators of one.
+        add_randomness(&seed)?;
+        look_for_devices(places)?;
         if quiet {
             // What it told of so far has been found.
             for word in ["clear", "enable"] {
@@ -58,6 +66,22 @@ pub(crate) async fn wait_for_hand_over(port: &str) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// A seed in hexadecimal, and the places.
+fn parse(line: &str) -> Result<(Vec<u8>, &str)> {
+    let parsed = line.split_once(' ').and_then(|(seed, places)| {
+        let digits = seed.as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let seed: Option<Vec<u8>> = digits.map(byte).collect();
+        Some((seed.filter(|seed| seed.len() >= SEED_BYTES_MIN)?, places))
+    });
+    parsed.ok_or_else(|| Error::Invalid {
+        field: "hand-over",
+        // Not the line: it has the seed.
+        value: format!("{} bytes", line.len()),
+        reason: "is no seed with places",
+    })
 }
 
 /// Has the kernel look for devices at the places that the line names.
@@ -124,6 +148,28 @@ async fn read_line(serial: &AsyncFd<OwnedFd>) -> std::io::Result<String> {
             Err(Errno::AGAIN) => ready.clear_ready(),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_seed_and_places() {
+        let line = format!("{} 0b.0,1b.0", "0a".repeat(32));
+        let (seed, places) = parse(&line).unwrap();
+        assert_eq!((seed, places), (vec![10; 32], "0b.0,1b.0"));
+        for wrong in ["", "root", "0a root", &format!("{} root", "0g".repeat(32))] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_a_bridge_of_the_root_bus() {
+        for wrong in ["../../x", ""] {
+            assert!(look_for_devices(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -17,7 +17,7 @@ pub enum Error {
     /// The guest of a VM that went on from a template does not answer.
     #[error("the guest does not go on from template {template}")]
     NotCloned {
-        /// The template, which was removed.
+        /// The template.
         template: TemplateId,
         /// Why.
         #[source]
@@ -419,6 +419,15 @@ impl Error {
             self,
             Self::NotCloned { .. } | Self::Hypervisor(vc_hypervisor::Error::Clone { .. })
         )
+    }
+
+    /// The template of a VM that did not go on from it.
+    pub(crate) fn template(&self) -> Option<TemplateId> {
+        match self {
+            Self::NotCloned { template, .. } => Some(template.clone()),
+            Self::Hypervisor(vc_hypervisor::Error::Clone { template, .. }) => template.parse().ok(),
+            _ => None,
+        }
     }
 
     /// Whether it can have come because a machine ended or is about to end.

@@ -47,8 +47,18 @@ pub(super) struct CommandLine {
 pub(super) struct Late {
     /// What it gets once its state is loaded, all at the root port for it.
     pub(super) devices: Vec<OwnDevice>,
-    /// Where the network devices are that it has from its start.
-    pub(super) nics: Vec<NicPlace>,
+    /// Network devices that it gets then, each at a root port of its own.
+    pub(super) nics: Vec<LateNic>,
+    /// Where the network devices are.
+    pub(super) nic_places: Vec<NicPlace>,
+}
+
+/// A network device that a clone gets once its state is loaded.
+#[derive(Debug)]
+pub(super) struct LateNic {
+    pub(super) bus: String,
+    pub(super) id: String,
+    pub(super) device: OwnDevice,
 }
 
 impl Late {
@@ -56,7 +66,7 @@ impl Late {
     pub(super) fn places(&self) -> Vec<String> {
         let bridge = |path: String| path.split('/').next().unwrap_or_default().to_owned();
         let mut places = vec![format!("{:02x}.0", slot::FIRST_SHARE)];
-        for nic in &self.nics {
+        for nic in &self.nic_places {
             match nic {
                 NicPlace::Port(_) => places.push(bridge(nic.pci_path())),
                 NicPlace::Fixed(_) => return vec!["root".into()],
@@ -166,7 +176,7 @@ pub(super) fn command_line(
     let movable = spec.nics.iter().map(|nic| nic.backend.can_be_unplugged());
     let places = nic_places(movable, spec.root_ports);
     if let Some(late) = &mut line.late {
-        late.nics.clone_from(&places);
+        late.nic_places.clone_from(&places);
     }
     for (place, nic) in places.into_iter().zip(spec.nics) {
         line.nic(place, nic);

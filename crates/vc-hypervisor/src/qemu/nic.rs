@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use super::args::{CommandLine, behind, on_off, place, port_id, port_pci_path, slot};
+use super::args::{
+    CommandLine, LateNic, OwnDevice, behind, on_off, place, port_id, port_pci_path, slot,
+};
 use crate::nic::mac_text;
 use crate::{Nic, NicBackend, NicFilter};
 
@@ -58,6 +60,24 @@ pub fn nic_places(movable: impl IntoIterator<Item = bool>, root_ports: u8) -> Ve
     movable.into_iter().map(place).collect()
 }
 
+/// What a clone gets as a network device once its state is loaded.
+fn late_device(id: &str, mac: &str, queues: u16) -> OwnDevice {
+    let mut properties = vec![
+        ("netdev", id.into()),
+        ("mac", mac.into()),
+        ("disable-legacy", "on".into()),
+        ("romfile", "".into()),
+    ];
+    if queues > 1 {
+        properties.push(("mq", true.into()));
+        properties.push(("vectors", (2 * u32::from(queues) + 2).into()));
+    }
+    OwnDevice {
+        driver: "virtio-net-pci",
+        properties,
+    }
+}
+
 impl CommandLine {
     pub(super) fn nic(&mut self, at: NicPlace, nic: Nic) {
         let Nic {
@@ -66,19 +86,20 @@ impl CommandLine {
             queues,
             backend,
         } = nic;
-        let (id, at) = match at {
+        let (id, at, port) = match at {
             // By the port's number alone, whoever takes it out finds it.
             NicPlace::Port(port) => {
                 let bus = port_id(port.into());
                 (
                     behind(port),
                     format!("id={},bus={bus},addr=0x00", behind(port)),
+                    Some(bus),
                 )
             }
             NicPlace::Fixed(index) => {
                 let (slot, function) = place(slot::FIRST_NIC, index);
                 let at = format!("multifunction=on,bus=pcie.0,addr={slot:#04x}.{function}");
-                (id, at)
+                (id, at, None)
             }
         };
         let mut filter = None;
@@ -126,6 +147,15 @@ impl CommandLine {
             self.nic_filter(&id, filter);
         }
         let mac = mac_text(mac);
+        if let (Some(bus), Some(late)) = (port, &mut self.late) {
+            // The port was empty in the template, and is switched off as the state is loaded.
+            late.nics.push(LateNic {
+                device: late_device(&id, &mac, queues),
+                bus,
+                id,
+            });
+            return;
+        }
         // A vector for each queue of a pair, one for changes and one for commands.
         let mq = match queues {
             1 => String::new(),

@@ -34,9 +34,9 @@ use super::config::{QemuConfig, QemuLimits};
 use super::launch::{Logs, Starting, pipe, qemu_process, stream_pair};
 use super::qmp::Qmp;
 use super::socket::SocketFile;
-use super::{accel, keeper};
+use super::{CAPABILITIES, accel, keeper};
 use crate::{
-    Accelerator, Error, HostDevices, Nic, NicBackend, Result, SavedVm, TemplateSpec, VmSpec,
+    Accelerator, Error, HostDevices, Nic, NicBackend, Result, SavedVm, TemplateSpec, VmSpec, Vsock,
     tick_rate,
 };
 
@@ -45,6 +45,9 @@ const WAITS: u8 = b'T';
 
 /// Says when a clone's memory is complete.
 type Filled = oneshot::Receiver<io::Result<()>>;
+
+/// Bytes of randomness that a clone begins with.
+const SEED_BYTES: usize = 32;
 
 /// What QEMU calls the descriptor of the state.
 const STATE: &str = "state";
@@ -61,9 +64,12 @@ pub(super) fn key(
     spec: &VmSpec,
 ) -> Result<Option<String>> {
     let passed = |nic: &Nic| matches!(nic.backend, NicBackend::Passed { .. });
+    // One that cannot be costs no boot of a template.
+    spec.check(&CAPABILITIES)?;
     // The vsock device is one too.
     let late = 1 + spec.disks.len() + spec.shares.len();
-    if late > LATE_MAX || spec.nics.iter().any(passed) {
+    let served = matches!(spec.vsock, Vsock::VhostUser { .. });
+    if late > LATE_MAX || !served || spec.nics.iter().any(passed) {
         return Ok(None);
     }
     let host = |source| Error::Host {
@@ -101,12 +107,14 @@ pub(super) fn key(
 /// By which a file that was replaced or changed is another one.
 fn identity(file: &Metadata) -> String {
     format!(
-        "{}:{} {} {}.{:09}",
+        "{}:{} {} {}.{:09} {}.{:09}",
         file.dev(),
         file.ino(),
         file.size(),
         file.mtime(),
-        file.mtime_nsec()
+        file.mtime_nsec(),
+        file.ctime(),
+        file.ctime_nsec()
     )
 }
 
@@ -358,14 +366,23 @@ impl Loading {
         qmp.execute(command, limits.command).await?;
         over(qmp, "migrate-incoming", "loading the state failed").await?;
         // The first one last: with it, all functions of the device are there.
-        let places = late.places().join(",");
+        let line = hand_over_line(&late).map_err(|source| Error::Connection {
+            command: "the template's port",
+            source,
+        })?;
         for (function, device) in late.devices.into_iter().enumerate().rev() {
-            qmp.execute(plug(function, device), limits.command).await?;
+            let id = format!("{LATE_PORT}{function}");
+            let command = plug(device, id, LATE_PORT.to_owned(), function);
+            qmp.execute(command, limits.command).await?;
+        }
+        for nic in late.nics {
+            let command = plug(nic.device, nic.id, nic.bus, 0);
+            qmp.execute(command, limits.command).await?;
         }
         // Taken once the processors run.
         let told = async {
             let mut port = async_stream(self.port)?;
-            port.write_all(format!("{places}\n").as_bytes()).await
+            port.write_all(line.as_bytes()).await
         };
         told.await.map_err(|source| Error::Connection {
             command: "the template's port",
@@ -377,17 +394,34 @@ impl Loading {
     }
 }
 
-fn plug(function: usize, device: OwnDevice) -> qmp::device_add {
+/// What the guest reads to go on: a seed of its own, before it draws a random number, and where to
+/// look for devices.
+fn hand_over_line(late: &Late) -> io::Result<String> {
+    let mut seed = [0; SEED_BYTES];
+    let got = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
+    if got < SEED_BYTES {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut line = String::new();
+    for byte in seed {
+        line.push_str(&format!("{byte:02x}"));
+    }
+    line.push(' ');
+    line.push_str(&late.places().join(","));
+    line.push('\n');
+    Ok(line)
+}
+
+fn plug(device: OwnDevice, id: String, bus: String, function: usize) -> qmp::device_add {
     let place = [
         ("addr", format!("0.{function}").into()),
-        ("multifunction", true.into()),
+        ("multifunction", (bus == LATE_PORT).into()),
     ];
-    let arguments = device.properties.into_iter().chain(place);
-    let arguments: qapi::Dictionary = arguments
+    let properties = device.properties.into_iter().chain(place);
+    let arguments: qapi::Dictionary = properties
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
-    let id = format!("{LATE_PORT}{function}");
-    qmp::device_add::new(device.driver, id, LATE_PORT.to_owned(), arguments)
+    qmp::device_add::new(device.driver, id, bus, arguments)
 }
 
 fn async_stream(fd: OwnedFd) -> io::Result<UnixStream> {

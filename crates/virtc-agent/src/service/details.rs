@@ -16,7 +16,7 @@ const MEMORY_DIR: &str = "/sys/devices/system/memory";
 const HOSTNAME_BYTES_MAX: usize = 64;
 
 /// Mixes randomness in and credits it.
-pub(super) fn add_randomness(seed: &[u8]) -> Result<()> {
+pub(crate) fn add_randomness(seed: &[u8]) -> Result<()> {
     let attempt = || "add randomness".to_owned();
     if seed.is_empty() {
         return Ok(());

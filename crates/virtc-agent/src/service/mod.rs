@@ -10,6 +10,8 @@ mod hotplug;
 mod network;
 mod streams;
 
+pub(crate) use details::add_randomness;
+
 use std::sync::Arc;
 
 use agent_protocol::agent_ttrpc::create_agent_service;

@@ -49,17 +49,20 @@ fn init(config: Config, throw_away: bool) -> Done {
         ..RuntimeOptions::default()
     })?;
     let made = virtcontainers::keeper::block_on(async |_| {
-        runtime.create_sandbox(sandbox).await?.delete().await
+        let sandbox = runtime.create_sandbox(sandbox).await?;
+        let template = sandbox.template().cloned();
+        sandbox.delete().await?;
+        Ok::<_, virtcontainers::Error>(template)
     });
-    made.map_err(|error| Failure::plain(FAILED, &error))??;
-    let newest = list(template.library())?.pop();
-    let Some(newest) = newest else {
-        return Err(Failure::new(
-            FAILED,
-            "no template was made: the log says why (--debug)",
-        ));
-    };
-    output::line(newest.id.as_str())?;
+    match made.map_err(|error| Failure::plain(FAILED, &error))?? {
+        Some(template) => output::line(template.as_str())?,
+        None => {
+            return Err(Failure::new(
+                FAILED,
+                "no template was made: the log says why (--debug)",
+            ));
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -101,16 +104,11 @@ fn status(config: &Config, format: &FormatArgs) -> Done {
 
 fn destroy(config: &Config, ids: &[String]) -> Done {
     let library = Library::open(&config.factory).map_err(virtcontainers::Error::from)?;
-    let ids: Vec<TemplateId> = match ids {
-        [] => list(&library)?
-            .into_iter()
-            .map(|template| template.id)
-            .collect(),
-        ids => {
-            let parsed: Result<_, _> = ids.iter().map(|id| id.parse()).collect();
-            parsed.map_err(Failure::usage)?
-        }
-    };
+    if ids.is_empty() {
+        library.remove_all().map_err(virtcontainers::Error::from)?;
+    }
+    let ids: Result<Vec<TemplateId>, _> = ids.iter().map(|id| id.parse()).collect();
+    let ids = ids.map_err(Failure::usage)?;
     for id in ids {
         let removed = library.remove(&id).map_err(virtcontainers::Error::from)?;
         if !removed {

@@ -57,6 +57,7 @@ pub(crate) use stop::stop;
 pub(crate) use surroundings::MKFS;
 
 use crate::error::{Error, FailureReport, Result};
+use crate::factory::{Origin, TemplateId};
 use crate::fault;
 use clock::ClockKeeper;
 use lease::Leases;
@@ -94,6 +95,7 @@ pub struct Sandbox {
     /// The guest's last word that nothing in it is left to be written back.
     at_rest: Mutex<Option<AtRest>>,
     throw_away: bool,
+    origin: Origin,
     timeline: Mutex<Timeline>,
     guest_epoch: u64,
 }
@@ -118,6 +120,14 @@ impl Sandbox {
     /// What is done with it; copies of the handle do not keep it.
     pub fn handle(&self) -> &SandboxHandle {
         &self.handle
+    }
+
+    /// The template that its machine went on from; nothing where it booted by itself.
+    pub fn template(&self) -> Option<&TemplateId> {
+        match &self.origin {
+            Origin::Cloned(template) => Some(template),
+            Origin::Booted => None,
+        }
     }
 
     /// When its start came to which point.
@@ -168,15 +178,22 @@ impl Sandbox {
     ///
     /// Those of [`SandboxHandle::wait_process`].
     pub async fn wait_process(&self, container: &ContainerId) -> Result<ProcessExit> {
+        // Before: one that is made while this waits makes the answer one about less than all.
+        let containers_made = self.containers_made();
         let answer = self.handle.0.guest.wait(container, None).await?;
         if answer.started_uptime_us > 0 {
             let started = self.guest_epoch.saturating_add(answer.started_uptime_us);
             self.times().mark_at(ClockPoint::Started, started);
         }
         self.times().mark(ClockPoint::Ended);
-        if answer.at_rest {
-            self.note_rest(container);
-        }
+        *self.rest() = match (answer.at_rest, containers_made) {
+            (true, Some(containers_made)) => Some(AtRest {
+                container: container.clone(),
+                containers_made,
+            }),
+            // One whose state cannot be read is asked to write back.
+            _ => None,
+        };
         let exit = ProcessExit::of(answer);
         // The state of a throw-away machine goes in the next moment.
         if !self.throw_away {
@@ -236,13 +253,9 @@ impl Sandbox {
         Ok(reason)
     }
 
-    fn note_rest(&self, container: &ContainerId) {
-        // One whose state cannot be read is asked to write back.
+    fn containers_made(&self) -> Option<u64> {
         let record = self.place.directory().read();
-        *self.rest() = record.ok().map(|record| AtRest {
-            container: container.clone(),
-            containers_made: record.containers_made,
-        });
+        record.ok().map(|record| record.containers_made)
     }
 
     fn is_at_rest(&self) -> bool {

@@ -11,7 +11,7 @@ use vc_types::ByteSize;
 
 use super::error::{Attempt as _, TemplateError, TemplateResult};
 use super::id::TemplateId;
-use super::stored::{DESCRIPTION, MEMORY, STATE, Stored};
+use super::stored::{DESCRIPTION, Found, MEMORY, STATE, Stored};
 
 /// Where templates lie when nothing is set: in memory where that is there.
 const IN_MEMORY: &str = "/dev/shm";
@@ -30,8 +30,11 @@ const LOCK: &str = "lock";
 /// The part of the host's memory that all templates may take when nothing is set.
 const MEMORY_PART: u64 = 8;
 
-/// What a template may need: a guest that has booted has touched less.
-const WANTED: ByteSize = ByteSize::from_mib(256);
+/// What a template may need besides: a guest that has booted has touched less.
+const WANTED: ByteSize = ByteSize::from_mib(224);
+
+/// The part of its memory in which a kernel describes the pages of it: 64 bytes for 4096.
+const PAGES_DESCRIBED_PART: u64 = 64;
 
 /// What only the owner can use.
 const OWNERS_ALONE: u32 = 0o700;
@@ -128,20 +131,27 @@ impl Library {
         if !self.is_closed()? || !directory.exists() {
             return Ok(None);
         }
-        let opened = Stored::open(&directory, id);
-        if let Ok(Some(stored)) = opened {
-            let description = directory.join(DESCRIPTION);
-            let used =
-                File::open(&description).and_then(|file| file.set_modified(SystemTime::now()));
-            used.attempt(|| format!("note the use of {}", description.display()))?;
-            return Ok(Some(stored));
+        match Stored::open(&directory, id) {
+            Ok(Found::Whole(stored)) => {
+                let description = directory.join(DESCRIPTION);
+                // Whoever removes it just now does not care.
+                if let Ok(file) = File::open(&description) {
+                    file.set_modified(SystemTime::now())
+                        .attempt(|| format!("note the use of {}", description.display()))?;
+                }
+                Ok(Some(stored))
+            }
+            Ok(Found::Broken) => {
+                tracing::warn!(template = %id, "its files are not whole: it is removed");
+                self.remove(id)?;
+                Ok(None)
+            }
+            // Somebody removes it just now.
+            Err(TemplateError::System { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
-        let reason = opened
-            .err()
-            .map_or("its files are not whole".into(), |error| error.chain());
-        tracing::warn!(template = %id, reason, "a template that cannot be used is removed");
-        self.remove(id)?;
-        Ok(None)
     }
 
     /// Removes a template; VMs that went on from it do not need it. Says whether there was one.
@@ -187,12 +197,15 @@ impl Library {
     /// Takes the makers' lock; nothing when somebody else has it.
     pub(super) fn try_lock(&self) -> TemplateResult<Option<MakersLock>> {
         if !self.is_closed()? {
-            let mut builder = DirBuilder::new();
-            let made = builder
-                .recursive(true)
-                .mode(OWNERS_ALONE)
-                .create(&self.root);
-            made.attempt(|| format!("make {}", self.root.display()))?;
+            if let Some(parent) = self.root.parent() {
+                let made = fs::create_dir_all(parent);
+                made.attempt(|| format!("make {}", parent.display()))?;
+            }
+            match DirBuilder::new().mode(OWNERS_ALONE).create(&self.root) {
+                // Another one did just now.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => made.attempt(|| format!("make {}", self.root.display()))?,
+            }
             self.is_closed()?;
         }
         let path = self.root.join(LOCK);
@@ -208,13 +221,42 @@ impl Library {
 
     /// An empty directory for the template that the holder of the lock makes. What a maker that
     /// was killed left in it is gone.
-    pub(super) fn begin(&self, _lock: &MakersLock) -> TemplateResult<PathBuf> {
+    pub(super) fn begin(&self, lock: &MakersLock, memory: ByteSize) -> TemplateResult<PathBuf> {
         let making = self.root.join(MAKING);
-        self.clear(&making)?;
-        self.make_room()?;
+        self.sweep(lock)?;
+        self.make_room(memory)?;
         let made = DirBuilder::new().mode(OWNERS_ALONE).create(&making);
         made.attempt(|| format!("make {}", making.display()))?;
         Ok(making)
+    }
+
+    /// Removes what is no whole template: what a maker or a remover that was killed has left.
+    fn sweep(&self, _lock: &MakersLock) -> TemplateResult<()> {
+        let attempt = || format!("look at {}", self.root.display());
+        for entry in fs::read_dir(&self.root).attempt(attempt)? {
+            let path = entry.attempt(attempt)?.path();
+            if path.is_dir() && !path.join(DESCRIPTION).exists() {
+                self.clear(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all templates, and what is left of others. One that is being made stays.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be removed.
+    pub fn remove_all(&self) -> TemplateResult<()> {
+        for template in self.list()? {
+            self.remove(&template.id)?;
+        }
+        if self.is_closed()?
+            && let Some(lock) = self.try_lock()?
+        {
+            self.sweep(&lock)?;
+        }
+        Ok(())
     }
 
     /// Removes the directory of one that is being made.
@@ -229,15 +271,20 @@ impl Library {
     }
 
     /// Removes those that were not used for the longest time, until one more has room.
-    fn make_room(&self) -> TemplateResult<()> {
-        let wanted = WANTED.bytes();
+    fn make_room(&self, memory: ByteSize) -> TemplateResult<()> {
+        let wanted = WANTED.bytes() + memory.bytes() / PAGES_DESCRIBED_PART;
         let no_room = |what, room| TemplateError::NoRoom {
-            wanted: WANTED,
+            wanted: ByteSize::from_bytes(wanted),
             what,
             room: ByteSize::from_bytes(room),
         };
         if wanted > self.bytes_max {
             return Err(no_room("factory.max_bytes is", self.bytes_max));
+        }
+        // Twice: the guest that is saved has its memory too, and so has the clone.
+        let available = HostFacts::read()?.memory_available.bytes();
+        if available < 2 * wanted {
+            return Err(no_room("the host's memory has", available));
         }
         let listed = self.list()?;
         let mut taken: u64 = listed.iter().map(|template| template.bytes).sum();
@@ -251,12 +298,9 @@ impl Library {
         let system = rustix::fs::statvfs(&self.root)
             .attempt(|| format!("look at the room in {}", self.root.display()))?;
         let free = system.f_bavail.saturating_mul(system.f_frsize);
-        // Twice: the guest that is saved has its memory too, and so has the clone.
-        let available = HostFacts::read()?.memory_available.bytes();
-        match (free < wanted, available < 2 * wanted) {
-            (true, _) => Err(no_room("the file system has", free)),
-            (_, true) => Err(no_room("the host's memory has", available)),
-            _ => Ok(()),
+        match free < wanted {
+            true => Err(no_room("the file system has", free)),
+            false => Ok(()),
         }
     }
 }
@@ -270,8 +314,12 @@ impl Drop for MakersLock {
 
 fn default_root() -> PathBuf {
     let in_memory = rustix::fs::statfs(IN_MEMORY).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
-    match in_memory {
-        true => Path::new(IN_MEMORY).join(IN_MEMORY_NAME),
+    let path = Path::new(IN_MEMORY).join(IN_MEMORY_NAME);
+    // Anybody can make it there; where it is somebody else's, ours is elsewhere.
+    let taken = fs::symlink_metadata(&path)
+        .is_ok_and(|found| found.uid() != rustix::process::geteuid().as_raw());
+    match in_memory && !taken {
+        true => path,
         false => ON_DISK.into(),
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use vc_hypervisor::Hypervisor;
 use vc_store::UnixMillis;
+use vc_types::ByteSize;
 
 use super::error::{Attempt as _, TemplateResult};
 use super::library::{Library, MakersLock};
@@ -24,6 +25,15 @@ struct Making {
     _lock: MakersLock,
 }
 
+/// What becomes of an attempt to make a template.
+enum Begun {
+    Making(Making),
+    /// It is there.
+    Found(Stored),
+    /// Another process makes one.
+    Busy,
+}
+
 /// Boots a guest, saves it and puts it into its place. Nothing when another process makes a
 /// template just now.
 pub(super) async fn make(
@@ -33,11 +43,13 @@ pub(super) async fn make(
     request: &VmRequest,
     boot_limit: Duration,
 ) -> TemplateResult<Option<Stored>> {
-    let own = Arc::clone(library);
-    let Some(making) = blocking(move || Making::begin(own)).await? else {
-        return Ok(None);
-    };
     let spec = &request.spec;
+    let (own, wanted, size) = (Arc::clone(library), id.clone(), spec.memory);
+    let making = match blocking(move || Making::begin(own, &wanted, size)).await? {
+        Begun::Making(making) => making,
+        Begun::Found(stored) => return Ok(Some(stored)),
+        Begun::Busy => return Ok(None),
+    };
     let attempt = || format!("make the files of template {id}");
     let guest = memory::anonymous(spec.memory.bytes()).attempt(attempt)?;
     let state = making.create(STATE)?;
@@ -53,12 +65,16 @@ pub(super) async fn make(
 }
 
 impl Making {
-    fn begin(library: Arc<Library>) -> TemplateResult<Option<Self>> {
+    fn begin(library: Arc<Library>, id: &TemplateId, memory: ByteSize) -> TemplateResult<Begun> {
         let Some(lock) = library.try_lock()? else {
-            return Ok(None);
+            return Ok(Begun::Busy);
         };
-        Ok(Some(Self {
-            directory: library.begin(&lock)?,
+        // It may have been made since it was looked for.
+        if let Some(stored) = library.find(id)? {
+            return Ok(Begun::Found(stored));
+        }
+        Ok(Begun::Making(Self {
+            directory: library.begin(&lock, memory)?,
             library,
             _lock: lock,
         }))

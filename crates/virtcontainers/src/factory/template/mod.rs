@@ -124,13 +124,11 @@ impl Factory for Template {
         let sandbox = request.spec.sandbox.clone();
         match driver.launch(request.spec).await {
             Ok(vm) => Ok(Obtained::new(vm, Origin::Cloned(id))),
-            Err(source) => {
-                self.discard(&id);
-                Err(vc_hypervisor::Error::Clone {
-                    sandbox,
-                    source: Box::new(source),
-                })
-            }
+            Err(source) => Err(vc_hypervisor::Error::Clone {
+                sandbox,
+                template: id.to_string(),
+                source: Box::new(source),
+            }),
         }
     }
 

@@ -56,9 +56,17 @@ pub(super) struct Stored {
     notes: String,
 }
 
+/// What there is of a template.
+#[derive(Debug)]
+pub(super) enum Found {
+    Whole(Stored),
+    /// Its files are not those that were made.
+    Broken,
+}
+
 impl Stored {
-    /// Opens the files in `directory`; nothing when they are not those that were made.
-    pub(super) fn open(directory: &Path, id: &TemplateId) -> TemplateResult<Option<Self>> {
+    /// Opens the files in `directory`.
+    pub(super) fn open(directory: &Path, id: &TemplateId) -> TemplateResult<Found> {
         let open = |name: &str| {
             let path = directory.join(name);
             File::open(&path).attempt(|| format!("open {}", path.display()))
@@ -70,7 +78,7 @@ impl Stored {
             .read_to_end(&mut text);
         read.attempt(|| format!("read the description of template {id}"))?;
         let Ok(description) = serde_json::from_slice::<Description>(&text) else {
-            return Ok(None);
+            return Ok(Found::Broken);
         };
         let (memory, mut state) = (open(MEMORY)?, open(STATE)?);
         let size = memory
@@ -81,7 +89,10 @@ impl Stored {
             && description.id == id.as_str()
             && digest(&mut state).attempt(|| format!("read the state of template {id}"))?
                 == description.state_digest;
-        Ok(whole.then(|| Self {
+        if !whole {
+            return Ok(Found::Broken);
+        }
+        Ok(Found::Whole(Self {
             id: id.clone(),
             memory,
             memory_bytes: description.memory_bytes,

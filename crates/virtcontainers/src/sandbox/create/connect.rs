@@ -41,6 +41,7 @@ pub(super) struct Connected {
     streams: BTreeMap<ContainerId, Streams>,
     writable: bool,
     throw_away: bool,
+    origin: Origin,
     /// What the host's monotonic clock shows when the guest's shows 0, in microseconds.
     guest_epoch: u64,
 }
@@ -150,6 +151,7 @@ pub(super) async fn connect(
         streams,
         writable,
         throw_away,
+        origin,
         guest_epoch,
     })
 }
@@ -202,6 +204,7 @@ impl Connected {
             writable: self.writable,
             at_rest: Mutex::default(),
             throw_away: self.throw_away,
+            origin: self.origin,
             timeline: Mutex::new(timeline),
             guest_epoch: self.guest_epoch,
         })

@@ -65,8 +65,10 @@ pub(super) async fn boot(
     {
         let cause = std::error::Error::source(error).map(ToString::to_string);
         tracing::warn!(sandbox = %place.id(), %stage, %error, cause, "it boots by itself now");
+        let template = error.template();
         let prepared = Prepared::new(runtime, config)?;
         place.describe_again(|record| prepared.describe_again(record))?;
+        timeline = Timeline::default();
         up = come_up(
             runtime,
             prepared,
@@ -75,6 +77,10 @@ pub(super) async fn boot(
             Beginning::Boot,
         )
         .await;
+        // Where that fails too, it was not the template's fault.
+        if let (Ok(_), Some(template)) = (&up, template) {
+            runtime.factory.discard(&template);
+        }
     }
     match up {
         Ok(up) => {
@@ -135,9 +141,8 @@ async fn come_up(
     let origin = launched.origin.clone();
     let connected = connect::connect(runtime, launched, timeline).await;
     connected.map_err(|(stage, error)| match origin {
-        // Later stages are as good or bad in a guest that booted.
-        Origin::Cloned(template) if stage == Stage::Boot => {
-            runtime.factory.discard(&template);
+        // A guest whose devices do not come shows it while it is prepared.
+        Origin::Cloned(template) if matches!(stage, Stage::Boot | Stage::GuestPreparation) => {
             let source = Box::new(error);
             (stage, Error::NotCloned { template, source })
         }
