@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use qapi::qmp::ShutdownCause;
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -39,6 +40,8 @@ pub(super) struct Keeper {
     pub(super) events: Qmp,
     pub(super) drains: Drains,
     pub(super) socket: SocketFile,
+    /// Where the guest of a clone reads how it goes on.
+    pub(super) _template_port: Option<UnixStream>,
 }
 
 /// The tasks that read QEMU's pipes, and where its messages land.

@@ -136,10 +136,13 @@ pub(super) async fn launch(
     };
     let (process, drains, mut events) = starting.greeted(events, config.limits.start).await?;
     debug!(%sandbox, pid = process.pid(), "QEMU answers");
-    if let Some(saved) = saved {
-        let late = late.unwrap_or_default();
-        saved.go_on(&mut events, late, &config.limits).await?;
-    }
+    let template_port = match saved {
+        Some(saved) => {
+            let late = late.unwrap_or_default();
+            Some(saved.go_on(&mut events, late, &config.limits).await?)
+        }
+        None => None,
+    };
 
     let identity = process.identity();
     let state = QemuState {
@@ -158,6 +161,7 @@ pub(super) async fn launch(
         events,
         drains,
         socket,
+        _template_port: template_port,
     };
     keeper.keep(state, config.limits)
 }

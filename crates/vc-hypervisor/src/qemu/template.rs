@@ -339,8 +339,14 @@ pub(super) struct Loading {
 }
 
 impl Loading {
-    /// Loads the state and lets the guest go on.
-    pub(super) async fn go_on(self, qmp: &mut Qmp, late: Late, limits: &QemuLimits) -> Result<()> {
+    /// Loads the state and lets the guest go on. Gives its port, which has to stay open: QEMU takes
+    /// from it as the guest reads, and nothing any more once it is closed.
+    pub(super) async fn go_on(
+        self,
+        qmp: &mut Qmp,
+        late: Late,
+        limits: &QemuLimits,
+    ) -> Result<UnixStream> {
         prepare(qmp, self.state.as_fd(), limits).await?;
         // The machine has mapped its memory; nothing of it was read so far.
         let filled = timeout(limits.start, self.filled).await;
@@ -382,15 +388,16 @@ impl Loading {
         // Taken once the processors run.
         let told = async {
             let mut port = async_stream(self.port)?;
-            port.write_all(line.as_bytes()).await
+            port.write_all(line.as_bytes()).await?;
+            Ok(port)
         };
-        told.await.map_err(|source| Error::Connection {
+        let port = told.await.map_err(|source| Error::Connection {
             command: "the template's port",
             source,
         })?;
         qmp.execute(qmp::cont {}, limits.command).await?;
         debug!("the clone goes on");
-        Ok(())
+        Ok(port)
     }
 }
 

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use test_vm::{Host, Outcome};
 use virtcontainers::fault::Walk;
 
+use super::network::Wire;
 use super::{host, is_dead};
 
 /// How many clones are compared; `make soak` compares more.
@@ -287,13 +288,10 @@ fn two_first_runs_at_once_make_one_template() {
 fn a_clone_does_not_need_its_template_any_more() {
     let factory = Factory::new();
     factory.run("true");
-    let mut running = factory.host.start([
-        "run",
-        "--",
-        "sh",
-        "-c",
-        "echo up; read x; find /usr/bin | wc -l",
-    ]);
+    let script = "echo up; read x; find /usr/bin | wc -l";
+    let mut running = factory
+        .host
+        .start(["run", "--timeline", "--", "sh", "-c", script]);
     let stdin = running.stdin();
     running.wait_until("a running container", |_| {
         let listed = factory.host.virtc(["list", "-f", "json"]).out();
@@ -303,6 +301,7 @@ fn a_clone_does_not_need_its_template_any_more() {
     // The end of its input is what it waits for.
     drop(stdin);
     let outcome = running.wait().expect_code(0);
+    expect_clone(&outcome);
     let files: u32 = outcome
         .out()
         .lines()
@@ -341,8 +340,11 @@ fn an_error_at_every_point_of_its_making_is_a_boot() {
     for point in Walk::Template.points() {
         let mut factory = Factory::new();
         factory.host.fault(point, "error");
-        let outcome = factory.host.run(&[], &["echo", "booted"]).expect_code(0);
+        let outcome = factory.host.run(&["--timeline"], &["echo", "booted"]);
+        let outcome = outcome.expect_code(0);
         assert_eq!(outcome.out(), "booted\n", "{point}");
+        let err = outcome.err();
+        assert!(err.contains("guest kernel began"), "{point}: {err}");
         factory.expect_clean();
     }
 }
@@ -363,12 +365,28 @@ fn a_bundle_comes_from_a_template_where_that_is_enabled() {
         |_| {},
     );
     let bundle = bundle.to_str().unwrap();
-    let outcome = factory
-        .host
-        .virtc(["run", "--bundle", bundle, "c1"])
-        .expect_code(0);
+    let log = factory.dir.path().join("log");
+    let run = [
+        "--debug",
+        "--log",
+        log.to_str().unwrap(),
+        "run",
+        "--bundle",
+        bundle,
+        "c1",
+    ];
+    let outcome = factory.host.virtc(run).expect_code(0);
     assert_eq!(outcome.out(), "in a bundle\n");
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("the clone goes on"), "{log}");
     assert_eq!(factory.only_template(), template);
+}
+
+/// What the guest of a clone says of its start.
+#[track_caller]
+fn expect_clone(outcome: &Outcome) {
+    let err = outcome.err();
+    assert!(err.contains("guest: handed over"), "{err}");
 }
 
 #[test]
@@ -382,11 +400,25 @@ fn a_clone_has_a_network_and_a_scratch_disk() {
         &["sh", "-c", script],
     );
     let outcome = outcome.expect_code(0);
-    assert!(
-        outcome.err().contains("guest: handed over"),
-        "{}",
-        outcome.err()
-    );
+    expect_clone(&outcome);
     assert!(outcome.out().contains("eth0"), "{}", outcome.out());
     assert!(outcome.out().ends_with("overlay\nx\n"), "{}", outcome.out());
+}
+
+#[test]
+fn a_clone_has_the_links_of_a_network_namespace() {
+    let factory = Factory::new();
+    factory.run("true");
+    let wire = Wire::new();
+    let net = format!("ns:/run/netns/{}", wire.container);
+    // Nobody listens there: a refusal comes from the neighbour.
+    let script = "import errno, socket; s = socket.socket(); s.settimeout(10); \
+                  print(errno.errorcode[s.connect_ex(('10.7.0.1', 9))], \
+                  open('/sys/class/net/eth0/mtu').read())";
+    let outcome = factory
+        .host
+        .run(&["--net", &net, "--timeline"], &["python3", "-c", script]);
+    let outcome = outcome.expect_code(0);
+    expect_clone(&outcome);
+    assert_eq!(outcome.out(), "ECONNREFUSED 1420\n\n");
 }
