@@ -235,7 +235,9 @@ impl Library {
         let attempt = || format!("look at {}", self.root.display());
         for entry in fs::read_dir(&self.root).attempt(attempt)? {
             let path = entry.attempt(attempt)?.path();
-            if path.is_dir() && !path.join(DESCRIPTION).exists() {
+            // One that is being made can have its description already.
+            let whole = !path.ends_with(MAKING) && path.join(DESCRIPTION).exists();
+            if path.is_dir() && !whole {
                 self.clear(&path)?;
             }
         }
