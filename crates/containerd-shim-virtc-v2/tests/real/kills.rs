@@ -54,10 +54,12 @@ fn a_shim_that_is_killed_while_it_adds_a_process_leaves_nothing() {
     };
     for point in Walk::TaskExec.points() {
         containerd.restart_with_fault(Some(&format!("{point}:kill")));
-        containerd.begin(&[], "c1", &["sleep", "1000"]);
-        let output = containerd.exec("c1", "e1", &["true"]);
+        // As below: a name of its own for each.
+        let id = point.replace('.', "-");
+        containerd.begin(&[], &id, &["sleep", "1000"]);
+        let output = containerd.exec(&id, "e1", &["true"]);
         assert!(!output.status.success(), "{point}: it was not killed");
-        removed(&containerd, point, &["c1"]);
+        removed(&containerd, point, &[&id]);
     }
 }
 
