@@ -413,14 +413,6 @@ impl Error {
         }
     }
 
-    /// Whether it came because a VM did not go on from a template.
-    pub(crate) fn is_of_a_clone(&self) -> bool {
-        matches!(
-            self,
-            Self::NotCloned { .. } | Self::Hypervisor(vc_hypervisor::Error::Clone { .. })
-        )
-    }
-
     /// The template of a VM that did not go on from it.
     pub(crate) fn template(&self) -> Option<TemplateId> {
         match self {

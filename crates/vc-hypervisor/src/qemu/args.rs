@@ -129,15 +129,6 @@ pub(super) struct Machine {
     pub(super) template_port: Option<OwnedFd>,
 }
 
-/// Makes the command line of a template.
-pub(super) fn template_line(
-    machine: Machine,
-    driver: DriverFds,
-    host: HostPart<'_>,
-) -> CommandLine {
-    CommandLine::of(machine, driver, host)
-}
-
 /// Makes the command line of `spec`. A clone has its other end of `template_port`.
 pub(super) fn command_line(
     spec: VmSpec,
@@ -185,7 +176,8 @@ pub(super) fn command_line(
 }
 
 impl CommandLine {
-    fn of(machine: Machine, driver: DriverFds, host: HostPart<'_>) -> Self {
+    /// The machine without what serves one sandbox: all of a template's command line.
+    pub(super) fn of(machine: Machine, driver: DriverFds, host: HostPart<'_>) -> Self {
         let mut line = Self {
             args: Vec::new(),
             fds: Vec::new(),

@@ -3,13 +3,14 @@
 //! ```text
 //! make:   QEMU boots ─▶ the guest says on its second serial port that it waits
 //!                    ─▶ stop, save the devices' state; the memory is in its file already
-//! launch: QEMU with a copy of the memory ─▶ load the state ─▶ go on ─▶ a line to the guest:
-//!                    where to look for the devices that its template had not
+//! launch: QEMU with a copy of the memory ─▶ load the state ─▶ a line to the guest ─▶ go on
+//!                    (a seed, and where to look for the devices that its template had not)
 //! ```
 //!
 //! QEMU 7.2 saves no device that another process serves, and loads no state while it has one. So a
-//! template has none of them, and a clone gets them in between, all at one root port. Everything
-//! else that a template has not, a clone has from its start.
+//! template has none of them, and a clone gets them in between, with its disks, all at one root port.
+//! Network devices that can be unplugged come then too, each at its own port; the others a clone has
+//! from its start.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -29,7 +30,9 @@ use tracing::debug;
 use vc_launch::{Launcher, PassedFd};
 use vc_types::BootId;
 
-use super::args::{self, DriverFds, HostPart, LATE_MAX, LATE_PORT, Late, Machine, OwnDevice};
+use super::args::{
+    CommandLine, DriverFds, HostPart, LATE_MAX, LATE_PORT, Late, Machine, OwnDevice,
+};
 use super::config::{QemuConfig, QemuLimits};
 use super::launch::{Logs, Starting, pipe, qemu_process, stream_pair};
 use super::qmp::Qmp;
@@ -55,7 +58,11 @@ const STATE: &str = "state";
 /// How long saving or loading the devices' state may take. It is some hundred kilobytes.
 const STATE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Of what a template is made that is not in its [`VmSpec`]: a change of any makes another one.
+/// What is noted of a template: whether its processors are emulated on a thread each.
+const MULTI: &str = "threads=multi";
+const SINGLE: &str = "threads=single";
+
+/// All that a template is made of from which `spec` can go on: a change of any makes another one.
 ///
 /// Nothing where a clone could not have what is asked for.
 pub(super) fn key(
@@ -133,9 +140,6 @@ pub(super) fn noted_threads(notes: &str) -> Option<bool> {
     }
 }
 
-const MULTI: &str = "threads=multi";
-const SINGLE: &str = "threads=single";
-
 /// Boots a guest and saves it. The VMM is gone when this returns or is dropped.
 pub(super) async fn make(
     config: &QemuConfig,
@@ -205,7 +209,7 @@ pub(super) async fn make(
         },
         kernel_params: &kernel_params,
     };
-    let mut line = args::template_line(machine, driver, host_part);
+    let mut line = CommandLine::of(machine, driver, host_part);
     line.fds.push(PassedFd::output(qemus_messages));
     let user = accel::user(config.user, accelerator, &devices.kvm);
     let process = qemu_process(&binary, line.args, user, true);
@@ -371,11 +375,11 @@ impl Loading {
         };
         qmp.execute(command, limits.command).await?;
         over(qmp, "migrate-incoming", "loading the state failed").await?;
-        // The first one last: with it, all functions of the device are there.
         let line = hand_over_line(&late).map_err(|source| Error::Connection {
             command: "the template's port",
             source,
         })?;
+        // The first one last: with it, all functions of the device are there.
         for (function, device) in late.devices.into_iter().enumerate().rev() {
             let id = format!("{LATE_PORT}{function}");
             let command = plug(device, id, LATE_PORT.to_owned(), function);

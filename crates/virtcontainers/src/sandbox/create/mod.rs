@@ -61,11 +61,10 @@ pub(super) async fn boot(
     let config = prepared.config.clone();
     let mut up = come_up(runtime, prepared, &mut place, &mut timeline, Beginning::Any).await;
     if let Err((stage, error)) = &up
-        && error.is_of_a_clone()
+        && let Some(template) = error.template()
     {
         let cause = std::error::Error::source(error).map(ToString::to_string);
         tracing::warn!(sandbox = %place.id(), %stage, %error, cause, "it boots by itself now");
-        let template = error.template();
         let prepared = Prepared::new(runtime, config)?;
         place.describe_again(|record| prepared.describe_again(record))?;
         timeline = Timeline::default();
@@ -78,7 +77,7 @@ pub(super) async fn boot(
         )
         .await;
         // Where that fails too, it was not the template's fault.
-        if let (Ok(_), Some(template)) = (&up, template) {
+        if up.is_ok() {
             runtime.factory.discard(&template);
         }
     }
