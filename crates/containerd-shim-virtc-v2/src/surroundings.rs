@@ -30,7 +30,7 @@ pub(crate) fn runtime(
     sources.annotations(annotations.iter().map(|(k, v)| (k.as_str(), v.as_str())));
     let mut config = sources.load()?.config;
     config.runtime.root = state_root(&config.runtime.root, namespace)?;
-    let factory = factory::configured(&config, false).map_err(virtcontainers::Error::from)?;
+    let factory = factory::configured(&config, false);
     Ok(Runtime::open(RuntimeOptions {
         factory,
         config,

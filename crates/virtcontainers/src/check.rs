@@ -125,14 +125,15 @@ impl Runtime {
         if !settings.auto && !settings.enable_template {
             return ok(name, "off: every VM boots".into());
         }
-        let found = Library::open(settings).and_then(|library| {
+        let library = Library::open(settings);
+        let found = library.bytes_max().and_then(|bytes_max| {
             let templates = library.list()?;
             let bytes: u64 = templates.iter().map(|template| template.bytes).sum();
             Ok(format!(
                 "{}, {} of at most {} MiB in {}",
                 templates.len(),
                 bytes >> 20,
-                library.bytes_max() >> 20,
+                bytes_max >> 20,
                 library.root().display()
             ))
         });

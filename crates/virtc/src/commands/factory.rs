@@ -38,7 +38,7 @@ pub(crate) fn factory(global: &GlobalArgs, args: &FactoryArgs) -> Done {
 
 /// Starts a VM without a container: what makes a template, and shows that it serves.
 fn init(config: Config, throw_away: bool) -> Done {
-    let template = Arc::new(Template::new(&config).map_err(virtcontainers::Error::from)?);
+    let template = Arc::new(Template::new(&config));
     let name = format!("template-{}", std::process::id());
     let id = SandboxId::new(name).map_err(Failure::usage)?;
     let sandbox = SandboxConfig::empty(id, &config, throw_away)?;
@@ -74,7 +74,7 @@ fn status(config: &Config, format: &FormatArgs) -> Done {
         /// Seconds since 1970.
         used: u64,
     }
-    let library = Library::open(&config.factory).map_err(virtcontainers::Error::from)?;
+    let library = Library::open(&config.factory);
     let templates: Vec<_> = list(&library)?
         .into_iter()
         .map(|template| Shown {
@@ -103,7 +103,7 @@ fn status(config: &Config, format: &FormatArgs) -> Done {
 }
 
 fn destroy(config: &Config, ids: &[String]) -> Done {
-    let library = Library::open(&config.factory).map_err(virtcontainers::Error::from)?;
+    let library = Library::open(&config.factory);
     if ids.is_empty() {
         library.remove_all().map_err(virtcontainers::Error::from)?;
     }

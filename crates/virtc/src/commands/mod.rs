@@ -29,11 +29,10 @@ pub(crate) mod version;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use vc_config::{Config, Loaded, Sources};
+use vc_config::{Loaded, Sources};
 use vc_types::{ContainerId, ContainerState};
-use virtcontainers::factory::{Factory, configured};
+use virtcontainers::factory::configured;
 use virtcontainers::{Runtime, RuntimeOptions, SandboxHandle};
 
 use crate::cli::GlobalArgs;
@@ -85,16 +84,11 @@ fn sources(global: &GlobalArgs) -> Sources {
 pub(crate) fn runtime(global: &GlobalArgs) -> Result<Runtime, Failure> {
     let loaded = load(global, &[])?;
     Ok(Runtime::open(RuntimeOptions {
-        factory: container_factory(&loaded.config)?,
+        factory: configured(&loaded.config, false),
         config: loaded.config,
         program: own_program(),
         ..RuntimeOptions::default()
     })?)
-}
-
-/// Where the VMs of sandboxes come from that are no throw-away ones.
-pub(crate) fn container_factory(config: &Config) -> Result<Arc<dyn Factory>, Failure> {
-    Ok(configured(config, false).map_err(virtcontainers::Error::from)?)
 }
 
 /// The container of this name.

@@ -84,7 +84,7 @@ fn run_in_machine(global: &GlobalArgs, args: &RunArgs, entered: u64) -> Done {
             output::notice(notice);
         }
     }
-    let factory = factory::configured(&loaded.config, true).map_err(virtcontainers::Error::from)?;
+    let factory = factory::configured(&loaded.config, true);
     let options = RuntimeOptions {
         factory,
         config: loaded.config,

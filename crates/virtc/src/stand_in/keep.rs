@@ -1,6 +1,7 @@
 //! Keeps the sandbox of one container, from its making to its end.
 
 use vc_types::ContainerId;
+use virtcontainers::factory::configured;
 use virtcontainers::keeper::Waiting;
 use virtcontainers::{
     Bundle, ContainerHooks, Error, HookKind, HostNamespaces, Runtime, RuntimeOptions, Sandbox,
@@ -10,7 +11,7 @@ use virtcontainers::{
 use super::report::Reporter;
 use super::view::Viewer;
 use super::{Outcome, Report, Request, take_terminal};
-use crate::commands::{container, container_factory, load_annotated, own_program};
+use crate::commands::{container, load_annotated, own_program};
 use crate::error::{FAILED, Failure};
 use crate::join::{Joined, Kept, Signals};
 
@@ -58,7 +59,7 @@ async fn make(
     let mut config = SandboxConfig::of_bundle(bundle, &container, &loaded.config, driver)?;
     config.network = entered.network;
     let runtime = Runtime::open(RuntimeOptions {
-        factory: container_factory(&loaded.config)?,
+        factory: configured(&loaded.config, false),
         config: loaded.config,
         program: own_program(),
         host_network: Some(entered.host_network),

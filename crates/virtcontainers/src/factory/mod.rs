@@ -57,21 +57,16 @@ pub trait Factory: fmt::Debug + Send + Sync {
 /// The factory that a configuration asks for: templates where they are enabled, or where the VMs are
 /// throw-away ones and nothing speaks against it (`factory.auto`).
 ///
-/// # Errors
-///
-/// Those of [`Template::new`].
-///
 /// ```
 /// let config = vc_config::Config::default();
-/// let factory = virtcontainers::factory::configured(&config, false)?;
+/// let factory = virtcontainers::factory::configured(&config, false);
 /// assert_eq!(format!("{factory:?}"), "Direct");
-/// # Ok::<(), virtcontainers::factory::TemplateError>(())
 /// ```
-pub fn configured(config: &Config, throw_away: bool) -> TemplateResult<Arc<dyn Factory>> {
+pub fn configured(config: &Config, throw_away: bool) -> Arc<dyn Factory> {
     let settings = &config.factory;
     match settings.enable_template || (settings.auto && throw_away) {
-        true => Ok(Arc::new(Template::new(config)?)),
-        false => Ok(Arc::new(Direct)),
+        true => Arc::new(Template::new(config)),
+        false => Arc::new(Direct),
     }
 }
 

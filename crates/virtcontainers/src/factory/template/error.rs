@@ -49,20 +49,6 @@ pub enum TemplateError {
     Host(#[from] vc_config::Error),
 }
 
-impl TemplateError {
-    /// The error and its causes in one line.
-    pub(super) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        text
-    }
-}
-
 /// Names what was tried.
 pub(super) trait Attempt<T> {
     fn attempt(self, attempt: impl FnOnce() -> String) -> TemplateResult<T>;

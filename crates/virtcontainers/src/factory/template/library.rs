@@ -43,7 +43,8 @@ const OWNERS_ALONE: u32 = 0o700;
 #[derive(Debug)]
 pub struct Library {
     root: PathBuf,
-    bytes_max: u64,
+    /// What was set for all of them.
+    bytes_max: Option<ByteSize>,
 }
 
 /// A template, as lists show it.
@@ -64,19 +65,11 @@ pub(super) struct MakersLock(File);
 
 impl Library {
     /// The library of these settings. Nothing is made before the first template.
-    ///
-    /// # Errors
-    ///
-    /// When the host does not say how much memory it has.
-    pub fn open(settings: &Settings) -> TemplateResult<Self> {
-        let bytes_max = match settings.max_bytes {
-            Some(bytes) => bytes.bytes(),
-            None => HostFacts::read()?.memory_total.bytes() / MEMORY_PART,
-        };
-        Ok(Self {
+    pub fn open(settings: &Settings) -> Self {
+        Self {
             root: settings.dir.clone().unwrap_or_else(default_root),
-            bytes_max,
-        })
+            bytes_max: settings.max_bytes,
+        }
     }
 
     /// Where they lie.
@@ -84,9 +77,16 @@ impl Library {
         &self.root
     }
 
-    /// What all of them may take.
-    pub fn bytes_max(&self) -> u64 {
-        self.bytes_max
+    /// What all of them may take, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is set, and the host does not say how much memory it has.
+    pub fn bytes_max(&self) -> TemplateResult<u64> {
+        Ok(match self.bytes_max {
+            Some(set) => set.bytes(),
+            None => HostFacts::read()?.memory_total.bytes() / MEMORY_PART,
+        })
     }
 
     /// All templates, in the order of their last use.
@@ -280,8 +280,9 @@ impl Library {
             what,
             room: ByteSize::from_bytes(room),
         };
-        if wanted > self.bytes_max {
-            return Err(no_room("factory.max_bytes is", self.bytes_max));
+        let bytes_max = self.bytes_max()?;
+        if wanted > bytes_max {
+            return Err(no_room("factory.max_bytes is", bytes_max));
         }
         // Twice: the guest that is saved has its memory too, and so has the clone.
         let available = HostFacts::read()?.memory_available.bytes();
@@ -291,7 +292,7 @@ impl Library {
         let listed = self.list()?;
         let mut taken: u64 = listed.iter().map(|template| template.bytes).sum();
         for template in listed {
-            if taken + wanted <= self.bytes_max {
+            if taken + wanted <= bytes_max {
                 break;
             }
             self.remove(&template.id)?;

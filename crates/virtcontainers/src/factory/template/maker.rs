@@ -15,6 +15,7 @@ use super::error::{Attempt as _, TemplateResult};
 use super::library::{Library, MakersLock};
 use super::stored::{DESCRIPTION, Description, MEMORY, STATE, Stored, digest};
 use super::{TemplateId, blocking, memory, passed};
+use crate::error::chain;
 use crate::factory::VmRequest;
 
 /// A template that is being made. Dropping it removes what there is of it.
@@ -131,7 +132,7 @@ impl Drop for Making {
             let path: &Path = &self.directory;
             tracing::warn!(
                 ?path,
-                error = error.chain(),
+                error = chain(&error),
                 "what was made of a template stays"
             );
         }

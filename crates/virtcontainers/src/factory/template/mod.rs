@@ -32,6 +32,7 @@ pub use id::{NoTemplateId, TemplateId};
 pub use library::{Library, Listed as ListedTemplate};
 use stored::Stored;
 
+use crate::error::chain;
 use crate::fault;
 
 use super::{Direct, Factory, Hypervisor, Obtained, Origin, Result, VmRequest};
@@ -49,24 +50,20 @@ pub struct Template {
 impl Template {
     /// A factory with the library of this configuration.
     ///
-    /// # Errors
-    ///
-    /// [`TemplateError`] when the host does not say how much memory it has.
-    ///
     /// ```
     /// use virtcontainers::factory::Template;
     ///
-    /// let factory = Template::new(&vc_config::Config::default())?;
+    /// let factory = Template::new(&vc_config::Config::default());
     /// for template in factory.library().list()? {
     ///     println!("{} {} bytes", template.id, template.bytes);
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn new(config: &Config) -> TemplateResult<Self> {
-        Ok(Self {
-            library: Arc::new(Library::open(&config.factory)?),
+    pub fn new(config: &Config) -> Self {
+        Self {
+            library: Arc::new(Library::open(&config.factory)),
             boot_limit: config.limits.agent_ready_ms.duration(),
-        })
+        }
     }
 
     /// The templates that there are.
@@ -116,7 +113,7 @@ impl Factory for Template {
             Ok(None) => return Direct.obtain(driver, request).await,
             Err(error) => {
                 let sandbox = &request.spec.sandbox;
-                let error = error.chain();
+                let error = chain(&error);
                 tracing::warn!(%sandbox, error, "no template serves the VM, which boots by itself");
                 return Direct.obtain(driver, request).await;
             }
@@ -136,7 +133,7 @@ impl Factory for Template {
         match self.library.remove(template) {
             Ok(_) => tracing::warn!(%template, "a template that does not serve was removed"),
             Err(error) => {
-                let error = error.chain();
+                let error = chain(&error);
                 tracing::warn!(%template, error, "a template that does not serve stays");
             }
         }

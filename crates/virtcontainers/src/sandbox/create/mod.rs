@@ -23,7 +23,7 @@ use super::config::SandboxConfig;
 use super::place::Place;
 use super::{Sandbox, failure};
 use crate::container::saved;
-use crate::error::{Error, Result, Stage};
+use crate::error::{Error, Result, Stage, chain};
 use crate::factory::Origin;
 use crate::fault;
 use crate::runtime::{Shared, blocking};
@@ -63,8 +63,8 @@ pub(super) async fn boot(
     if let Err((stage, error)) = &up
         && let Some(template) = error.template()
     {
-        let cause = std::error::Error::source(error).map(ToString::to_string);
-        tracing::warn!(sandbox = %place.id(), %stage, %error, cause, "it boots by itself now");
+        let error = chain(error);
+        tracing::warn!(sandbox = %place.id(), %stage, error, "it boots by itself now");
         let prepared = Prepared::new(runtime, config)?;
         place.describe_again(|record| prepared.describe_again(record))?;
         timeline = Timeline::default();

@@ -17,8 +17,8 @@ use super::guest::{self, GuestDevice};
 use super::nat::NatLease;
 use super::plan::NetworkPlan;
 use super::planned::{LinkUndo, Planned};
-use super::record::{NetworkRecord, chain, undo_each};
-use crate::error::{Error, Result};
+use super::record::{NetworkRecord, undo_each};
+use crate::error::{Error, Result, chain};
 use crate::fault;
 use crate::runtime::blocking;
 

@@ -12,10 +12,9 @@ use vc_network::Watch;
 
 use super::super::handle::SandboxHandle;
 use super::attached::AttachedNetwork;
-use super::record::chain;
 use super::relay::Relay;
 use super::resolver::Resolvers;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::runtime::blocking;
 
 /// After a change, before it is looked at: whoever makes a link gives it an address in the next

@@ -9,7 +9,7 @@ use vc_store::{Document, SandboxDir, SandboxRecord};
 
 use super::nat::NatRecord;
 use super::planned::LinkUndo;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 
 /// What was, or may have been, added to a namespace, or made with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -92,15 +92,4 @@ pub(super) fn undo_each(
         ))
     };
     undos.iter().filter_map(stays).collect()
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -14,8 +14,7 @@ use vc_agent_client::relay::Relayed;
 use vc_network::{LoopbackListeners, original_destination};
 
 use super::super::guest::Guest;
-use super::record::chain;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 
 /// Connections of one sandbox at one time. Further ones wait until they are accepted.
 const CONNECTIONS_MAX: usize = 512;

@@ -18,9 +18,8 @@ use vc_agent_client::relay::{GuestQueries, QueryTransport};
 use vc_network::{Namespace, datagrams_inside, dial_inside};
 
 use super::super::handle::SandboxHandle;
-use super::record::chain;
 use crate::container::{ContainerConfig, saved};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::runtime::blocking;
 
 /// Where programs look for their resolvers.
