@@ -17,9 +17,14 @@ pub struct UnixMillis(pub u64);
 impl UnixMillis {
     /// This moment, by the host's clock.
     pub fn now() -> Self {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        Self::from(SystemTime::now())
+    }
+}
+
+impl From<SystemTime> for UnixMillis {
+    /// A time before 1970 is 1970.
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or_default())
     }
 }

@@ -3,17 +3,15 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tempfile::TempDir;
 
+use crate::bench::{PROGRAM, Running, make_root};
 use crate::rows::Rows;
-
-/// What a start runs: it prints a line and ends.
-const PROGRAM: [&str; 3] = ["/bin/busybox", "echo", "hello"];
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -40,15 +38,18 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     let stage = Stage::make(&options.virtc)?;
     let mut rows = Rows::default();
     let began = Instant::now();
-    stage.start(true)?.wait()?;
+    stage.start(true)?.finish()?;
     rows.add("the first run, which makes the template", began.elapsed());
     for _ in 0..options.runs {
         for (from_template, name) in [(true, "from a template"), (false, "with a boot")] {
             let began = Instant::now();
             let mut start = stage.start(from_template)?;
-            start.first_byte()?;
+            let stdout = start.0.stdout.as_mut().context("no stdout")?;
+            stdout
+                .read_exact(&mut [0])
+                .context("virtc printed nothing")?;
             rows.add(&format!("{name}: exec to output"), began.elapsed());
-            start.wait()?;
+            start.finish()?;
             rows.add(&format!("{name}: exec to exit"), began.elapsed());
         }
     }
@@ -81,9 +82,7 @@ impl Stage {
             // Where templates and states are on hosts: in memory.
             work: tempfile::tempdir_in("/dev/shm")?,
         };
-        let bin = stage.root().join("bin");
-        std::fs::create_dir_all(&bin)?;
-        std::fs::copy(PROGRAM[0], bin.join("busybox")).context("busybox-static is installed")?;
+        make_root(&stage.root())?;
         Ok(stage)
     }
 
@@ -91,9 +90,9 @@ impl Stage {
         self.work.path().join("root")
     }
 
-    fn start(&self, from_template: bool) -> Result<Start> {
+    fn start(&self, from_template: bool) -> Result<Running> {
         let mut command = Command::new(&self.virtc);
-        let child = command
+        command
             .current_dir("/")
             .env("VIRTC_FACTORY_AUTO", from_template.to_string())
             .env("VIRTC_FACTORY_DIR", self.work.path().join("templates"))
@@ -103,42 +102,16 @@ impl Stage {
             .arg("--")
             .args(PROGRAM)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| self.virtc.display().to_string())?;
-        Ok(Start(child))
+            .stdout(Stdio::piped());
+        Running::spawn(&mut command)
     }
 
     fn at_once(&self, count: usize) -> Result<Duration> {
         let began = Instant::now();
         let started: Result<Vec<_>> = (0..count).map(|_| self.start(true)).collect();
         for start in started? {
-            start.wait()?;
+            start.finish()?;
         }
         Ok(began.elapsed())
-    }
-}
-
-/// A run that does not outlive the measurement.
-struct Start(Child);
-
-impl Start {
-    fn first_byte(&mut self) -> Result<()> {
-        let stdout = self.0.stdout.as_mut().context("no stdout")?;
-        stdout.read_exact(&mut [0]).context("virtc printed nothing")
-    }
-
-    fn wait(mut self) -> Result<()> {
-        let status = self.0.wait()?;
-        ensure!(status.success(), "virtc: {status}");
-        Ok(())
-    }
-}
-
-impl Drop for Start {
-    fn drop(&mut self) {
-        // It has mostly ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 use vc_config::Config;
@@ -71,8 +70,7 @@ fn status(config: &Config, format: &FormatArgs) -> Done {
     struct Shown {
         id: String,
         bytes: u64,
-        /// Seconds since 1970.
-        used: u64,
+        used: String,
     }
     let library = Library::open(&config.factory);
     let templates: Vec<_> = list(&library)?
@@ -80,10 +78,7 @@ fn status(config: &Config, format: &FormatArgs) -> Done {
         .map(|template| Shown {
             id: template.id.to_string(),
             bytes: template.bytes,
-            used: template
-                .used
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
+            used: template.used.to_string(),
         })
         .collect();
     match format.format {
@@ -93,7 +88,7 @@ fn status(config: &Config, format: &FormatArgs) -> Done {
                 .into_iter()
                 .map(|template| {
                     let mib = template.bytes.div_ceil(1 << 20);
-                    [template.id, format!("{mib} MiB"), template.used.to_string()]
+                    [template.id, format!("{mib} MiB"), template.used]
                 })
                 .collect();
             output::table(["TEMPLATE", "SIZE", "USED"], &rows)?;

@@ -164,7 +164,7 @@ pub(super) fn megabytes(bytes: u64) -> f64 {
 }
 
 /// A root with nothing but one static program.
-fn make_root(root: &Path) -> Result<()> {
+pub(crate) fn make_root(root: &Path) -> Result<()> {
     let inside = root.join(BUSYBOX.trim_start_matches('/'));
     fs::create_dir_all(inside.parent().unwrap_or(root))?;
     fs::copy(BUSYBOX, &inside).with_context(|| format!("cannot copy {BUSYBOX}"))?;

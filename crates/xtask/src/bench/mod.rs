@@ -17,7 +17,9 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::Args;
 
+pub(crate) use measure::make_root;
 use target::Target;
+pub(crate) use virtc::{PROGRAM, Running};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {

@@ -15,7 +15,7 @@ use crate::stream::{Rates, receive, send};
 pub(super) const BUSYBOX: &str = "/bin/busybox";
 
 /// What a start runs: a static program that prints a line and ends.
-pub(super) const PROGRAM: [&str; 3] = [BUSYBOX, "echo", "hello"];
+pub(crate) const PROGRAM: [&str; 3] = [BUSYBOX, "echo", "hello"];
 
 /// Where the virtc and the root are.
 #[derive(Debug)]
@@ -117,17 +117,17 @@ impl Virtc {
 }
 
 /// A virtc that does not outlive the measurement.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    fn spawn(command: &mut Command) -> Result<Self> {
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
         let child = command.spawn();
         Ok(Self(child.with_context(|| {
             format!("{}", command.get_program().display())
         })?))
     }
 
-    fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         let status = self.0.wait()?;
         ensure!(status.success(), "virtc: {status}");
         Ok(())

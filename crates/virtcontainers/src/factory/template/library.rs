@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use vc_config::{Factory as Settings, HostFacts};
+use vc_store::UnixMillis;
 use vc_types::ByteSize;
 
 use super::error::{Attempt as _, TemplateError, TemplateResult};
@@ -56,7 +57,7 @@ pub struct Listed {
     /// What it takes.
     pub bytes: u64,
     /// When a VM last went on from it.
-    pub used: SystemTime,
+    pub used: UnixMillis,
 }
 
 /// The lock of the makers, given back when dropped.
@@ -120,7 +121,7 @@ impl Library {
         Some(Listed {
             id,
             bytes: bytes.iter().sum(),
-            used: of(DESCRIPTION)?.modified().ok()?,
+            used: of(DESCRIPTION)?.modified().ok()?.into(),
         })
     }
 
