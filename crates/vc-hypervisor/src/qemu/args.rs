@@ -3,12 +3,13 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use serde_json::Value;
 use vc_launch::PassedFd;
 use vc_types::{ByteSize, SandboxId};
 
 use super::accel;
-use super::nic::{NicPlace, nic_places};
+use super::device::Device;
+use super::late::{self, Late};
+use super::nic::nic_places;
 use crate::hotplug::DiskFile;
 use crate::{Accelerator, Disk, Share, VmSpec, Vsock};
 
@@ -20,13 +21,13 @@ pub(super) mod slot {
     pub(super) const RNG: usize = 0x01;
     pub(super) const VSOCK: usize = 0x02;
     pub(super) const FIRST_DISK: usize = 0x03;
-    pub(super) const FIRST_SHARE: usize = 0x0b;
+    pub(in crate::qemu) const FIRST_SHARE: usize = 0x0b;
     pub(in crate::qemu) const FIRST_NIC: usize = 0x13;
     pub(super) const FIRST_ROOT_PORT: usize = 0x1b;
 }
 
 /// Network devices and root ports are the functions of their slots, so that many take few slots.
-const FUNCTIONS_PER_SLOT: usize = 8;
+pub(super) const FUNCTIONS_PER_SLOT: usize = 8;
 
 /// Kernel parameters of a template: its second serial port, and that it waits there.
 const TEMPLATE_PARAMS: [&str; 2] = ["8250.nr_uarts=2", "virtc.template_port=ttyS1"];
@@ -41,56 +42,6 @@ pub(super) struct CommandLine {
     /// What a clone gets once its state is loaded. A VM that boots has it on its command line.
     pub(super) late: Option<Late>,
 }
-
-/// What a clone has and its template had not.
-#[derive(Debug, Default)]
-pub(super) struct Late {
-    /// What it gets once its state is loaded, all at the root port for it.
-    pub(super) devices: Vec<OwnDevice>,
-    /// Network devices that it gets then, each at a root port of its own.
-    pub(super) nics: Vec<LateNic>,
-    /// Where the network devices are.
-    pub(super) nic_places: Vec<NicPlace>,
-}
-
-/// A network device that a clone gets once its state is loaded.
-#[derive(Debug)]
-pub(super) struct LateNic {
-    pub(super) bus: String,
-    pub(super) id: String,
-    pub(super) device: OwnDevice,
-}
-
-impl Late {
-    /// Where the guest has to look for devices: the bridges before them, or `root` for everything.
-    pub(super) fn places(&self) -> Vec<String> {
-        let bridge = |path: String| path.split('/').next().unwrap_or_default().to_owned();
-        let mut places = vec![format!("{:02x}.0", slot::FIRST_SHARE)];
-        for nic in &self.nic_places {
-            match nic {
-                NicPlace::Port(_) => places.push(bridge(nic.pci_path())),
-                NicPlace::Fixed(_) => return vec!["root".into()],
-            }
-        }
-        places
-    }
-}
-
-/// A device of one sandbox.
-#[derive(Debug)]
-pub(super) struct OwnDevice {
-    pub(super) driver: &'static str,
-    pub(super) properties: Vec<(&'static str, Value)>,
-}
-
-/// The root port of a template and its clones for [`OwnDevice`]s.
-pub(super) const LATE_PORT: &str = "late";
-
-/// Its number as a chassis; those of the other root ports are lower.
-const LATE_CHASSIS: usize = 200;
-
-/// How many of them a clone can have.
-pub(super) const LATE_MAX: usize = FUNCTIONS_PER_SLOT;
 
 /// What the driver itself shares with QEMU.
 #[derive(Debug)]
@@ -293,11 +244,7 @@ impl CommandLine {
             Vsock::VhostUser { socket, .. } => {
                 let fd = self.pass(socket);
                 self.option("-chardev", format!("socket,id=vsock,fd={fd}"));
-                let device = OwnDevice {
-                    driver: "vhost-user-vsock-pci",
-                    properties: vec![("chardev", "vsock".into()), ("disable-legacy", "on".into())],
-                };
-                self.own(device, slot::VSOCK);
+                self.own(Device::vsock("vsock"), slot::VSOCK);
             }
             Vsock::Vhost { device, cid } => {
                 let fd = self.pass(device);
@@ -333,59 +280,33 @@ impl CommandLine {
                  read-only={read_only},discard=unmap,cache.direct=off,cache.no-flush={no_flush}"
             ),
         );
-        // An error is the guest's to know. Without this QEMU stops the whole machine when the
-        // host's disk is full.
-        let device = OwnDevice {
-            driver: "virtio-blk-pci",
-            properties: vec![
-                ("drive", format!("disk{index}").into()),
-                ("serial", serial.into()),
-                ("disable-legacy", "on".into()),
-                ("werror", "report".into()),
-                ("rerror", "report".into()),
-            ],
-        };
+        let device = Device::disk(&format!("disk{index}"), &serial);
         self.own(device, slot::FIRST_DISK + index);
     }
 
     fn share(&mut self, index: usize, share: Share) {
         let fd = self.pass(share.socket);
         self.option("-chardev", format!("socket,id=share{index},fd={fd}"));
-        let device = OwnDevice {
-            driver: "vhost-user-fs-pci",
-            properties: vec![
-                ("chardev", format!("share{index}").into()),
-                ("tag", share.tag.into()),
-                ("queue-size", 1024.into()),
-            ],
-        };
+        let device = Device::share(&format!("share{index}"), &share.tag);
         self.own(device, slot::FIRST_SHARE + index);
     }
 
-    /// A device that a template has not. QEMU loads no state while it has one that another process
-    /// serves, so a clone gets them all after that.
-    fn own(&mut self, device: OwnDevice, slot: usize) {
+    /// A device that a template has not.
+    fn own(&mut self, device: Device, slot: usize) {
         match &mut self.late {
             Some(late) => late.devices.push(device),
-            None => {
-                let mut text = device.driver.to_owned();
-                for (name, value) in &device.properties {
-                    match value {
-                        Value::String(value) => text.push_str(&format!(",{name}={value}")),
-                        value => text.push_str(&format!(",{name}={value}")),
-                    }
-                }
-                self.device(format!("{text},{}", address(slot)));
-            }
+            None => self.device(device.argument(&address(slot))),
         }
     }
 
     /// The place of what a template has not, and a clone gets before it goes on: as functions of one
     /// device.
     fn late_port(&mut self) {
-        let at = address(slot::FIRST_SHARE);
+        let at = address(late::SLOT);
         self.device(format!(
-            "pcie-root-port,id={LATE_PORT},chassis={LATE_CHASSIS},io-reserve=0,{at}"
+            "pcie-root-port,id={},chassis={},io-reserve=0,{at}",
+            late::PORT,
+            late::CHASSIS
         ));
     }
 

@@ -24,8 +24,10 @@
 mod accel;
 mod args;
 mod config;
+mod device;
 mod hotplug;
 mod keeper;
+mod late;
 mod launch;
 mod nic;
 mod qmp;

@@ -2,10 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use super::args::{
-    CommandLine, LateNic, OwnDevice, behind, on_off, place, port_id, port_pci_path, slot,
-};
-use crate::nic::mac_text;
+use super::args::{CommandLine, behind, on_off, place, port_id, port_pci_path, slot};
+use super::device::Device;
 use crate::{Nic, NicBackend, NicFilter};
 
 /// Where a network device is that a machine has from its start.
@@ -60,24 +58,6 @@ pub fn nic_places(movable: impl IntoIterator<Item = bool>, root_ports: u8) -> Ve
     movable.into_iter().map(place).collect()
 }
 
-/// What a clone gets as a network device once its state is loaded.
-fn late_device(id: &str, mac: &str, queues: u16) -> OwnDevice {
-    let mut properties = vec![
-        ("netdev", id.into()),
-        ("mac", mac.into()),
-        ("disable-legacy", "on".into()),
-        ("romfile", "".into()),
-    ];
-    if queues > 1 {
-        properties.push(("mq", true.into()));
-        properties.push(("vectors", (2 * u32::from(queues) + 2).into()));
-    }
-    OwnDevice {
-        driver: "virtio-net-pci",
-        properties,
-    }
-}
-
 impl CommandLine {
     pub(super) fn nic(&mut self, at: NicPlace, nic: Nic) {
         let Nic {
@@ -89,12 +69,9 @@ impl CommandLine {
         let (id, at, port) = match at {
             // By the port's number alone, whoever takes it out finds it.
             NicPlace::Port(port) => {
-                let bus = port_id(port.into());
-                (
-                    behind(port),
-                    format!("id={},bus={bus},addr=0x00", behind(port)),
-                    Some(bus),
-                )
+                let (id, bus) = (behind(port), port_id(port.into()));
+                let at = format!("id={id},bus={bus},addr=0x00");
+                (id, at, Some(port))
             }
             NicPlace::Fixed(index) => {
                 let (slot, function) = place(slot::FIRST_NIC, index);
@@ -146,25 +123,11 @@ impl CommandLine {
         if let Some(filter) = filter {
             self.nic_filter(&id, filter);
         }
-        let mac = mac_text(mac);
-        if let (Some(bus), Some(late)) = (port, &mut self.late) {
-            // The port was empty in the template, and is switched off as the state is loaded.
-            late.nics.push(LateNic {
-                device: late_device(&id, &mac, queues),
-                bus,
-                id,
-            });
-            return;
+        let device = Device::nic(&id, mac, queues);
+        match (port, &mut self.late) {
+            (Some(port), Some(late)) => late.nics.push((port, device)),
+            _ => self.device(device.argument(&at)),
         }
-        // A vector for each queue of a pair, one for changes and one for commands.
-        let mq = match queues {
-            1 => String::new(),
-            pairs => format!("mq=on,vectors={},", 2 * u32::from(pairs) + 2),
-        };
-        // Nothing boots from it, so QEMU need not open a boot program for it.
-        self.device(format!(
-            "virtio-net-pci,netdev={id},mac={mac},{mq}disable-legacy=on,romfile=,{at}"
-        ));
     }
 
     /// Leads the frames of a network device out of QEMU, and back to where they go.

@@ -30,10 +30,9 @@ use tracing::debug;
 use vc_launch::{Launcher, PassedFd};
 use vc_types::BootId;
 
-use super::args::{
-    CommandLine, DriverFds, HostPart, LATE_MAX, LATE_PORT, Late, Machine, OwnDevice,
-};
+use super::args::{CommandLine, DriverFds, HostPart, Machine};
 use super::config::{QemuConfig, QemuLimits};
+use super::late::{DEVICES_MAX, Late};
 use super::launch::{Logs, Starting, pipe, qemu_process, stream_pair};
 use super::qmp::Qmp;
 use super::socket::SocketFile;
@@ -48,9 +47,6 @@ const WAITS: u8 = b'T';
 
 /// Says when a clone's memory is complete.
 type Filled = oneshot::Receiver<io::Result<()>>;
-
-/// Bytes of randomness that a clone begins with.
-const SEED_BYTES: usize = 32;
 
 /// What QEMU calls the descriptor of the state.
 const STATE: &str = "state";
@@ -76,7 +72,7 @@ pub(super) fn key(
     // The vsock device is one too.
     let late = 1 + spec.disks.len() + spec.shares.len();
     let served = matches!(spec.vsock, Vsock::VhostUser { .. });
-    if late > LATE_MAX || !served || spec.nics.iter().any(passed) {
+    if late > DEVICES_MAX || !served || spec.nics.iter().any(passed) {
         return Ok(None);
     }
     let host = |source| Error::Host {
@@ -375,18 +371,11 @@ impl Loading {
         };
         qmp.execute(command, limits.command).await?;
         over(qmp, "migrate-incoming", "loading the state failed").await?;
-        let line = hand_over_line(&late).map_err(|source| Error::Connection {
+        let line = late.hand_over_line().map_err(|source| Error::Connection {
             command: "the template's port",
             source,
         })?;
-        // The first one last: with it, all functions of the device are there.
-        for (function, device) in late.devices.into_iter().enumerate().rev() {
-            let id = format!("{LATE_PORT}{function}");
-            let command = plug(device, id, LATE_PORT.to_owned(), function);
-            qmp.execute(command, limits.command).await?;
-        }
-        for nic in late.nics {
-            let command = plug(nic.device, nic.id, nic.bus, 0);
+        for command in late.commands() {
             qmp.execute(command, limits.command).await?;
         }
         // Taken once the processors run.
@@ -403,36 +392,6 @@ impl Loading {
         debug!("the clone goes on");
         Ok(port)
     }
-}
-
-/// What the guest reads to go on: a seed of its own, before it draws a random number, and where to
-/// look for devices.
-fn hand_over_line(late: &Late) -> io::Result<String> {
-    let mut seed = [0; SEED_BYTES];
-    let got = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
-    if got < SEED_BYTES {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let mut line = String::new();
-    for byte in seed {
-        line.push_str(&format!("{byte:02x}"));
-    }
-    line.push(' ');
-    line.push_str(&late.places().join(","));
-    line.push('\n');
-    Ok(line)
-}
-
-fn plug(device: OwnDevice, id: String, bus: String, function: usize) -> qmp::device_add {
-    let place = [
-        ("addr", format!("0.{function}").into()),
-        ("multifunction", (bus == LATE_PORT).into()),
-    ];
-    let properties = device.properties.into_iter().chain(place);
-    let arguments: qapi::Dictionary = properties
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
-    qmp::device_add::new(device.driver, id, bus, arguments)
 }
 
 fn async_stream(fd: OwnedFd) -> io::Result<UnixStream> {

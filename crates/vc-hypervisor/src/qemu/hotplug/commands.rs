@@ -1,13 +1,12 @@
 //! The QMP commands of devices behind root ports: pure data.
 
 use qapi::qmp::{self, BlockdevOptions, BlockdevOptionsBase, BlockdevOptionsFile, Netdev};
-use serde_json::{Value, json};
 
 use crate::Disk;
 use crate::hotplug::DiskFile;
-use crate::nic::mac_text;
 pub(super) use crate::qemu::args::behind as name;
 use crate::qemu::args::port_id;
+use crate::qemu::device::Device;
 
 /// The numbers of descriptor sets begin here: those of the command line are lower.
 const FIRST_FD_SET: i64 = 1_000;
@@ -120,38 +119,16 @@ pub(super) fn netdev_del(port: u8) -> qmp::netdev_del {
 
 /// A disk as the command line has it.
 pub(super) fn disk(port: u8, serial: &str) -> qmp::device_add {
-    let arguments = json!({
-        "drive": name(port),
-        "serial": serial,
-        "werror": "report",
-        "rerror": "report",
-    });
-    device_add("virtio-blk-pci", port, arguments)
+    plug(port, Device::disk(&name(port), serial))
 }
 
 /// A network device as the command line has it.
 pub(super) fn nic(port: u8, mac: [u8; 6], queues: u16) -> qmp::device_add {
-    let mut arguments = json!({
-        "netdev": name(port),
-        "mac": mac_text(mac),
-        "romfile": "",
-    });
-    if queues > 1 {
-        arguments["mq"] = true.into();
-        arguments["vectors"] = (2 * u32::from(queues) + 2).into();
-    }
-    device_add("virtio-net-pci", port, arguments)
+    plug(port, Device::nic(&name(port), mac, queues))
 }
 
-fn device_add(driver: &str, port: u8, mut arguments: Value) -> qmp::device_add {
-    arguments["disable-legacy"] = "on".into();
-    arguments["addr"] = "0x0".into();
-    let arguments = match arguments {
-        Value::Object(arguments) => arguments.into_iter().collect(),
-        _ => qapi::Dictionary::default(),
-    };
-    let bus = port_id(port.into());
-    qmp::device_add::new(driver, name(port), bus, arguments)
+fn plug(port: u8, device: Device) -> qmp::device_add {
+    device.plug(name(port), port_id(port.into()), None)
 }
 
 pub(super) fn device_del(port: u8) -> qmp::device_del {
