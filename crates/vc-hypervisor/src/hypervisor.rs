@@ -1,10 +1,9 @@
-use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use vc_types::{AgentAddress, ProcessIdentity};
 
-use crate::{Capabilities, DriverState, HotDevice, Plugged, Result, TemplateSpec, VmEnd, VmSpec};
+use crate::{Capabilities, DriverState, HotDevice, Plugged, Result, TemplateFiles, VmEnd, VmSpec};
 
 /// A driver: makes VMs of one kind of VMM.
 ///
@@ -45,16 +44,21 @@ pub trait Hypervisor: Send + Sync {
         Ok(None)
     }
 
-    /// Boots a VM until its guest waits, saves it into the files of `spec`, and ends it. The answer
-    /// is for [`SavedVm::notes`](crate::SavedVm::notes).
-    /// `directory` is where the driver may put sockets meanwhile. A failure, or dropping the
-    /// future, leaves no process.
+    /// Boots a VM from which those like `like` can go on, with nothing of that sandbox, until its
+    /// guest waits, which it may take `boot_limit` for. Saves it into `files`, and ends it. The answer
+    /// is for [`SavedVm::notes`](crate::SavedVm::notes). A failure, or dropping the future, leaves no
+    /// process.
     ///
     /// # Errors
     ///
     /// [`Error::Template`](crate::Error::Template) when the guest does not come to wait or cannot
     /// be saved, and what kept the VMM from running.
-    async fn make_template(&self, _directory: &Path, _spec: TemplateSpec) -> Result<String> {
+    async fn make_template(
+        &self,
+        _like: &VmSpec,
+        _files: TemplateFiles,
+        _boot_limit: Duration,
+    ) -> Result<String> {
         Err(crate::Error::Template {
             reason: "the driver makes none".into(),
         })

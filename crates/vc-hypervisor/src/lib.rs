@@ -45,6 +45,6 @@ pub use error::{Error, Result};
 pub use hotplug::{HotDevice, HotDeviceKind, HotPlugRecord, PlugPhase, Plugged};
 pub use hypervisor::{Hypervisor, StopLimits, Vm};
 pub use nic::{Detour, ForwardProtocol, Nic, NicBackend, NicFilter, PortForward};
-pub use spec::{Disk, SavedVm, Share, TemplateSpec, VmSpec, Vsock};
+pub use spec::{Disk, SavedVm, Share, TemplateFiles, VmSpec, Vsock};
 pub use state::DriverState;
 pub use vc_types::AgentAddress;

@@ -2,7 +2,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use vc_types::{ByteSize, SandboxId};
@@ -70,70 +69,13 @@ pub struct SavedVm {
     pub state: OwnedFd,
 }
 
-/// A VM that is booted to be saved as a template: a machine with nothing of any sandbox.
+/// What takes a template.
 #[derive(Debug)]
-pub struct TemplateSpec {
-    /// The sandbox on whose behalf it is made; it names the process in `ps`.
-    pub sandbox: SandboxId,
-    /// Virtual processors.
-    pub vcpus: u32,
-    /// The guest's memory.
-    pub memory: ByteSize,
-    /// What executes the guest's code.
-    pub accelerator: Accelerator,
-    /// The unpacked kernel. The VMM's user must be allowed to read the file.
-    pub kernel: OwnedFd,
-    /// The initrd. The VMM's user must be allowed to read the file.
-    pub initrd: OwnedFd,
-    /// Kernel parameters after the driver's own.
-    pub kernel_params: Vec<String>,
-    /// Free places for devices that come later.
-    pub root_ports: u8,
-    /// Takes the guest's console; open for reading and writing.
-    pub console_log: File,
-    /// Takes what the VMM prints; open for reading and writing.
-    pub vmm_log: File,
+pub struct TemplateFiles {
     /// Takes the guest's memory: as large as that, empty, and open for the VMM's user to write.
-    pub memory_file: OwnedFd,
+    pub memory: OwnedFd,
     /// Takes the state of the machine's devices.
-    pub state_file: OwnedFd,
-    /// How long the guest may take until it waits.
-    pub boot_limit: Duration,
-}
-
-impl VmSpec {
-    /// What a template is booted with that VMs like this one can go on from.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Host`] when a descriptor cannot be duplicated.
-    pub fn template_spec(
-        &self,
-        memory_file: OwnedFd,
-        state_file: OwnedFd,
-        boot_limit: Duration,
-    ) -> Result<TemplateSpec> {
-        let failed = |source| Error::Host {
-            attempt: "share what a template is booted with",
-            sandbox: self.sandbox.clone(),
-            source,
-        };
-        Ok(TemplateSpec {
-            sandbox: self.sandbox.clone(),
-            vcpus: self.vcpus,
-            memory: self.memory,
-            accelerator: self.accelerator,
-            kernel: self.kernel.try_clone().map_err(failed)?,
-            initrd: self.initrd.try_clone().map_err(failed)?,
-            kernel_params: self.kernel_params.clone(),
-            root_ports: self.root_ports,
-            console_log: self.console_log.try_clone().map_err(failed)?,
-            vmm_log: self.vmm_log.try_clone().map_err(failed)?,
-            memory_file,
-            state_file,
-            boot_limit,
-        })
-    }
+    pub state: OwnedFd,
 }
 
 /// A file system of the host that a device process serves.

@@ -1,5 +1,6 @@
 //! QEMU's command line and the descriptors that it names: pure data made of a [`VmSpec`].
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -70,35 +71,59 @@ pub(super) struct Machine {
     pub(super) accelerator: Accelerator,
     pub(super) vcpus: u32,
     pub(super) memory: ByteSize,
-    /// The file of a template's or a clone's memory. Otherwise it is QEMU's own.
-    pub(super) memory_file: Option<OwnedFd>,
+
     pub(super) kernel: OwnedFd,
     pub(super) initrd: OwnedFd,
     pub(super) kernel_params: Vec<String>,
     pub(super) root_ports: u8,
-    /// The serial port on which a template waits, and its clones.
-    pub(super) template_port: Option<OwnedFd>,
+    /// What a template has besides, and its clones.
+    pub(super) of_template: Option<TemplateFds>,
 }
 
-/// Makes the command line of `spec`. A clone has its other end of `template_port`.
+/// What a template and its clones share with the driver.
+#[derive(Debug)]
+pub(super) struct TemplateFds {
+    /// The file of its memory, which is QEMU's own otherwise.
+    pub(super) memory: OwnedFd,
+    /// The serial port at which its guest waits.
+    pub(super) port: OwnedFd,
+}
+
+impl Machine {
+    /// The one from which VMs like this can go on.
+    pub(super) fn template_for(spec: &VmSpec, of_template: TemplateFds) -> io::Result<Self> {
+        Ok(Self {
+            sandbox: spec.sandbox.clone(),
+            accelerator: spec.accelerator,
+            vcpus: spec.vcpus,
+            memory: spec.memory,
+            kernel: spec.kernel.try_clone()?,
+            initrd: spec.initrd.try_clone()?,
+            kernel_params: spec.kernel_params.clone(),
+            root_ports: spec.root_ports,
+            of_template: Some(of_template),
+        })
+    }
+}
+
+/// Makes the command line of `spec`, as that of a clone where there are [`TemplateFds`].
 pub(super) fn command_line(
     spec: VmSpec,
     driver: DriverFds,
     host: HostPart<'_>,
-    template_port: Option<OwnedFd>,
+    of_template: Option<TemplateFds>,
 ) -> CommandLine {
-    let is_clone = spec.template.is_some();
+    let is_clone = of_template.is_some();
     let machine = Machine {
         sandbox: spec.sandbox,
         accelerator: spec.accelerator,
         vcpus: spec.vcpus,
         memory: spec.memory,
-        memory_file: spec.template.map(|saved| saved.memory),
         kernel: spec.kernel,
         initrd: spec.initrd,
         kernel_params: spec.kernel_params,
         root_ports: spec.root_ports,
-        template_port,
+        of_template,
     };
     let mut line = CommandLine::of(machine, driver, host);
     if is_clone {
@@ -136,7 +161,8 @@ impl CommandLine {
         };
         line.confinement(&machine.sandbox);
         line.machine(&machine, host.tcg);
-        line.memory(machine.memory, machine.memory_file);
+        let (memory, port) = machine.of_template.map(|of| (of.memory, of.port)).unzip();
+        line.memory(machine.memory, memory);
         line.control(driver);
         line.option("-bios", host.firmware.display().to_string());
         let (kernel, initrd) = (line.pass(machine.kernel), line.pass(machine.initrd));
@@ -144,7 +170,7 @@ impl CommandLine {
         line.option("-initrd", format!("/proc/self/fd/{initrd}"));
         let mut append = host.kernel_params.to_vec();
         append.extend(machine.kernel_params);
-        if let Some(port) = machine.template_port {
+        if let Some(port) = port {
             line.template_port(port);
             line.late_port();
             append.extend(TEMPLATE_PARAMS.map(str::to_owned));
@@ -389,6 +415,10 @@ pub(super) mod tests {
     const KERNEL_COMMAND_LINE_BYTES_MAX: usize = 2_047;
 
     pub(in crate::qemu) fn line(change: impl FnOnce(&mut VmSpec)) -> String {
+        line_with(None, change)
+    }
+
+    fn line_with(of_template: Option<TemplateFds>, change: impl FnOnce(&mut VmSpec)) -> String {
         let mut spec = mock::spec("web1").unwrap();
         change(&mut spec);
         let null = || mock::null().unwrap();
@@ -405,8 +435,7 @@ pub(super) mod tests {
             },
             kernel_params: &["console=ttyS0".into(), "quiet".into()],
         };
-        let port = spec.template.is_some().then(null);
-        let line = command_line(spec, driver, host, port);
+        let line = command_line(spec, driver, host, of_template);
         let numbers: Vec<_> = line.fds.iter().map(|fd| fd.used_as).collect();
         let expected: Vec<_> = (FIRST_DESCRIPTOR..)
             .take(numbers.len())
@@ -436,6 +465,18 @@ pub(super) mod tests {
                 scratch: true,
             }];
             spec.kernel_params = vec!["virtc.ready_port=1027".into()];
+        }));
+    }
+
+    #[test]
+    fn a_clone_has_what_processes_serve_later_and_its_links_to_them_at_once() {
+        let fds = TemplateFds {
+            memory: mock::null().unwrap(),
+            port: mock::null().unwrap(),
+        };
+        insta::assert_snapshot!(line_with(Some(fds), |spec| {
+            spec.root_ports = 1;
+            spec.shares = vec![share("virtc-system")];
         }));
     }
 

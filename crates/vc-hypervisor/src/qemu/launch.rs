@@ -1,7 +1,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::debug;
 use vc_launch::{
-    LaunchSpec, LaunchedProcess, Launcher, Namespaces, PassedFd, Program, ResourceLimit, User,
+    LaunchSpec, LaunchedProcess, Launcher, Namespaces, PassedFd, Program, ResourceLimit,
 };
 use vc_types::SandboxId;
 use vc_types::limits::{CONSOLE_LOG_BYTES_MAX, PROCESS_LOG_BYTES_MAX};
@@ -18,10 +18,11 @@ use vc_types::limits::{CONSOLE_LOG_BYTES_MAX, PROCESS_LOG_BYTES_MAX};
 use super::args::{self, CommandLine, DriverFds, HostPart};
 use super::config::QemuConfig;
 use super::keeper::{Drains, Keeper};
+use super::late::Late;
 use super::qmp::Qmp;
 use super::socket::SocketFile;
 use super::state::QemuState;
-use super::template::{self, Saved};
+use super::template::Loading;
 use super::vm::KeptVm;
 use super::{CAPABILITIES, accel};
 use crate::log::{BoundedLog, drain};
@@ -32,8 +33,9 @@ use crate::{
 /// How long a QEMU that closed its event connection may take to end.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
-/// Starts QEMU and waits for its greeting. Everything that is made on the way belongs to a value
-/// that undoes it, so failing and being dropped are the same.
+/// Starts a VM's QEMU and waits for its greeting, and for a clone's state to be loaded. Everything
+/// that is made on the way belongs to a value that undoes it, so failing and being dropped are the
+/// same.
 pub(super) async fn launch(
     config: &QemuConfig,
     devices: &HostDevices,
@@ -41,17 +43,6 @@ pub(super) async fn launch(
     mut spec: VmSpec,
 ) -> Result<KeptVm> {
     spec.check(&CAPABILITIES)?;
-    let began = tick_rate::Reading::take();
-    let binary = config.find_binary()?;
-    let firmware = config.find_firmware()?;
-    let sandbox = spec.sandbox.clone();
-    let accelerator = spec.accelerator;
-    let noted = spec.template.as_ref();
-    let noted = noted.and_then(|saved| template::noted_threads(&saved.notes));
-    let asked = noted.is_none().then(|| {
-        let (vcpus, threads, binary) = (spec.vcpus, config.tcg_threads, binary.clone());
-        spawn_blocking(move || accel::is_multi(accelerator, vcpus, threads, &binary))
-    });
     // Its own network stack makes the guest's connections where the process is. All other devices
     // get descriptors that lead out of an empty namespace.
     let own_stack = |nic: &Nic| matches!(nic.backend, NicBackend::User { .. });
@@ -59,91 +50,40 @@ pub(super) async fn launch(
     let held = held_bytes(&spec);
     let agent = spec.vsock.agent_address();
     let hot_plug = HotPlugRecord::of(&spec);
-    let host = |attempt: &'static str| {
-        let sandbox = sandbox.clone();
-        move |source: io::Error| Error::Host {
-            attempt,
-            sandbox,
-            source,
-        }
-    };
+    let accelerator = spec.accelerator;
+    let saved = spec.template.take().map(Loading::begin).transpose();
+    let saved = saved.map_err(|source| Error::Host {
+        attempt: "make the template's port",
+        sandbox: spec.sandbox.clone(),
+        source,
+    })?;
+    let (cloned, loading) = saved.unzip();
 
-    let logs = Logs::open(&spec.console_log, &spec.vmm_log).map_err(host("keep the VM's logs"))?;
-    let saved = match &mut spec.template {
-        Some(saved) => Some(Saved::take(saved).map_err(host("share what was saved"))?),
-        None => None,
-    };
-    let (socket, commands) =
-        SocketFile::listen_in(&spec.directory).map_err(host("make the command socket"))?;
-    let (events, qemus_events) = stream_pair().map_err(host("make the event connection"))?;
-    let (console, qemus_console) = pipe().map_err(host("make the console's pipe"))?;
-    let (messages, qemus_messages) = pipe().map_err(host("make the pipe for QEMU's messages"))?;
-
-    let driver = DriverFds {
-        events: qemus_events,
-        commands,
-        console: qemus_console,
-    };
-    let multi = match asked {
-        Some(asked) => {
-            let multi = asked.await.map_err(io::Error::other);
-            multi.map_err(host("ask QEMU for its version"))?
-        }
-        None => noted.unwrap_or_default(),
-    };
-    let tsc_khz = match began {
-        // A clone's kernel knows the rate.
-        Some(began) if accelerator == Accelerator::Tcg && saved.is_none() => {
-            // Mostly over: QEMU was asked for its version meanwhile.
-            tokio::time::sleep(began.rest_of_span()).await;
-            tick_rate::Reading::take().and_then(|now| began.khz_until(now))
-        }
-        _ => None,
-    };
-    let kernel_params = accel::kernel_params(accelerator, devices, tsc_khz);
-    let host_part = HostPart {
-        firmware: &firmware,
-        tcg: accel::Tcg {
-            multi,
-            buffer_mib: config.tcg_buffer_mib,
-        },
-        kernel_params: &kernel_params,
-    };
-    let (port, saved) = saved.map(Saved::into_parts).unzip();
-    let CommandLine {
-        args,
-        mut fds,
-        late,
-    } = args::command_line(spec, driver, host_part, port);
-    fds.push(PassedFd::output(qemus_messages));
-
-    let user = accel::user(config.user, accelerator, &devices.kvm);
-    let mut process = qemu_process(&binary, args, user, net);
-    process.limits.extend(held.map(ResourceLimit::LockedBytes));
-
-    let process = launcher
-        .launch(process, fds)
-        .await
-        .map_err(|source| Error::Launch {
-            sandbox: sandbox.clone(),
-            source,
-        })?;
-    let drains = logs.drain(&sandbox, console, messages);
-    let starting = Starting {
-        sandbox: sandbox.clone(),
+    let mut start = Start::of(config, devices, launcher, &spec)?;
+    start.net = net;
+    start.limits.extend(held.map(ResourceLimit::LockedBytes));
+    start.multi = loading.as_ref().and_then(Loading::multi);
+    // A clone's kernel knows the rate.
+    start.measures_ticks = loading.is_none();
+    let started = start
+        .run(|driver, host| args::command_line(spec, driver, host, cloned))
+        .await?;
+    let Started {
+        sandbox,
         process,
         drains,
-    };
-    let (process, drains, mut events) = starting.greeted(events, config.limits.start).await?;
-    debug!(%sandbox, pid = process.pid(), "QEMU answers");
-    let template_port = match saved {
-        Some(saved) => {
+        mut events,
+        socket,
+        late,
+        ..
+    } = started;
+    let template_port = match loading {
+        Some(loading) => {
             let late = late.unwrap_or_default();
-            Some(saved.go_on(&mut events, late, &config.limits).await?)
+            Some(loading.go_on(&mut events, late, &config.limits).await?)
         }
         None => None,
     };
-
     let identity = process.identity();
     let state = QemuState {
         process: identity.map_err(|source| Error::Launch {
@@ -166,26 +106,163 @@ pub(super) async fn launch(
     keeper.keep(state, config.limits)
 }
 
-/// How QEMU is started: as a user of its own, without any right, in namespaces of its own.
-pub(super) fn qemu_process(
-    binary: &Path,
-    args: Vec<String>,
-    user: Option<User>,
+/// A QEMU that is to be started, for a VM or for a template.
+pub(super) struct Start<'a> {
+    config: &'a QemuConfig,
+    devices: &'a HostDevices,
+    launcher: &'a Launcher,
+    sandbox: SandboxId,
+    directory: PathBuf,
+    accelerator: Accelerator,
+    vcpus: u32,
+    logs: Logs,
+    /// Whether it has a network namespace of its own.
     net: bool,
-) -> LaunchSpec {
-    let mut process = LaunchSpec::new("QEMU", Program::Path(binary.display().to_string()));
-    process.args = args;
-    process.env = vec![("LC_ALL".into(), "C".into())];
-    process.user = user;
-    process.capabilities = Some(Vec::new());
-    process.namespaces = Namespaces {
-        net,
-        ipc: true,
-        uts: true,
-        ..Namespaces::default()
-    };
-    process.limits = vec![ResourceLimit::CoreBytes(0)];
-    process
+    limits: Vec<ResourceLimit>,
+    /// Whether each processor is emulated on a thread of its own, where that is known.
+    multi: Option<bool>,
+    /// Whether the guest's kernel is to know how fast the time stamp counter counts.
+    measures_ticks: bool,
+}
+
+/// A QEMU that answers.
+pub(super) struct Started {
+    pub(super) sandbox: SandboxId,
+    pub(super) process: LaunchedProcess,
+    pub(super) drains: Drains,
+    pub(super) events: Qmp,
+    pub(super) socket: SocketFile,
+    pub(super) late: Option<Late>,
+    pub(super) multi: bool,
+}
+
+impl<'a> Start<'a> {
+    /// That of a machine whose guest boots.
+    pub(super) fn of(
+        config: &'a QemuConfig,
+        devices: &'a HostDevices,
+        launcher: &'a Launcher,
+        spec: &VmSpec,
+    ) -> Result<Self> {
+        Ok(Self {
+            config,
+            devices,
+            launcher,
+            sandbox: spec.sandbox.clone(),
+            directory: spec.directory.clone(),
+            accelerator: spec.accelerator,
+            vcpus: spec.vcpus,
+            logs: Logs::open(spec).map_err(|source| Error::Host {
+                attempt: "keep the VM's logs",
+                sandbox: spec.sandbox.clone(),
+                source,
+            })?,
+            net: true,
+            limits: vec![ResourceLimit::CoreBytes(0)],
+            multi: None,
+            measures_ticks: true,
+        })
+    }
+
+    /// Starts it with this command line, and waits for its greeting.
+    pub(super) async fn run(
+        self,
+        line: impl FnOnce(DriverFds, HostPart<'_>) -> CommandLine,
+    ) -> Result<Started> {
+        let began = tick_rate::Reading::take().filter(|_| self.measures_ticks);
+        let binary = self.config.find_binary()?;
+        let firmware = self.config.find_firmware()?;
+        let (sandbox, accelerator) = (self.sandbox, self.accelerator);
+        let asked = self.multi.is_none().then(|| {
+            let (vcpus, threads) = (self.vcpus, self.config.tcg_threads);
+            let binary = binary.clone();
+            spawn_blocking(move || accel::is_multi(accelerator, vcpus, threads, &binary))
+        });
+        let host = |attempt: &'static str| {
+            let sandbox = sandbox.clone();
+            move |source: io::Error| Error::Host {
+                attempt,
+                sandbox,
+                source,
+            }
+        };
+        let (socket, commands) =
+            SocketFile::listen_in(&self.directory).map_err(host("make the command socket"))?;
+        let (events, qemus_events) = stream_pair().map_err(host("make the event connection"))?;
+        let (console, qemus_console) = pipe().map_err(host("make the console's pipe"))?;
+        let (messages, qemus_messages) =
+            pipe().map_err(host("make the pipe for QEMU's messages"))?;
+        let driver = DriverFds {
+            events: qemus_events,
+            commands,
+            console: qemus_console,
+        };
+        let multi = match asked {
+            Some(asked) => {
+                let multi = asked.await.map_err(io::Error::other);
+                multi.map_err(host("ask QEMU for its version"))?
+            }
+            None => self.multi.unwrap_or_default(),
+        };
+        let tsc_khz = match began {
+            Some(began) if accelerator == Accelerator::Tcg => {
+                // Mostly over: QEMU was asked for its version meanwhile.
+                tokio::time::sleep(began.rest_of_span()).await;
+                tick_rate::Reading::take().and_then(|now| began.khz_until(now))
+            }
+            _ => None,
+        };
+        let kernel_params = accel::kernel_params(accelerator, self.devices, tsc_khz);
+        let host_part = HostPart {
+            firmware: &firmware,
+            tcg: accel::Tcg {
+                multi,
+                buffer_mib: self.config.tcg_buffer_mib,
+            },
+            kernel_params: &kernel_params,
+        };
+        let CommandLine {
+            args,
+            mut fds,
+            late,
+        } = line(driver, host_part);
+        fds.push(PassedFd::output(qemus_messages));
+
+        let mut process = LaunchSpec::new("QEMU", Program::Path(binary.display().to_string()));
+        process.args = args;
+        process.env = vec![("LC_ALL".into(), "C".into())];
+        process.user = accel::user(self.config.user, accelerator, &self.devices.kvm);
+        process.capabilities = Some(Vec::new());
+        process.namespaces = Namespaces {
+            net: self.net,
+            ipc: true,
+            uts: true,
+            ..Namespaces::default()
+        };
+        process.limits = self.limits;
+        let launched = self.launcher.launch(process, fds).await;
+        let process = launched.map_err(|source| Error::Launch {
+            sandbox: sandbox.clone(),
+            source,
+        })?;
+        let starting = Starting {
+            drains: self.logs.drain(&sandbox, console, messages),
+            sandbox: sandbox.clone(),
+            process,
+        };
+        let greeted = starting.greeted(events, self.config.limits.start).await?;
+        let (process, drains, events) = greeted;
+        debug!(%sandbox, pid = process.pid(), "QEMU answers");
+        Ok(Started {
+            sandbox,
+            process,
+            drains,
+            events,
+            socket,
+            late,
+            multi,
+        })
+    }
 }
 
 /// Bytes that a device of the host may hold for a guest beside its memory: the registers of devices,
@@ -203,22 +280,22 @@ fn held_bytes(spec: &VmSpec) -> Option<u64> {
 }
 
 /// The logs of a VM that is not there yet.
-pub(super) struct Logs {
+struct Logs {
     console: BoundedLog,
     messages: BoundedLog,
     messages_file: File,
 }
 
 impl Logs {
-    pub(super) fn open(console: &File, messages: &File) -> io::Result<Self> {
+    fn open(spec: &VmSpec) -> io::Result<Self> {
         Ok(Self {
-            console: BoundedLog::new(console.try_clone()?, CONSOLE_LOG_BYTES_MAX)?,
-            messages: BoundedLog::new(messages.try_clone()?, PROCESS_LOG_BYTES_MAX)?,
-            messages_file: messages.try_clone()?,
+            console: BoundedLog::new(spec.console_log.try_clone()?, CONSOLE_LOG_BYTES_MAX)?,
+            messages: BoundedLog::new(spec.vmm_log.try_clone()?, PROCESS_LOG_BYTES_MAX)?,
+            messages_file: spec.vmm_log.try_clone()?,
         })
     }
 
-    pub(super) fn drain(self, sandbox: &SandboxId, console: OwnedFd, messages: OwnedFd) -> Drains {
+    fn drain(self, sandbox: &SandboxId, console: OwnedFd, messages: OwnedFd) -> Drains {
         let spawn = |pipe, log, source| -> JoinHandle<()> {
             tokio::spawn(drain(pipe, log, sandbox.clone(), source))
         };
@@ -233,14 +310,14 @@ impl Logs {
 }
 
 /// QEMU's process before its first answer.
-pub(super) struct Starting {
-    pub(super) sandbox: SandboxId,
-    pub(super) process: LaunchedProcess,
-    pub(super) drains: Drains,
+struct Starting {
+    sandbox: SandboxId,
+    process: LaunchedProcess,
+    drains: Drains,
 }
 
 impl Starting {
-    pub(super) async fn greeted(
+    async fn greeted(
         mut self,
         events: OwnedFd,
         limit: Duration,
@@ -281,6 +358,6 @@ pub(super) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The reading and the writing end.
-pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe_with(PipeFlags::CLOEXEC)?)
 }

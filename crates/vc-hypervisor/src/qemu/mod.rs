@@ -44,15 +44,15 @@ pub use nic::{NicPlace, nic_places};
 pub use state::QemuState;
 pub use version::QemuVersion;
 
-use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use vc_launch::Launcher;
 
 use crate::{
-    Capabilities, DriverState, Error, HostDevices, HotDeviceKind, Hypervisor, Result, TemplateSpec,
-    Transport, Vm, VmSpec,
+    Capabilities, DriverState, Error, HostDevices, HotDeviceKind, Hypervisor, Result,
+    TemplateFiles, Transport, Vm, VmSpec,
 };
 
 /// What the driver can do with the oldest QEMU that it is made for.
@@ -123,8 +123,14 @@ impl Hypervisor for QemuHypervisor {
         template::key(&self.config, &self.devices, spec)
     }
 
-    async fn make_template(&self, directory: &Path, spec: TemplateSpec) -> Result<String> {
-        template::make(&self.config, &self.devices, &self.launcher, directory, spec).await
+    async fn make_template(
+        &self,
+        like: &VmSpec,
+        files: TemplateFiles,
+        boot_limit: Duration,
+    ) -> Result<String> {
+        let (config, devices, launcher) = (&self.config, &self.devices, &self.launcher);
+        template::make(config, devices, launcher, like, files, boot_limit).await
     }
 
     async fn attach(&self, state: &DriverState) -> Result<Box<dyn Vm>> {

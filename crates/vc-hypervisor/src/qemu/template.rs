@@ -24,23 +24,18 @@ use qapi::qmp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
-use vc_launch::{Launcher, PassedFd};
+use vc_launch::Launcher;
 use vc_types::BootId;
 
-use super::args::{CommandLine, DriverFds, HostPart, Machine};
+use super::args::{CommandLine, Machine, TemplateFds};
 use super::config::{QemuConfig, QemuLimits};
 use super::late::{DEVICES_MAX, Late};
-use super::launch::{Logs, Starting, pipe, qemu_process, stream_pair};
+use super::launch::{Start, Started, stream_pair};
 use super::qmp::Qmp;
-use super::socket::SocketFile;
 use super::{CAPABILITIES, accel, keeper};
-use crate::{
-    Accelerator, Error, HostDevices, Nic, NicBackend, Result, SavedVm, TemplateSpec, VmSpec, Vsock,
-    tick_rate,
-};
+use crate::{Error, HostDevices, Nic, NicBackend, Result, SavedVm, TemplateFiles, VmSpec, Vsock};
 
 /// What the guest of a template says when it waits.
 const WAITS: u8 = b'T';
@@ -121,110 +116,47 @@ fn identity(file: &Metadata) -> String {
     )
 }
 
-/// What is known from making a template, so that a clone need not ask.
-fn notes(multi: bool) -> String {
-    let threads = if multi { MULTI } else { SINGLE };
-    threads.to_owned()
-}
-
-/// Whether the processors of this template are emulated on a thread each.
-pub(super) fn noted_threads(notes: &str) -> Option<bool> {
-    match notes {
-        MULTI => Some(true),
-        SINGLE => Some(false),
-        _ => None,
-    }
-}
-
-/// Boots a guest and saves it. The VMM is gone when this returns or is dropped.
+/// Boots a guest and saves it, and says what a clone need not ask again. The VMM is gone when this
+/// returns or is dropped.
 pub(super) async fn make(
     config: &QemuConfig,
     devices: &HostDevices,
     launcher: &Launcher,
-    directory: &Path,
-    spec: TemplateSpec,
+    like: &VmSpec,
+    files: TemplateFiles,
+    boot_limit: Duration,
 ) -> Result<String> {
-    let began = tick_rate::Reading::take();
-    let binary = config.find_binary()?;
-    let firmware = config.find_firmware()?;
-    let sandbox = spec.sandbox.clone();
-    let accelerator = spec.accelerator;
     let host = |attempt: &'static str| {
-        let sandbox = sandbox.clone();
+        let sandbox = like.sandbox.clone();
         move |source: io::Error| Error::Host {
             attempt,
             sandbox,
             source,
         }
     };
-    let multi = {
-        let (vcpus, threads, binary) = (spec.vcpus, config.tcg_threads, binary.clone());
-        spawn_blocking(move || accel::is_multi(accelerator, vcpus, threads, &binary))
-    };
-    let multi = multi.await.map_err(io::Error::other);
-    let multi = multi.map_err(host("ask QEMU for its version"))?;
-    let tsc_khz = match began {
-        Some(began) if accelerator == Accelerator::Tcg => {
-            tokio::time::sleep(began.rest_of_span()).await;
-            tick_rate::Reading::take().and_then(|now| began.khz_until(now))
-        }
-        _ => None,
-    };
-    let logs = Logs::open(&spec.console_log, &spec.vmm_log).map_err(host("keep the VM's logs"))?;
-    let (_socket, commands) =
-        SocketFile::listen_in(directory).map_err(host("make the command socket"))?;
-    let (events, qemus_events) = stream_pair().map_err(host("make the event connection"))?;
-    let (console, qemus_console) = pipe().map_err(host("make the console's pipe"))?;
-    let (messages, qemus_messages) = pipe().map_err(host("make the pipe for QEMU's messages"))?;
     let (port, qemus_port) = stream_pair().map_err(host("make the template's port"))?;
     let mut port = async_stream(port).map_err(host("use the template's port"))?;
-
-    let kernel_params = accel::kernel_params(accelerator, devices, tsc_khz);
-    let machine = Machine {
-        sandbox: sandbox.clone(),
-        accelerator,
-        vcpus: spec.vcpus,
-        memory: spec.memory,
-        memory_file: Some(spec.memory_file),
-        kernel: spec.kernel,
-        initrd: spec.initrd,
-        kernel_params: spec.kernel_params,
-        root_ports: spec.root_ports,
-        template_port: Some(qemus_port),
+    let fds = TemplateFds {
+        memory: files.memory,
+        port: qemus_port,
     };
-    let driver = DriverFds {
-        events: qemus_events,
-        commands,
-        console: qemus_console,
-    };
-    let host_part = HostPart {
-        firmware: &firmware,
-        tcg: accel::Tcg {
-            multi,
-            buffer_mib: config.tcg_buffer_mib,
-        },
-        kernel_params: &kernel_params,
-    };
-    let mut line = CommandLine::of(machine, driver, host_part);
-    line.fds.push(PassedFd::output(qemus_messages));
-    let user = accel::user(config.user, accelerator, &devices.kvm);
-    let process = qemu_process(&binary, line.args, user, true);
-    let launched = launcher.launch(process, line.fds).await;
-    let process = launched.map_err(|source| Error::Launch {
-        sandbox: sandbox.clone(),
-        source,
-    })?;
-    let starting = Starting {
-        sandbox: sandbox.clone(),
-        process,
-        drains: logs.drain(&sandbox, console, messages),
-    };
-    let greeted = starting.greeted(events, config.limits.start).await?;
-    let (mut process, mut drains, mut events) = greeted;
+    let machine = Machine::template_for(like, fds);
+    let machine = machine.map_err(host("share what a template is booted with"))?;
+    let start = Start::of(config, devices, launcher, like)?;
+    let started = start.run(|driver, host| CommandLine::of(machine, driver, host));
+    let Started {
+        sandbox,
+        mut process,
+        mut drains,
+        mut events,
+        socket: _socket,
+        multi,
+        ..
+    } = started.await?;
     let saved = async {
-        wait_for_guest(&mut port, spec.boot_limit).await?;
-        save(&mut events, spec.state_file.as_fd(), &config.limits).await?;
-        Ok(notes(multi))
+        wait_for_guest(&mut port, boot_limit).await?;
+        save(&mut events, files.state.as_fd(), &config.limits).await?;
+        Ok(if multi { MULTI } else { SINGLE }.to_owned())
     };
     let end = tokio::select! {
         saved = saved => return saved,
@@ -236,11 +168,7 @@ pub(super) async fn make(
             end: drains.end_of(end, false, None),
             sandbox,
         },
-        Err(source) => Error::Host {
-            attempt: "watch QEMU",
-            sandbox,
-            source,
-        },
+        Err(source) => host("watch QEMU")(source),
     })
 }
 
@@ -298,47 +226,41 @@ async fn over(qmp: &mut Qmp, command: &'static str, failed: &str) -> Result<()> 
     }
 }
 
-/// What a clone goes on with once its QEMU runs.
-#[derive(Debug)]
-pub(super) struct Saved {
-    state: OwnedFd,
-    port: OwnedFd,
-    qemus_port: OwnedFd,
-    filled: Filled,
-}
-
-impl Saved {
-    /// Takes out of `saved` all but the memory.
-    pub(super) fn take(saved: &mut SavedVm) -> io::Result<Self> {
-        let (port, qemus_port) = stream_pair()?;
-        Ok(Self {
-            state: saved.state.try_clone()?,
-            filled: std::mem::replace(&mut saved.filled, oneshot::channel().1),
-            port,
-            qemus_port,
-        })
-    }
-
-    /// QEMU's end of the port, and what is done with the other.
-    pub(super) fn into_parts(self) -> (OwnedFd, Loading) {
-        let loading = Loading {
-            state: self.state,
-            port: self.port,
-            filled: self.filled,
-        };
-        (self.qemus_port, loading)
-    }
-}
-
 /// The state that a QEMU is to load, and the port at which its guest waits.
 #[derive(Debug)]
 pub(super) struct Loading {
     state: OwnedFd,
     port: OwnedFd,
     filled: Filled,
+    notes: String,
 }
 
 impl Loading {
+    /// What QEMU gets at its start, and what is done once it runs.
+    pub(super) fn begin(saved: SavedVm) -> io::Result<(TemplateFds, Self)> {
+        let (port, qemus_port) = stream_pair()?;
+        let fds = TemplateFds {
+            memory: saved.memory,
+            port: qemus_port,
+        };
+        let loading = Self {
+            state: saved.state,
+            port,
+            filled: saved.filled,
+            notes: saved.notes,
+        };
+        Ok((fds, loading))
+    }
+
+    /// Whether the processors of the template were emulated on a thread each.
+    pub(super) fn multi(&self) -> Option<bool> {
+        match self.notes.as_str() {
+            MULTI => Some(true),
+            SINGLE => Some(false),
+            _ => None,
+        }
+    }
+
     /// Loads the state and lets the guest go on. Gives its port, which has to stay open: QEMU takes
     /// from it as the guest reads, and nothing any more once it is closed.
     pub(super) async fn go_on(

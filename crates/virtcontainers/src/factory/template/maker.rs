@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use vc_hypervisor::Hypervisor;
+use vc_hypervisor::{Hypervisor, TemplateFiles};
 use vc_store::UnixMillis;
 use vc_types::ByteSize;
 
@@ -54,13 +54,12 @@ pub(super) async fn make(
     let attempt = || format!("make the files of template {id}");
     let guest = memory::anonymous(spec.memory.bytes()).attempt(attempt)?;
     let state = making.create(STATE)?;
-    let template = spec.template_spec(
-        guest.try_clone().attempt(attempt)?.into(),
-        state.try_clone().attempt(attempt)?.into(),
-        boot_limit,
-    )?;
+    let files = TemplateFiles {
+        memory: guest.try_clone().attempt(attempt)?.into(),
+        state: state.try_clone().attempt(attempt)?.into(),
+    };
     passed("template.begun")?;
-    let notes = driver.make_template(&spec.directory, template).await?;
+    let notes = driver.make_template(spec, files, boot_limit).await?;
     passed("template.saved")?;
     blocking(move || making.finish(&id, &guest, state, notes).map(Some)).await
 }
