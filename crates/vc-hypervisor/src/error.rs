@@ -152,17 +152,6 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// A VM did not go on from its template.
-    #[error("the VM of sandbox {sandbox:?} did not go on from template {template}", sandbox = sandbox.as_str())]
-    Clone {
-        /// Whose.
-        sandbox: SandboxId,
-        /// The template's id.
-        template: String,
-        /// Why.
-        #[source]
-        source: Box<Error>,
-    },
     /// A VM of another driver.
     #[error("a VM of driver {found} is not one of driver {wanted}")]
     OtherDriver {

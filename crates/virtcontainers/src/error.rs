@@ -417,7 +417,6 @@ impl Error {
     pub(crate) fn template(&self) -> Option<TemplateId> {
         match self {
             Self::NotCloned { template, .. } => Some(template.clone()),
-            Self::Hypervisor(vc_hypervisor::Error::Clone { template, .. }) => template.parse().ok(),
             _ => None,
         }
     }

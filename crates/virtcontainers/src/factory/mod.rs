@@ -5,6 +5,7 @@
 //! keeps VMs waiting decides whether what it has serves the request, and launches one where not.
 
 mod direct;
+mod error;
 mod template;
 
 use std::fmt;
@@ -12,9 +13,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use vc_config::Config;
-pub use vc_hypervisor::{Capabilities, Hypervisor, Result, Vm, VmSpec};
+pub use vc_hypervisor::{Capabilities, Hypervisor, Vm, VmSpec};
 
 pub use direct::Direct;
+pub use error::{Error, Result};
 pub use template::{
     Library, ListedTemplate, NoTemplateId, Template, TemplateError, TemplateId, TemplateResult,
 };
@@ -46,7 +48,7 @@ pub trait Factory: fmt::Debug + Send + Sync {
     ///
     /// Those of [`Hypervisor::launch`]. That a faster way does not serve is none: the VM is
     /// launched directly then, and a warning says why. Only where the way was taken and failed,
-    /// so that what serves the VM is gone, the error is [`vc_hypervisor::Error::Clone`]; the caller
+    /// so that what serves the VM is gone, the error is [`Error::NotCloned`]; the caller
     /// asks once more, for a VM that boots.
     async fn obtain(&self, driver: &dyn Hypervisor, request: VmRequest) -> Result<Obtained>;
 

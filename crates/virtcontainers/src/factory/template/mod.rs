@@ -35,7 +35,7 @@ use stored::Stored;
 use crate::error::chain;
 use crate::fault;
 
-use super::{Direct, Factory, Hypervisor, Obtained, Origin, Result, VmRequest};
+use super::{Direct, Error, Factory, Hypervisor, Obtained, Origin, Result, VmRequest};
 
 /// Gives VMs that go on from a template of the library, which it makes where there is none.
 ///
@@ -118,13 +118,11 @@ impl Factory for Template {
                 return Direct.obtain(driver, request).await;
             }
         };
-        let sandbox = request.spec.sandbox.clone();
         match driver.launch(request.spec).await {
             Ok(vm) => Ok(Obtained::new(vm, Origin::Cloned(id))),
-            Err(source) => Err(vc_hypervisor::Error::Clone {
-                sandbox,
-                template: id.to_string(),
-                source: Box::new(source),
+            Err(source) => Err(Error::NotCloned {
+                template: id,
+                source,
             }),
         }
     }
