@@ -7,6 +7,7 @@ mod events;
 mod exec;
 mod factory;
 mod install;
+mod guest;
 mod network;
 mod ps;
 mod run;
@@ -28,6 +29,7 @@ pub(crate) use factory::{FactoryArgs, FactoryCommand};
 pub(crate) use install::{
     ContainerdArgs, InstallArgs, InstallTarget, UninstallArgs, UninstallTarget,
 };
+pub(crate) use guest::{GuestArgs, GuestCommand};
 pub(crate) use network::{NetworkArgs, NetworkCommand};
 pub(crate) use ps::PsArgs;
 pub(crate) use run::{CwdMode, RunArgs};
@@ -126,6 +128,7 @@ pub(crate) enum Command {
     Exec(Box<ExecArgs>),
     Cp(CpArgs),
     Network(NetworkArgs),
+    Guest(GuestArgs),
     /// Show the processes of a container, as its guest knows them
     Ps(PsArgs),
     /// Send a signal to a container

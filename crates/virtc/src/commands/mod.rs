@@ -13,6 +13,7 @@ pub(crate) mod features;
 pub(crate) mod gc;
 pub(crate) mod generate;
 pub(crate) mod install;
+pub(crate) mod guest;
 pub(crate) mod internal;
 pub(crate) mod kill;
 pub(crate) mod list;
