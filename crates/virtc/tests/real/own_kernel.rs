@@ -13,7 +13,8 @@ fn in_own_kernel(script: &str) -> Option<String> {
     let outcome = host
         .run(&["--cap-add", "NET_ADMIN"], &["sh", "-c", &script])
         .expect_code(0);
-    let (release, rest) = outcome.out().split_once('\n').unwrap();
+    let out = outcome.out();
+    let (release, rest) = out.split_once('\n').unwrap();
     if !release.ends_with(RELEASE_END) {
         eprintln!("skipped: the guest's kernel is {release} (make guest-kernel)");
         return None;
