@@ -1,8 +1,8 @@
 //! The archive of modules that no list names: the kernel asks for one, and its helper hands it over.
 //!
 //! The archive is one file of the initramfs, so the boot has only copied it. The kernel's helper is
-//! this program, started anew as `/proc/1/exe -q -- NAME`, which is the path that our own kernel has
-//! built in. That process finds the module by the archive's first entry, with what must be loaded
+//! this program, started anew as `/sbin/modprobe -q -- NAME`: a link in the guest's own root, which no
+//! container sees. That process finds the module by the archive's first entry, with what must be loaded
 //! before it, and gives the packed bytes to the kernel, which unpacks them.
 //!
 //! What containers do can make the kernel ask, as on any host; they cannot start the helper, and a
@@ -26,6 +26,10 @@ const ARCHIVE_PATH: &str = "lib/modules.cpio";
 
 /// Where the helper finds it: a link that leads into the initramfs.
 const LINK: &str = "/lib/modules.cpio";
+
+/// Where the kernel looks for its helper, and the program that is the helper: the first process's.
+const HELPER: &str = "/sbin/modprobe";
+const PROGRAM: &str = "/proc/1/exe";
 
 /// What the kernel starts its helper with, before the name.
 const HELPER_ARGUMENTS: [&str; 2] = ["-q", "--"];
@@ -70,8 +74,11 @@ pub(crate) fn offer(initramfs: BorrowedFd<'_>) -> Result<()> {
     }
     // The descriptor stays open as long as the agent lives.
     let target = format!("/proc/1/fd/{}/{ARCHIVE_PATH}", initramfs.as_raw_fd());
-    std::fs::create_dir("/lib").attempt(attempt)?;
-    std::os::unix::fs::symlink(target, LINK).attempt(attempt)
+    for (dir, target, link) in [("/lib", target.as_str(), LINK), ("/sbin", PROGRAM, HELPER)] {
+        std::fs::create_dir(dir).attempt(attempt)?;
+        std::os::unix::fs::symlink(target, link).attempt(attempt)?;
+    }
+    Ok(())
 }
 
 /// Serves as the kernel's helper and returns how that ended, if the arguments are those.

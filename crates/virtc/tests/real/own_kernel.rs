@@ -10,9 +10,8 @@ fn in_own_kernel(script: &str) -> Option<String> {
     let script =
         format!("uname -r; case $(uname -r) in *{RELEASE_END}) ;; *) exit 0 ;; esac; {script}");
     let host = host();
-    let outcome = host
-        .run(&["--cap-add", "NET_ADMIN"], &["sh", "-c", &script])
-        .expect_code(0);
+    let flags = ["--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW"];
+    let outcome = host.run(&flags, &["sh", "-c", &script]).expect_code(0);
     let out = outcome.out();
     let (release, rest) = out.split_once('\n').unwrap();
     if !release.ends_with(RELEASE_END) {
@@ -24,18 +23,20 @@ fn in_own_kernel(script: &str) -> Option<String> {
 
 #[test]
 fn a_module_comes_when_the_kernel_asks_for_it() {
-    let script = "grep -c '^veth ' /proc/modules; ip link add a type veth peer name b; \
-                  grep -c '^veth ' /proc/modules; ip -o link show a | cut -d: -f2; \
-                  ip link add c type nothing 2>/dev/null; echo $?";
+    let script = "grep -c '^veth ' /proc/modules; ip link add left type veth peer name right; \
+                  grep -c '^veth ' /proc/modules; ip -o link show left | cut -d: -f2; \
+                  ip link add other type nothing 2>/dev/null; echo $?";
     if let Some(out) = in_own_kernel(script) {
-        assert_eq!(out, "0\n1\n a@b\n2\n");
+        assert_eq!(out, "0\n1\n left@right\n2\n");
     }
 }
 
 #[test]
 fn a_packet_filter_comes_with_all_that_its_rules_need() {
-    let script = "nft 'table ip t { chain c { type nat hook postrouting priority 100; \
-                  ip daddr 10.0.0.0/8 ct state new masquerade; } }' && nft list ruleset && \
+    let script = "nft add table ip t && \
+                  nft add chain ip t c '{ type nat hook postrouting priority 100; }' && \
+                  nft add rule ip t c ip daddr 10.0.0.0/8 ct state new masquerade && \
+                  nft list ruleset && nft delete table ip t && \
                   iptables-legacy -t nat -A POSTROUTING -m addrtype --src-type LOCAL -j MASQUERADE && \
                   iptables-legacy -t nat -S POSTROUTING";
     if let Some(out) = in_own_kernel(script) {
