@@ -159,6 +159,11 @@ trap 'exit 1' INT TERM HUP
     fail "a kernel's build takes $BUILD_MIB MiB, and $(dirname "$work") has $(free_mib "$work")" \
         "set TMPDIR to a directory with more room"
 
+# The lists as they were when the kernel got its name: somebody may change them meanwhile.
+cp -R "$lists" "$work/lists"
+lists=$work/lists
+[ "$(inputs_digest)" = "$name" ] || fail "the lists of guest/kernel have just been changed"
+
 fetch_source
 step "own guest kernel" "building $version (once, some minutes)"
 dpkg-deb --extract "$source" "$work/package" || fail "cannot unpack $source"

@@ -6,8 +6,8 @@ mod create;
 mod events;
 mod exec;
 mod factory;
-mod install;
 mod guest;
+mod install;
 mod network;
 mod ps;
 mod run;
@@ -26,10 +26,10 @@ pub(crate) use create::CreateArgs;
 pub(crate) use events::EventsArgs;
 pub(crate) use exec::ExecArgs;
 pub(crate) use factory::{FactoryArgs, FactoryCommand};
+pub(crate) use guest::{GuestArgs, GuestCommand};
 pub(crate) use install::{
     ContainerdArgs, InstallArgs, InstallTarget, UninstallArgs, UninstallTarget,
 };
-pub(crate) use guest::{GuestArgs, GuestCommand};
 pub(crate) use network::{NetworkArgs, NetworkCommand};
 pub(crate) use ps::PsArgs;
 pub(crate) use run::{CwdMode, RunArgs};
