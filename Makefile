@@ -20,7 +20,7 @@ TEST_FEATURES := guest-image/build,virtc/fault-points,containerd-shim-virtc-v2/f
 export VIRTCONTAINERS_CACHE
 export PATH := $(PATH):$(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin:$(TOOLS)/cargo-nextest-$(CARGO_NEXTEST_VERSION)/bin
 
-.PHONY: all setup build dist guest run test check soak bench conformance install clean
+.PHONY: all setup build dist guest guest-kernel run test check soak bench conformance install clean
 
 all: build
 
@@ -36,7 +36,13 @@ build: setup
 dist: setup
 	@cargo build --profile dist -p virtc -p containerd-shim-virtc-v2
 
-# The guest's kernel and initrd. KERNEL_PACKAGE=FILE, or KERNEL=FILE KERNEL_MODULES=DIR.
+# Our own kernel, from the distribution's source and the lists in guest/kernel; `guest` takes it from then
+# on. Some minutes, once for each change of its inputs.
+guest-kernel:
+	@scripts/guest-kernel.sh
+
+# The guest's kernel and initrd. KERNEL_PACKAGE=FILE, or KERNEL=FILE KERNEL_MODULES=DIR; OWN_KERNEL=no
+# for the distribution's although our own is there.
 guest: setup
 	@scripts/guest.sh
 

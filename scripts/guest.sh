@@ -1,7 +1,8 @@
 #!/bin/sh
-# Builds the guest: its kernel from the distribution's package, and the initrd with our agent.
+# Builds the guest: its kernel and the initrd with our agent. The kernel is our own where the cache has
+# the one of today's inputs (`make guest-kernel` builds it), otherwise that of the distribution's package.
 #
-# KERNEL_PACKAGE=FILE takes another package; KERNEL=FILE with KERNEL_MODULES=DIR another kernel.
+# OWN_KERNEL=no takes the distribution's. KERNEL_PACKAGE=FILE takes another package; KERNEL=FILE with KERNEL_MODULES=DIR another kernel.
 # KERNEL_UPDATE=1 looks for a newer package than the one that was fetched before.
 set -eu
 . "$(dirname "$0")/step.sh"
@@ -53,6 +54,10 @@ if [ -n "${KERNEL:-}" ]; then
 elif [ -n "${KERNEL_PACKAGE:-}" ]; then
     set -- --kernel-package "$KERNEL_PACKAGE"
     source=$KERNEL_PACKAGE
+elif [ "${OWN_KERNEL:-yes}" != no ] && own=$(scripts/guest-kernel.sh --find); then
+    set -- --vmlinuz "$own/vmlinux" --modules "$(echo "$own"/modules/*)" --archive
+    source="own $(basename "$own")"
+    step "guest kernel" "our own ($(basename "$own"))"
 else
     fetch_kernel
     set -- --kernel-package "$VIRTCONTAINERS_CACHE/kernel/current.deb"

@@ -225,6 +225,7 @@ mod tests {
             vmlinux: Asset::of(b"kernel"),
             initrd: Asset::of(b"initrd"),
             agent: Asset::of(b"agent"),
+            archive: None,
             modules: Modules::default(),
         };
         let dir = root.path().join(manifest.id());

@@ -104,6 +104,15 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+
+    /// The archive of modules is larger than a start should have to copy.
+    #[error("the archive of modules has {size} bytes, and {limit} is the limit")]
+    ArchiveTooLarge {
+        /// Its size.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
 }
 
 impl Error {
@@ -138,6 +147,9 @@ impl Hint for Error {
             }
             Self::NoModule { .. } => {
                 Some("take the name out of the module list, or mark it optional there".into())
+            }
+            Self::ArchiveTooLarge { .. } => {
+                Some("take options out of guest/kernel/modules.config".into())
             }
             _ => None,
         }

@@ -46,6 +46,9 @@ struct BuildArgs {
     /// The module list
     #[arg(long, value_name = "FILE", default_value = "guest/modules.toml")]
     list: PathBuf,
+    /// Take the modules that the list does not name along, for the kernel to ask for
+    #[arg(long)]
+    archive: bool,
     /// Where the sets are kept
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -113,6 +116,7 @@ fn build_set(args: &BuildArgs) -> Result<String> {
             modules,
             list: &list,
             agent: &args.agent,
+            archive: args.archive,
         },
         &args.out,
     )?;

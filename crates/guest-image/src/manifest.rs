@@ -62,6 +62,16 @@ pub struct Modules {
     pub builtin: Vec<String>,
 }
 
+/// The modules that are loaded when the kernel itself asks for one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchivedModules {
+    /// The archive, one file inside the initrd.
+    pub file: Asset,
+    /// Their names.
+    pub modules: Vec<String>,
+}
+
 /// What `manifest.json` holds.
 ///
 /// ```
@@ -73,6 +83,7 @@ pub struct Modules {
 ///     vmlinux: Asset::of(b"kernel"),
 ///     initrd: Asset::of(b"initrd"),
 ///     agent: Asset::of(b"agent"),
+///     archive: None,
 ///     modules: Default::default(),
 /// };
 /// let text = manifest.to_json();
@@ -91,6 +102,9 @@ pub struct Manifest {
     pub initrd: Asset,
     /// The agent inside the initrd.
     pub agent: Asset,
+    /// The archive of further modules inside the initrd, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchivedModules>,
     /// The modules inside the initrd.
     pub modules: Modules,
 }
@@ -153,13 +167,15 @@ impl Manifest {
             }
         }
         check_word("kernel release", &self.kernel_release)?;
+        let archived = self.archive.iter().flat_map(|archive| &archive.modules);
         let m = &self.modules;
         let listed = m
             .boot
             .iter()
             .chain(&m.beside)
             .chain(&m.background)
-            .chain(&m.builtin);
+            .chain(&m.builtin)
+            .chain(archived);
         let on_demand = m
             .on_demand
             .iter()
@@ -194,6 +210,7 @@ mod tests {
             vmlinux: Asset::of(b"k"),
             initrd: Asset::of(b"i"),
             agent: Asset::of(b"a"),
+            archive: None,
             modules: Modules::default(),
         }
     }
@@ -247,6 +264,12 @@ mod tests {
     }
 
     prop_compose! {
+        fn archive()(file in asset(), modules in prop::collection::vec(word(), 0..6)) -> ArchivedModules {
+            ArchivedModules { file, modules }
+        }
+    }
+
+    prop_compose! {
         fn modules()(
             boot in prop::collection::vec(word(), 0..6),
             beside in prop::collection::vec(word(), 0..6),
@@ -262,9 +285,11 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(
             kernel_release in word(), vmlinux in asset(), initrd in asset(), agent in asset(),
-            modules in modules(),
+            modules in modules(), archive in prop::option::of(archive()),
         ) {
-            let m = Manifest { format: FORMAT, kernel_release, vmlinux, initrd, agent, modules };
+            let m = Manifest {
+                format: FORMAT, kernel_release, vmlinux, initrd, agent, archive, modules,
+            };
             let text = m.to_json();
             let read = parse(&text).unwrap();
             prop_assert_eq!(&read, &m);

@@ -92,12 +92,17 @@ impl Workshop {
     }
 
     fn build(&self, list: &str, out: &str) -> guest_image::Result<GuestAssets> {
+        self.build_with(list, out, false)
+    }
+
+    fn build_with(&self, list: &str, out: &str, archive: bool) -> guest_image::Result<GuestAssets> {
         let list = ModuleList::parse(list, Path::new("modules.toml"))?;
         let inputs = Inputs {
             kernel: &self.path("vmlinux"),
             modules: &self.path(RELEASE),
             list: &list,
             agent: &self.path("agent"),
+            archive,
         };
         GuestAssets::open(&build(&inputs, &self.path(out))?)
     }
@@ -151,6 +156,30 @@ fn what_is_loaded_beside_the_boot_needs_none_of_it() {
         matches!(&error, Error::NotBeside { module } if module == "virtio_ring"),
         "{error}"
     );
+}
+
+#[test]
+fn modules_that_no_list_names_are_packed_for_the_kernel_to_ask_for() {
+    let shop = Workshop::new(&[
+        ("virtio", "depends=|"),
+        ("llc", "depends=|"),
+        (
+            "bridge",
+            "depends=llc,virtio|alias=rtnl-link-bridge|alias=pci:v1AF4*|",
+        ),
+    ]);
+    let list = "boot = [\"virtio\"]";
+    let without = shop.build(list, "out").unwrap();
+    assert_eq!(without.manifest().archive, None);
+    let assets = shop.build_with(list, "out", true).unwrap();
+    let archive = assets.manifest().archive.clone().unwrap();
+    assert_eq!(archive.modules, ["bridge", "llc"]);
+    let initrd = fs::read(assets.initrd()).unwrap();
+    let text = String::from_utf8_lossy(&initrd);
+    let index = r#"{"modules":{"bridge":["llc","bridge"],"llc":["llc"]},"aliases":{"rtnl_link_bridge":"bridge"}}"#;
+    assert!(text.contains(index), "the archive begins with its index");
+    let again = shop.build_with(list, "elsewhere", true).unwrap();
+    assert_eq!(again.id(), assets.id());
 }
 
 #[test]

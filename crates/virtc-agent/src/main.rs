@@ -33,6 +33,7 @@ mod sys;
 mod template;
 mod uevents;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use agent_protocol::guest::{AGENT_PORT, RELAY_PORT, STREAM_PORT};
@@ -43,7 +44,7 @@ use crate::init::Booted;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, first] = arguments.as_slice()
         && first == launch::CHILD_ARGUMENT
@@ -51,6 +52,9 @@ fn main() {
         launch::run_child();
     }
     pid_namespace::dispatch(&arguments);
+    if let Some(code) = modules::archive::dispatch(&arguments) {
+        return code;
+    }
     let Err(error) = run();
     init::console::fatal(&error.chain());
 }

@@ -66,6 +66,7 @@ fn command(cli: &Cli, entered: u64) -> ExitCode {
         Command::Exec(args) => commands::exec::exec(global, args),
         Command::Cp(args) => commands::cp::cp(global, args),
         Command::Network(args) => commands::network::network(global, args),
+        Command::Guest(args) => commands::guest::guest(args),
         Command::Ps(args) => commands::ps::ps(global, args),
         Command::Kill(args) => commands::kill::kill(global, args),
         Command::State(args) => commands::state::state(global, args),

@@ -11,6 +11,7 @@ use object::elf::{FileHeader64, PT_INTERP};
 use object::read::elf::{FileHeader, ProgramHeader};
 use serde::Serialize;
 
+use super::archive::{ARCHIVE, ModuleArchive};
 use super::cpio::{Archive, Entry};
 use super::modules::Resolved;
 use crate::{Error, Result};
@@ -64,7 +65,7 @@ pub fn check_agent(agent: &[u8], path: &Path) -> Result<()> {
 }
 
 /// Packs the archive.
-pub fn pack(agent: &[u8], modules: &Resolved) -> Vec<u8> {
+pub fn pack(agent: &[u8], modules: &Resolved, packed: Option<&ModuleArchive>) -> Vec<u8> {
     let mut archive = Archive::default();
     for directory in DIRECTORIES {
         archive.add(directory, Entry::Directory);
@@ -91,6 +92,15 @@ pub fn pack(agent: &[u8], modules: &Resolved) -> Vec<u8> {
             &path,
             Entry::File {
                 content: module.content(),
+                executable: false,
+            },
+        );
+    }
+    if let Some(packed) = packed {
+        archive.add(
+            ARCHIVE,
+            Entry::File {
+                content: &packed.bytes,
                 executable: false,
             },
         );

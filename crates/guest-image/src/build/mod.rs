@@ -1,9 +1,10 @@
 //! Making a set of assets.
 //!
 //! [`package`] finds a kernel and its modules, [`kernel`] unpacks the kernel, [`modules`] finds the
-//! modules that a [`list`] names with all that they need, in load [`order`], [`initrd`] packs them with
-//! the agent, [`set`] puts the result where readers find it.
+//! modules that a [`list`] names with all that they need, in load [`order`], [`archive`] packs those
+//! that no list names, [`initrd`] puts both together with the agent, [`set`] puts the result where readers find it.
 
+pub mod archive;
 pub mod compression;
 pub mod cpio;
 pub mod initrd;
@@ -18,7 +19,7 @@ pub mod set;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::manifest::{Asset, FORMAT, Manifest};
+use crate::manifest::{ArchivedModules, Asset, FORMAT, Manifest};
 use crate::{Error, Result};
 
 /// Bytes of an initrd. A larger one costs at every start.
@@ -35,6 +36,9 @@ pub struct Inputs<'a> {
     pub list: &'a list::ModuleList,
     /// The statically linked agent.
     pub agent: &'a Path,
+    /// Whether the modules that the list does not name go along, for the kernel to ask for. It
+    /// must be able to unpack them (`CONFIG_MODULE_DECOMPRESS`, gzip).
+    pub archive: bool,
 }
 
 /// Makes a set from its inputs below `out`; returns the set's directory.
@@ -60,7 +64,11 @@ pub fn build(inputs: &Inputs<'_>, out: &Path) -> Result<PathBuf> {
     let modules = index.resolve(inputs.list)?;
     let agent = fs::read(inputs.agent).map_err(Error::io("read", inputs.agent))?;
     initrd::check_agent(&agent, inputs.agent)?;
-    let initrd = initrd::pack(&agent, &modules);
+    let archive = match inputs.archive {
+        true => archive::pack(&index, &modules)?,
+        false => None,
+    };
+    let initrd = initrd::pack(&agent, &modules, archive.as_ref());
     if initrd.len() as u64 > INITRD_BYTES_MAX {
         return Err(Error::InitrdTooLarge {
             size: initrd.len() as u64,
@@ -73,6 +81,10 @@ pub fn build(inputs: &Inputs<'_>, out: &Path) -> Result<PathBuf> {
         vmlinux: Asset::of(&kernel.vmlinux),
         initrd: Asset::of(&initrd),
         agent: Asset::of(&agent),
+        archive: archive.as_ref().map(|archive| ArchivedModules {
+            file: Asset::of(&archive.bytes),
+            modules: archive.names.clone(),
+        }),
         modules: modules.names().clone(),
     };
     set::store(out, &manifest, &kernel.vmlinux, &initrd)

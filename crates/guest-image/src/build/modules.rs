@@ -41,6 +41,35 @@ impl Module {
     pub fn content(&self) -> &[u8] {
         &self.content
     }
+
+    /// Its other names.
+    pub fn aliases(&self) -> &[String] {
+        &self.info.aliases
+    }
+}
+
+/// Every module of a kernel, and what each needs.
+#[derive(Debug)]
+pub(super) struct Orders<'a> {
+    search: Search<'a>,
+    before: BTreeMap<String, Vec<String>>,
+}
+
+impl Orders<'_> {
+    /// All modules, by name. Orders can still be asked for.
+    pub(super) fn take_modules(&mut self) -> impl Iterator<Item = Module> + use<> {
+        std::mem::take(&mut self.search.files).into_values()
+    }
+
+    /// What is to be loaded for a module, itself as the last.
+    ///
+    /// # Errors
+    /// [`Error::DependencyCycle`].
+    pub(super) fn of(&self, name: &str) -> Result<Vec<String>> {
+        load_order(&[name.to_owned()], |module| {
+            Ok(self.before.get(module).cloned().unwrap_or_default())
+        })
+    }
 }
 
 /// A module list with everything it needs.
@@ -150,6 +179,27 @@ impl ModuleIndex {
         })
     }
 
+    /// Reads every module, and what each needs.
+    ///
+    /// # Errors
+    /// [`Error::NoModule`] for one that is needed and missing, [`Error::InvalidInput`] for a
+    /// damaged one, [`Error::Io`].
+    pub(super) fn orders(&self) -> Result<Orders<'_>> {
+        let mut orders = Orders {
+            search: Search {
+                index: self,
+                files: BTreeMap::new(),
+                aliases: None,
+            },
+            before: BTreeMap::new(),
+        };
+        for name in self.files.keys() {
+            let before = orders.search.before(name)?;
+            orders.before.insert(name.clone(), before);
+        }
+        Ok(orders)
+    }
+
     fn no_module(&self, name: &str, needed_by: Option<&str>) -> Error {
         Error::NoModule {
             module: name.to_owned(),
@@ -177,6 +227,7 @@ impl ModuleIndex {
 }
 
 /// One resolving: the modules read so far, and the aliases once one was asked for.
+#[derive(Debug)]
 struct Search<'a> {
     index: &'a ModuleIndex,
     files: BTreeMap<String, Module>,

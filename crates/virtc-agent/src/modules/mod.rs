@@ -1,11 +1,13 @@
 //! Loads the initrd's kernel modules: first those without which nobody reaches the agent, then the
-//! rest beside the agent's work, and a few only when a storage needs them.
+//! rest beside the agent's work, and a few only when a storage needs them. What the kernel itself asks
+//! for comes from the [`archive`].
 
+pub(crate) mod archive;
 mod manifest;
 
 use std::collections::HashSet;
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -58,6 +60,7 @@ impl Modules {
             Err(Errno::NOENT) => Manifest::default(),
             Err(error) => return Err(error).attempt(|| format!("open /{MANIFEST_PATH}")),
         };
+        archive::offer(initramfs.as_fd())?;
         let inner = Inner {
             initramfs,
             manifest,

@@ -6,6 +6,7 @@ mod create;
 mod events;
 mod exec;
 mod factory;
+mod guest;
 mod install;
 mod network;
 mod ps;
@@ -25,6 +26,7 @@ pub(crate) use create::CreateArgs;
 pub(crate) use events::EventsArgs;
 pub(crate) use exec::ExecArgs;
 pub(crate) use factory::{FactoryArgs, FactoryCommand};
+pub(crate) use guest::{GuestArgs, GuestCommand};
 pub(crate) use install::{
     ContainerdArgs, InstallArgs, InstallTarget, UninstallArgs, UninstallTarget,
 };
@@ -126,6 +128,7 @@ pub(crate) enum Command {
     Exec(Box<ExecArgs>),
     Cp(CpArgs),
     Network(NetworkArgs),
+    Guest(GuestArgs),
     /// Show the processes of a container, as its guest knows them
     Ps(PsArgs),
     /// Send a signal to a container

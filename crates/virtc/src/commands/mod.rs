@@ -12,6 +12,7 @@ pub(crate) mod factory;
 pub(crate) mod features;
 pub(crate) mod gc;
 pub(crate) mod generate;
+pub(crate) mod guest;
 pub(crate) mod install;
 pub(crate) mod internal;
 pub(crate) mod kill;

@@ -34,6 +34,7 @@ mod network;
 mod network_endpoints;
 mod network_hostile;
 mod oci;
+mod own_kernel;
 mod podman;
 mod podman_network;
 mod podman_pods;

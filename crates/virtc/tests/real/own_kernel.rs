@@ -1,0 +1,47 @@
+//! What only the guest's own kernel has: modules that come when the kernel itself asks for one.
+
+use super::host;
+
+/// The end of the own kernel's release (`CONFIG_LOCALVERSION` in `guest/kernel/builtin.config`).
+const RELEASE_END: &str = "-virtcontainers";
+
+/// Runs a script as an administrator of the guest's network; nothing where the guest has another kernel.
+fn in_own_kernel(script: &str) -> Option<String> {
+    let script =
+        format!("uname -r; case $(uname -r) in *{RELEASE_END}) ;; *) exit 0 ;; esac; {script}");
+    let host = host();
+    let flags = ["--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW"];
+    let outcome = host.run(&flags, &["sh", "-c", &script]).expect_code(0);
+    let out = outcome.out();
+    let (release, rest) = out.split_once('\n').unwrap();
+    if !release.ends_with(RELEASE_END) {
+        eprintln!("skipped: the guest's kernel is {release} (make guest-kernel)");
+        return None;
+    }
+    Some(rest.to_owned())
+}
+
+#[test]
+fn a_module_comes_when_the_kernel_asks_for_it() {
+    let script = "grep -c '^veth ' /proc/modules; ip link add left type veth peer name right; \
+                  grep -c '^veth ' /proc/modules; ip -o link show left | cut -d: -f2; \
+                  ip link add other type nothing 2>/dev/null; echo $?";
+    if let Some(out) = in_own_kernel(script) {
+        assert_eq!(out, "0\n1\n left@right\n2\n");
+    }
+}
+
+#[test]
+fn a_packet_filter_comes_with_all_that_its_rules_need() {
+    let script = "nft add table ip t && \
+                  nft add chain ip t c '{ type nat hook postrouting priority 100; }' && \
+                  nft add rule ip t c ip daddr 10.0.0.0/8 ct state new masquerade && \
+                  nft list ruleset && nft delete table ip t && \
+                  iptables-legacy -t nat -A POSTROUTING -m addrtype --src-type LOCAL -j MASQUERADE && \
+                  iptables-legacy -t nat -S POSTROUTING";
+    if let Some(out) = in_own_kernel(script) {
+        assert!(out.contains("ct state new masquerade"), "{out}");
+        let rule = "-A POSTROUTING -m addrtype --src-type LOCAL -j MASQUERADE";
+        assert!(out.contains(rule), "{out}");
+    }
+}
