@@ -1,8 +1,10 @@
 //! What is particular to Linux: namespaces, devices, id mappings, paths.
 
+use std::collections::HashMap;
+
 use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxIntelRdt, LinuxNamespace,
-    LinuxNamespaceType,
+    LinuxNamespaceType, LinuxPersonality, LinuxTimeOffset,
 };
 use protobuf::MessageField;
 
@@ -17,8 +19,7 @@ use crate::{Result, oci};
 pub(super) fn linux_to_message(linux: &Linux) -> Result<oci::Linux> {
     refuse_if_set("linux.netDevices", linux.net_devices())?;
     refuse_if_set("linux.memoryPolicy", linux.memory_policy())?;
-    refuse_if_set("linux.personality", linux.personality())?;
-    refuse_if_set("linux.timeOffsets", linux.time_offsets())?;
+
     let resources = linux
         .resources()
         .as_ref()
@@ -52,6 +53,18 @@ pub(super) fn linux_to_message(linux: &Linux) -> Result<oci::Linux> {
         ReadonlyPaths: linux.readonly_paths().clone().unwrap_or_default(),
         MountLabel: linux.mount_label().clone().unwrap_or_default(),
         IntelRdt: MessageField::from_option(intel_rdt),
+        Personality: linux
+            .personality()
+            .as_ref()
+            .map(personality_to_message)
+            .transpose()?
+            .into(),
+        TimeOffsets: linux
+            .time_offsets()
+            .iter()
+            .flatten()
+            .map(|(clock, offset)| (clock.clone(), time_offset_to_message(offset)))
+            .collect(),
         ..oci::Linux::default()
     })
 }
@@ -83,8 +96,58 @@ pub(super) fn linux_from_message(message: &oci::Linux) -> Result<Linux> {
         .set_masked_paths(list(&message.MaskedPaths))
         .set_readonly_paths(list(&message.ReadonlyPaths))
         .set_mount_label(set(message.MountLabel.clone()))
-        .set_intel_rdt(message.IntelRdt.as_ref().map(intel_rdt_from_message));
+        .set_intel_rdt(message.IntelRdt.as_ref().map(intel_rdt_from_message))
+        .set_personality(
+            message
+                .Personality
+                .as_ref()
+                .map(personality_from_message)
+                .transpose()?,
+        )
+        .set_time_offsets(time_offsets_from_message(&message.TimeOffsets));
     Ok(linux)
+}
+
+fn personality_to_message(personality: &LinuxPersonality) -> Result<oci::LinuxPersonality> {
+    let flags = personality.flags().as_deref().unwrap_or_default();
+    if let [flag, ..] = flags {
+        // The specification has defined none.
+        return Err(refuse("linux.personality.flags", flag));
+    }
+    Ok(oci::LinuxPersonality {
+        Domain: personality.domain().to_string(),
+        ..oci::LinuxPersonality::default()
+    })
+}
+
+fn personality_from_message(message: &oci::LinuxPersonality) -> Result<LinuxPersonality> {
+    let mut personality = LinuxPersonality::default();
+    personality.set_domain(parse("linux.personality.domain", &message.Domain)?);
+    Ok(personality)
+}
+
+fn time_offset_to_message(offset: &LinuxTimeOffset) -> oci::LinuxTimeOffset {
+    oci::LinuxTimeOffset {
+        Secs: offset.secs().unwrap_or_default(),
+        Nanosecs: offset.nanosecs().unwrap_or_default(),
+        ..oci::LinuxTimeOffset::default()
+    }
+}
+
+fn time_offsets_from_message(
+    message: &HashMap<String, oci::LinuxTimeOffset>,
+) -> Option<HashMap<String, LinuxTimeOffset>> {
+    let offset = |message: &oci::LinuxTimeOffset| {
+        let mut offset = LinuxTimeOffset::default();
+        offset
+            .set_secs(Some(message.Secs))
+            .set_nanosecs(Some(message.Nanosecs));
+        offset
+    };
+    let offsets = message
+        .iter()
+        .map(|(clock, message)| (clock.clone(), offset(message)));
+    set(offsets.collect())
 }
 
 fn id_mapping_to_message(mapping: &LinuxIdMapping) -> oci::LinuxIDMapping {

@@ -20,6 +20,7 @@
 mod linux;
 mod process;
 mod resources;
+mod scheduling;
 mod seccomp;
 mod spec;
 

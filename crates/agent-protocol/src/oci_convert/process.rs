@@ -6,6 +6,9 @@ use oci_spec::runtime::{
 };
 use protobuf::MessageField;
 
+use super::scheduling::{
+    io_priority_from_message, io_priority_to_message, scheduler_from_message, scheduler_to_message,
+};
 use super::{
     convert_all, convert_list, list, number, parse, path_text, refuse, refuse_if_set, set,
 };
@@ -18,8 +21,7 @@ use crate::{Result, oci};
 /// [`Error::Specification`](crate::Error::Specification) for what the message cannot hold.
 pub fn process_to_message(process: &Process) -> Result<oci::Process> {
     refuse_if_set("process.commandLine", process.command_line())?;
-    refuse_if_set("process.ioPriority", process.io_priority())?;
-    refuse_if_set("process.scheduler", process.scheduler())?;
+
     refuse_if_set("process.execCPUAffinity", process.exec_cpu_affinity())?;
     let console_size = process
         .console_size()
@@ -48,6 +50,16 @@ pub fn process_to_message(process: &Process) -> Result<oci::Process> {
         ApparmorProfile: process.apparmor_profile().clone().unwrap_or_default(),
         OOMScoreAdj: process.oom_score_adj().unwrap_or_default().into(),
         SelinuxLabel: process.selinux_label().clone().unwrap_or_default(),
+        IOPriority: process
+            .io_priority()
+            .as_ref()
+            .map(io_priority_to_message)
+            .into(),
+        Scheduler: process
+            .scheduler()
+            .as_ref()
+            .map(scheduler_to_message)
+            .into(),
         ..oci::Process::default()
     })
 }
@@ -95,7 +107,21 @@ pub fn process_from_message(message: &oci::Process) -> Result<Process> {
         .set_no_new_privileges(Some(message.NoNewPrivileges))
         .set_apparmor_profile(set(message.ApparmorProfile.clone()))
         .set_oom_score_adj(Some(number("process.oomScoreAdj", message.OOMScoreAdj)?))
-        .set_selinux_label(set(message.SelinuxLabel.clone()));
+        .set_selinux_label(set(message.SelinuxLabel.clone()))
+        .set_io_priority(
+            message
+                .IOPriority
+                .as_ref()
+                .map(io_priority_from_message)
+                .transpose()?,
+        )
+        .set_scheduler(
+            message
+                .Scheduler
+                .as_ref()
+                .map(scheduler_from_message)
+                .transpose()?,
+        );
     Ok(process)
 }
 

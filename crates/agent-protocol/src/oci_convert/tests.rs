@@ -50,18 +50,18 @@ fn what_has_no_field_is_refused_by_name() {
     for (pointer, value, name) in [
         (
             "/linux",
-            serde_json::json!({"personality": {"domain": "LINUX32"}}),
-            "linux.personality",
+            serde_json::json!({"netDevices": {"eth0": {}}}),
+            "linux.netDevices",
         ),
         (
             "/linux",
-            serde_json::json!({"timeOffsets": {}}),
-            "linux.timeOffsets",
+            serde_json::json!({"memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0"}}),
+            "linux.memoryPolicy",
         ),
         (
             "/process",
-            serde_json::json!({"cwd": "/", "user": {}, "scheduler": {"policy": "SCHED_FIFO"}}),
-            "process.scheduler",
+            serde_json::json!({"cwd": "/", "user": {}, "execCPUAffinity": {"initial": "0"}}),
+            "process.execCPUAffinity",
         ),
         (
             "/linux/seccomp",

@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use oci_spec::OciSpecError;
-use oci_spec::runtime::{Capability, LinuxSeccomp, LinuxSeccompAction, Spec};
+use oci_spec::runtime::{
+    Capability, Linux, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, Spec,
+};
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -75,7 +77,30 @@ fn check(spec: &Spec) -> Result<()> {
     if linux.intel_rdt().is_some() {
         return refuse("linux.intelRdt: a machine has no resctrl file system".into());
     }
+    check_time_offsets(linux)?;
     linux.seccomp().as_ref().map_or(Ok(()), check_seccomp)
+}
+
+/// Offsets are set when a time namespace is made, and of no other one.
+fn check_time_offsets(linux: &Linux) -> Result<()> {
+    const KEY: &str = "linux.timeOffsets";
+    let Some(offsets) = linux.time_offsets() else {
+        return Ok(());
+    };
+    if let Some(clock) = offsets
+        .keys()
+        .find(|clock| !matches!(clock.as_str(), "monotonic" | "boottime"))
+    {
+        return refuse(format!(
+            "{KEY}: {clock:?} is neither monotonic nor boottime"
+        ));
+    }
+    let mut namespaces = linux.namespaces().iter().flatten();
+    match namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::Time) {
+        Some(namespace) if namespace.path().is_none() => Ok(()),
+        Some(_) => refuse(format!("{KEY}: the time namespace is one that exists")),
+        None => refuse(format!("{KEY}: linux.namespaces has no time namespace")),
+    }
 }
 
 fn check_seccomp(seccomp: &LinuxSeccomp) -> Result<()> {

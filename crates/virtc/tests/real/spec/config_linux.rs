@@ -209,6 +209,38 @@ fn limits_sysctls_paths_and_propagation_are_those_that_are_asked_for() {
 }
 
 #[test]
+fn a_container_has_the_personality_the_clocks_and_the_priorities_that_are_asked_for() {
+    const DAYS: u64 = 300;
+    let machine = Machine::new();
+    let out = machine.out(
+        "uname -m; cut -d. -f1 /proc/uptime; ionice; cut -d' ' -f41 /proc/self/stat",
+        |config| {
+            let linux = &mut config["linux"];
+            linux["personality"] = json!({"domain": "LINUX32"});
+            let namespaces = linux["namespaces"].as_array_mut().unwrap();
+            namespaces.push(json!({"type": "time"}));
+            linux["timeOffsets"] = json!({"boottime": {"secs": DAYS * 86_400}});
+            let process = &mut config["process"];
+            process["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
+            process["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 0});
+        },
+    );
+    let lines: Vec<&str> = out.lines().collect();
+    let [machine_name, uptime, io_priority, policy] = lines.as_slice() else {
+        panic!("{out}");
+    };
+    assert_eq!(*machine_name, "i686");
+    let uptime: u64 = uptime.parse().unwrap();
+    assert!(
+        (DAYS * 86_400..(DAYS + 1) * 86_400).contains(&uptime),
+        "{out}"
+    );
+    assert_eq!(*io_priority, "best-effort: prio 6");
+    assert_eq!(*policy, "3", "SCHED_BATCH");
+    machine.end();
+}
+
+#[test]
 fn a_filter_of_system_calls_acts_as_it_says() {
     let machine = Machine::new();
     let with = |script: &str, rules: Value| {
@@ -319,16 +351,28 @@ fn values_of_linux_that_are_none_or_that_a_machine_cannot_honour_are_errors() {
             json!({"closID": "a"}),
         ),
         (
-            "another personality",
-            &["linux.personality"],
+            "a flag of a personality",
+            &["linux.personality.flags"],
             "/linux/personality",
-            json!({"domain": "LINUX32"}),
+            json!({"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]}),
         ),
         (
-            "another time",
-            &["linux.timeOffsets"],
+            "another time in the guest's own time namespace",
+            &["linux.timeOffsets", "no time namespace"],
             "/linux/timeOffsets",
             json!({"monotonic": {"secs": 1, "nanosecs": 0}}),
+        ),
+        (
+            "an interface of the host's own",
+            &["linux.netDevices"],
+            "/linux/netDevices",
+            json!({"eth9": {}}),
+        ),
+        (
+            "a NUMA node",
+            &["linux.memoryPolicy"],
+            "/linux/memoryPolicy",
+            json!({"mode": "MPOL_BIND", "nodes": "0"}),
         ),
         (
             "a limit of RDMA",
