@@ -1,6 +1,6 @@
 //! A disk, found by its serial number.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,12 +39,12 @@ pub(super) fn mount_disk(storage: &Storage, mount_point: &Path, modules: &Module
     .attempt(|| describe(storage))
 }
 
-/// Listens before it looks, so that a disk that comes in between is not missed.
 /// Whether it is the disk whose content is worth nothing once the guest is gone.
 pub(super) fn is_scratch(storage: &Storage) -> bool {
     storage.source.strip_prefix("serial=") == Some(SCRATCH_SERIAL)
 }
 
+/// Listens before it looks again, so that a disk that comes in between is not missed.
 fn wait_for_serial(serial: &str) -> Result<PathBuf> {
     if let Some(device) = find_serial(Path::new(BLOCK_DIR), serial) {
         return Ok(device);
@@ -58,12 +58,14 @@ fn wait_for_serial(serial: &str) -> Result<PathBuf> {
         })
 }
 
-/// The device whose serial number is this one and whose node is there.
+/// The device whose serial number is this one and whose node can be opened.
+///
+/// The kernel shows a disk some moments before it can be: it tells of it after that.
 fn find_serial(block_dir: &Path, serial: &str) -> Option<PathBuf> {
     fs::read_dir(block_dir).ok()?.flatten().find_map(|entry| {
         let found = fs::read_to_string(entry.path().join("serial")).ok()?;
         let device = Path::new("/dev").join(entry.file_name());
-        (found.trim() == serial && device.exists()).then_some(device)
+        (found.trim() == serial && File::open(&device).is_ok()).then_some(device)
     })
 }
 

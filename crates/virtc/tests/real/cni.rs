@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use test_vm::Host;
+use test_vm::{Host, Outcome};
 
 use super::host;
+use super::host_side::wait_until;
 use super::network::{create, sh};
 use super::oci::bundle;
 
@@ -220,11 +221,15 @@ impl Container {
         format!("page of {}\n", self.id)
     }
 
-    /// Fetches a page from inside, when it is there.
-    fn fetched(&self, vm: &Host, url: &str) -> String {
+    /// Asks for a page from inside.
+    fn fetch(&self, vm: &Host, url: &str) -> Outcome {
         let script = format!("timeout 20 wget -q -O - {url}");
-        let exec = ["exec", &self.id, "sh", "-c", &script];
-        vm.virtc(exec).expect_code(0).out()
+        vm.virtc(["exec", &self.id, "sh", "-c", &script])
+    }
+
+    /// A page, got from inside.
+    fn fetched(&self, vm: &Host, url: &str) -> String {
+        self.fetch(vm, url).expect_code(0).out()
     }
 }
 
@@ -298,6 +303,8 @@ fn containers_reach_each_other(plugins: &[Value], by_host: bool, prepare: impl F
                 wait_for(&network, &url);
                 assert_eq!(network.fetched(&url), to.page(), "{url}");
             }
+            // Somebody may have to wait until it serves.
+            wait_until(&url, || from.fetch(&vm, &url).code() == 0);
             assert_eq!(from.fetched(&vm, &url), to.page(), "{url}");
         }
     }
