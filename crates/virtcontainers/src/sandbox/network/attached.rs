@@ -255,12 +255,19 @@ impl AttachedNetwork {
         let Some(attached) = self.links.remove(&link.index) else {
             return;
         };
-        if let Some(id) = &attached.plugged
-            && let Err(error) = sandbox.unplug(id).await
-        {
-            tracing::warn!(link = %link.name, error = chain(&error), "its device stays");
+        let stays = match &attached.plugged {
+            Some(id) => sandbox.unplug(id).await.is_err_and(|error| {
+                tracing::warn!(link = %link.name, error = chain(&error), "its device stays");
+                true
+            }),
+            None => true,
+        };
+        if stays {
+            // So does what is behind it, until the end: a VMM whose tap is gone asks it for ever.
+            self.left.push(attached.undo);
+        } else {
+            self.take_away(attached.undo).await;
         }
-        self.take_away(attached.undo).await;
     }
 
     /// Takes away what was added for one link. Where that fails, it is tried again at the end.
