@@ -42,6 +42,14 @@ pub(crate) enum Error {
         /// What was asked for.
         wanted: &'static str,
     },
+    /// Its program is not there, or cannot be executed.
+    #[error("{what} cannot be executed: {reason}")]
+    NotExecuted {
+        /// Its name.
+        what: String,
+        /// What the guest says.
+        reason: String,
+    },
     /// The time that the client gave has passed.
     #[error("{what} was not done in the time that the client gave; it is undone")]
     TimedOut {
@@ -130,9 +138,11 @@ impl Error {
             Self::Unsupported(_) => Code::UNIMPLEMENTED,
             Self::Config(_) | Self::Cleaning { .. } => Code::INVALID_ARGUMENT,
             Self::Sandbox(error) => code(error),
-            Self::Mount { .. } | Self::Stream { .. } | Self::System { .. } | Self::Ttrpc(_) => {
-                Code::UNKNOWN
-            }
+            Self::NotExecuted { .. }
+            | Self::Mount { .. }
+            | Self::Stream { .. }
+            | Self::System { .. }
+            | Self::Ttrpc(_) => Code::UNKNOWN,
         }
     }
 }

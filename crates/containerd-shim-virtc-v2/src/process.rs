@@ -245,6 +245,21 @@ impl TaskProcess {
         Ok(())
     }
 
+    /// Waits until its program is executed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotExecuted`] where it cannot be, and what the guest says.
+    pub(crate) async fn executed(&self) -> Result<()> {
+        match self.guest("started")?.started().await? {
+            None => Ok(()),
+            Some(reason) => Err(Error::NotExecuted {
+                what: self.name.clone(),
+                reason,
+            }),
+        }
+    }
+
     /// Ends what the guest may have of a process whose start has failed.
     pub(crate) async fn abandon(&self) {
         if let Some(guest) = self.guest.get().cloned()

@@ -272,6 +272,29 @@ impl AgentClient {
         Ok(response)
     }
 
+    /// Waits until the program of a process that was started is executed. Why it cannot be, where it
+    /// cannot.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn wait_started(
+        &self,
+        container: &ContainerId,
+        exec: Option<&ExecId>,
+    ) -> Result<Option<String>> {
+        let request = WaitRequest {
+            container_id: container.to_string(),
+            exec_id: exec_id(container, exec),
+            until_started: true,
+            ..WaitRequest::default()
+        };
+        let call = "wait for the start of the process";
+        let answer = self.guest.wait_process(self.long(), &request);
+        let error = self.much(call, answer).await?.start_error;
+        Ok((!error.is_empty()).then(|| vc_types::one_line(&error)))
+    }
+
     /// Sends a signal to a process.
     ///
     /// # Errors

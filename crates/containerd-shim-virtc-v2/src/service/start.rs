@@ -26,6 +26,8 @@ impl TaskService {
             kept.update_network().await?;
         }
         sandbox.start_container(&task.container).await?;
+        // Its end is told too, as that of a task that never ran.
+        first.executed().await?;
         if let Some((rows, columns)) = first.wanted_size()
             && let Err(error) = first.resize(rows, columns).await
         {
@@ -64,6 +66,7 @@ impl TaskService {
         let started = async {
             let guest = sandbox.enter_container(&task.container, &spec).await?;
             process.attach(guest, opened).await?;
+            process.executed().await?;
             Ok(fault::point("exec.carried")?)
         };
         if let Err(error) = started.await {

@@ -48,6 +48,9 @@ fn a_process_is_added_with_its_streams_and_its_exit_code() {
     assert_eq!(String::from_utf8_lossy(&counted.stdout).trim(), "300000");
     let missing = containerd.exec("c1", "e3", &["no-such-program"]);
     assert!(!missing.status.success());
+    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(said.contains("no-such-program"), "{said}");
+    assert!(said.contains("cannot be executed"), "{said}");
     // The id of one that is over can be used again.
     let output = containerd.exec("c1", "e1", &["echo", "again"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "again\n");

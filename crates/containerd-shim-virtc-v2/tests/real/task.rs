@@ -139,6 +139,16 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains("/does/not/exist"), "{error}");
     assert_eq!(containerd.state("c1"), None);
+    let output = containerd.run(&[], "c1", &["/no/such/program"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("/no/such/program"), "{error}");
+    containerd.wait_for("the end of what was not started", || {
+        containerd
+            .state("c1")
+            .is_none_or(|state| state == "STOPPED")
+    });
+    containerd.remove("c1");
     // The name is free again.
     let output = containerd.run(&[], "c1", &["true"]);
     assert_eq!(output.status.code(), Some(0), "{}", containerd.log());

@@ -57,11 +57,7 @@ pub(crate) async fn follow(
         tracing::warn!("{}", error.chain());
     }
     let start_refused = matches!(outcome, Start::Refused { .. });
-    let (started_uptime_us, start_error) = match outcome {
-        Start::Running { uptime_us } => (uptime_us, String::new()),
-        Start::Failed { text } | Start::Refused { text } => (0, text),
-        Start::Pending | Start::Never => (0, String::new()),
-    };
+    let (started_uptime_us, start_error) = outcome.told();
     process.ended.send_replace(Some(Ended {
         code: exit.code,
         signal: exit.signal,

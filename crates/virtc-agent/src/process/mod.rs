@@ -42,6 +42,17 @@ pub(crate) enum Start {
     Never,
 }
 
+impl Start {
+    /// When `execve` returned, in microseconds, or 0; and why it was not, or nothing.
+    pub(crate) fn told(self) -> (u64, String) {
+        match self {
+            Self::Running { uptime_us } => (uptime_us, String::new()),
+            Self::Failed { text } | Self::Refused { text } => (0, text),
+            Self::Pending | Self::Never => (0, String::new()),
+        }
+    }
+}
+
 /// How a process ended, with all that the host may want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended {
@@ -117,24 +128,26 @@ impl Process {
     ///
     /// [`Error::Hook`] when one of them failed, [`Error::Timeout`].
     pub(crate) async fn started(&self, hooks: Duration) -> Result<()> {
-        let mut start = self.start.subscribe();
         let limit = START_LIMIT.saturating_add(hooks);
-        let result = timeout(limit, start.wait_for(|start| *start != Start::Pending)).await;
-        match result {
-            Ok(Ok(start)) => match &*start {
-                Start::Refused { text } => Err(Error::Hook {
-                    container: self.container_id.clone(),
-                    text: text.clone(),
-                }),
-                _ => Ok(()),
-            },
-            // The sender lives as long as we do.
-            Ok(Err(_)) => Ok(()),
+        match timeout(limit, self.start()).await {
+            Ok(Start::Refused { text }) => Err(Error::Hook {
+                container: self.container_id.clone(),
+                text,
+            }),
+            Ok(_) => Ok(()),
             Err(_) => Err(Error::Timeout {
                 what: format!("starting {}", self.name()),
                 limit,
             }),
         }
+    }
+
+    /// Waits until it is known what became of the start, for as long as that takes.
+    pub(crate) async fn start(&self) -> Start {
+        let mut start = self.start.subscribe();
+        let known = start.wait_for(|start| *start != Start::Pending).await;
+        // The sender lives as long as we do.
+        known.map_or(Start::Pending, |start| start.clone())
     }
 
     /// Waits for the end, for as long as it takes.

@@ -42,6 +42,14 @@ impl GuestService for GuestCalls {
             .sandbox
             .containers
             .process(&request.container_id, &request.exec_id)?;
+        if request.until_started {
+            let (started_uptime_us, start_error) = process.start().await.told();
+            return Ok(WaitResponse {
+                started_uptime_us,
+                start_error,
+                ..WaitResponse::default()
+            });
+        }
         let ended = process.wait().await?;
         let first = request.exec_id.is_empty() || request.exec_id == request.container_id;
         let at_rest = first && self.sandbox.come_to_rest().await;

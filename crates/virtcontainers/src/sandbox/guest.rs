@@ -90,6 +90,15 @@ impl Guest {
         self.while_it_runs(async { Ok(waited.await?) }).await
     }
 
+    pub(super) async fn started(
+        &self,
+        container: &ContainerId,
+        exec: Option<&ExecId>,
+    ) -> Result<Option<String>> {
+        let started = self.agent.wait_started(container, exec);
+        self.while_it_runs(async { Ok(started.await?) }).await
+    }
+
     pub(super) async fn signal(
         &self,
         container: &ContainerId,

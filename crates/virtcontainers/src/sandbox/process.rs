@@ -91,6 +91,17 @@ impl Process {
         }
     }
 
+    /// Waits until its program is executed, once it was started. Why it cannot be, where it cannot;
+    /// that is its end, too.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Agent`], and [`crate::Error::Ended`] when the machine ends meanwhile.
+    pub async fn started(&self) -> Result<Option<String>> {
+        let guest = &self.sandbox.0.guest;
+        guest.started(&self.container, self.exec.as_ref()).await
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors

@@ -232,6 +232,13 @@ impl GuestService for AgentCalls {
     async fn wait_process(&self, _: &TtrpcContext, request: WaitRequest) -> Answer<WaitResponse> {
         let wait = async || {
             let process = self.0.find(&request.container_id, &request.exec_id)?;
+            if request.until_started {
+                return Ok(WaitResponse {
+                    started_uptime_us: self.0.uptime_us(),
+                    start_error: process.program.start_error.clone().unwrap_or_default(),
+                    ..WaitResponse::default()
+                });
+            }
             let exit = process.ended().await;
             let (code, signal, oom_killed) = match exit {
                 ExitStatus::Code(code) => (code.into(), 0, false),
