@@ -39,6 +39,7 @@ use std::sync::Arc;
 use agent_protocol::guest::{AGENT_PORT, RELAY_PORT, STREAM_PORT};
 
 use crate::cgroup::OomEvents;
+use crate::container::Container;
 use crate::error::{Attempt as _, Result};
 use crate::init::Booted;
 use crate::reaper::Reaper;
@@ -68,6 +69,14 @@ fn run() -> Result<std::convert::Infallible> {
     runtime.block_on(serve(booted))
 }
 
+/// Does once what the first container of each clone need not do then. A guest that cannot make a
+/// container is no template.
+async fn rehearse(sandbox: &Sandbox) -> Result<()> {
+    Container::rehearse(sandbox).await?;
+    sandbox.share_pids().await?;
+    sandbox.launcher.stand_by().await
+}
+
 async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
     let Booted {
         modules,
@@ -93,6 +102,7 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
             Ok(())
         })
         .await?;
+        rehearse(&sandbox).await?;
         template::wait_for_hand_over(port).await?;
         sandbox.step(agent_protocol::guest::HANDED_OVER);
     } else {

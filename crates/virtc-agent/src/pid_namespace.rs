@@ -52,6 +52,11 @@ impl PidNamespace {
         maker.stdout.take().map(Making).ok_or_else(no_answer)
     }
 
+    /// Ends it, with all that is in it.
+    pub(crate) fn end(self) -> Result<()> {
+        crate::sys::kill(self.first, libc::SIGKILL).attempt(|| "end a pid namespace".into())
+    }
+
     /// What a specification names to join it.
     pub(crate) fn path(&self) -> PathBuf {
         format!("/proc/{}/ns/pid", self.first.as_raw_pid()).into()

@@ -14,6 +14,7 @@ use crate::modules::Modules;
 use crate::network::Network;
 use crate::pid_namespace::PidNamespace;
 use crate::reaper::Reaper;
+use crate::seccomp::Filters;
 use crate::storage::Mounted;
 use crate::streams::PassfdStreams;
 
@@ -24,6 +25,7 @@ pub(crate) struct Sandbox {
     pub(crate) oom_events: Arc<OomEvents>,
     pub(crate) passfd: Arc<PassfdStreams>,
     pub(crate) launcher: Arc<Launcher>,
+    pub(crate) filters: Filters,
     pub(crate) reaper: Reaper,
     pub(crate) network: Network,
     pub(crate) modules: Modules,
@@ -45,6 +47,7 @@ impl Sandbox {
             oom_events,
             passfd: Arc::default(),
             launcher: Arc::new(Launcher::new(reaper.clone())),
+            filters: Filters::default(),
             reaper,
             network: Network::default(),
             modules,
@@ -69,23 +72,28 @@ impl Sandbox {
         blocking(move || modules.require(&name)).await
     }
 
-    /// Makes the pid namespace that its containers can share.
+    /// Makes the pid namespace that its containers can share, unless there is one.
     pub(crate) async fn share_pids(&self) -> Result<()> {
+        if self.pid_namespace().is_some() {
+            return Ok(());
+        }
         let making = PidNamespace::begin()?;
         let made = blocking(move || making.finish()).await?;
-        *self
-            .pid_namespace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(made);
+        *self.pid_namespace_slot() = Some(made);
         Ok(())
+    }
+
+    /// Ends the pid namespace that was made in case that its containers share one.
+    pub(crate) fn share_no_pids(&self) -> Result<()> {
+        match self.pid_namespace_slot().take() {
+            Some(namespace) => namespace.end(),
+            None => Ok(()),
+        }
     }
 
     /// The pid namespace that the containers share, when there is one.
     pub(crate) fn pid_namespace(&self) -> Option<PidNamespace> {
-        self.pid_namespace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.pid_namespace_slot().clone()
     }
 
     /// Mounts storages that stay until the sandbox ends.
@@ -135,6 +143,12 @@ impl Sandbox {
     /// The points of the guest's start.
     pub(crate) fn timeline(&self) -> MutexGuard<'_, BootTimeline> {
         self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pid_namespace_slot(&self) -> MutexGuard<'_, Option<PidNamespace>> {
+        self.pid_namespace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn storages(&self) -> MutexGuard<'_, Mounted> {

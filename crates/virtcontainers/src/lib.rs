@@ -45,8 +45,9 @@ mod stats;
 pub use check::{CheckItem, CheckStatus, Versions};
 pub use container::{
     Access, Bundle, ContainerConfig, ContainerStatus, GeneratedFile, HostNamespaces, Neighbours,
-    PodRole, ProcessConfig, Root, RootDisk, RootSource, Volume, default_spec,
+    PodRole, Root, RootDisk, RootSource, Volume,
 };
+pub use default_spec::{ProcessConfig, default_spec};
 pub use driver::Driver;
 pub use error::{Error, FailureReport, Result, Stage};
 pub use hook::{ContainerHooks, HookFailure, HookKind, run_hooks};

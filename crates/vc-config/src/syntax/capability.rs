@@ -2,6 +2,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use default_spec::DEFAULT_CAPABILITIES;
+
 use super::invalid;
 use crate::error::Error;
 
@@ -50,21 +52,6 @@ pub const CAPABILITIES: [&str; 41] = [
     "CAP_PERFMON",
     "CAP_BPF",
     "CAP_CHECKPOINT_RESTORE",
-];
-
-/// What a command has when nothing is added or dropped: podman's list.
-pub const DEFAULT_CAPABILITIES: [&str; 11] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
 ];
 
 /// What `--cap-add` and `--cap-drop` take: a capability, with or without `CAP_`, in any case, or

@@ -15,7 +15,7 @@ mod tmpfs;
 mod user;
 mod volume;
 
-pub use capability::{CAPABILITIES, Capability, DEFAULT_CAPABILITIES, resolve_capabilities};
+pub use capability::{CAPABILITIES, Capability, resolve_capabilities};
 pub use env::{EnvVar, env_file};
 pub use guest_path::GuestPath;
 pub use hostname::Hostname;

@@ -48,7 +48,8 @@ impl Container {
         let devices = DeviceRules::of(resources.and_then(|all| all.devices().as_deref()))?;
         let namespaces = JoinedNamespaces::open(&mut spec, &id, &sandbox.containers)?;
         let sysctls = NetworkSysctls::take(&mut spec)?;
-        let filter = prepare_spec(&mut spec, &cgroup)?.map(PendingFilter::compile);
+        let filter =
+            prepare_spec(&mut spec, &cgroup)?.map(|seccomp| sandbox.filters.compile(seccomp));
         let hooks = StartHooks::take(&mut spec, &id, container_dir(&id))?;
         if request.sandbox_pidns {
             if namespaces.has(LinuxNamespaceType::Pid) {

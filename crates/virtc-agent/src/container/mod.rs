@@ -3,6 +3,7 @@
 mod create;
 mod exec;
 mod namespaces;
+mod rehearsal;
 mod remove;
 mod specification;
 mod sysctl;

@@ -46,6 +46,14 @@ impl Launcher {
         Maker::start(&self.reaper, inherited)?.give(task, fds)
     }
 
+    /// Has a maker stand by, and returns when it waits.
+    pub(crate) async fn stand_by(&self) -> Result<()> {
+        let maker = Maker::stand_by(&self.reaper)?;
+        maker.ready().await?;
+        *self.standby() = Some(maker);
+        Ok(())
+    }
+
     /// Has a maker stand by from soon on: where one exec was, others follow.
     pub(crate) fn expect_another(self: &Arc<Self>) {
         let launcher = Arc::clone(self);

@@ -12,9 +12,11 @@ use std::process::{Command, Stdio};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
+use tokio::io::Interest;
+use tokio::time::timeout;
 
-use super::CHILD_ARGUMENT;
 use super::task::Task;
+use super::{CHILD_ARGUMENT, LAUNCH_LIMIT};
 use crate::error::{Attempt as _, Error, Result};
 use crate::reaper::{ExitReceiver, Reaper};
 
@@ -78,6 +80,20 @@ impl Maker {
         let attempt = || "let a process wait in the background".to_owned();
         crate::sys::run_when_idle(maker.pid).attempt(attempt)?;
         Ok(maker)
+    }
+
+    /// Returns when it waits for its task.
+    pub(super) async fn ready(&self) -> Result<()> {
+        let attempt = || "wait for the process that makes containers".to_owned();
+        let socket = self.socket.try_clone().attempt(attempt)?;
+        let socket = crate::sys::watch(socket, Interest::READABLE).attempt(attempt)?;
+        match timeout(LAUNCH_LIMIT, socket.readable()).await {
+            Ok(said) => said.map(drop).attempt(attempt),
+            Err(_) => Err(Error::Timeout {
+                what: attempt(),
+                limit: LAUNCH_LIMIT,
+            }),
+        }
     }
 
     /// Makes one that stood by as urgent as every other process.

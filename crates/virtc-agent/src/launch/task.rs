@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,13 @@ impl Task {
         )
         .attempt(|| "give a process its task".into())?;
         Ok(())
+    }
+
+    /// Says that the maker waits for its task: it ends its own direction. A message would have to
+    /// be read, or the end of the socket would take the task with it.
+    pub(super) fn say_ready(socket: BorrowedFd<'_>) -> Result<()> {
+        let attempt = || "say that a process waits for its task".to_owned();
+        shutdown(socket, Shutdown::Write).attempt(attempt)
     }
 
     /// Waits for a task; none where the socket ends without one.

@@ -1,9 +1,11 @@
-//! Filters of system calls, compiled once a container.
+//! Filters of system calls.
 //!
 //! To compile one takes the guest tens of milliseconds. The agent does it beside the making of
-//! the container, keeps the program for the processes that are added later, and passes it to each
+//! the container, keeps the program for the processes that are added later and for other containers
+//! that ask for the same ([`Filters`]), and passes it to each
 //! process by a pipe; the process loads it last of all, right before its `execve`.
 
+mod cache;
 mod compile;
 
 use std::fs::File;
@@ -11,10 +13,11 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use oci_spec::runtime::LinuxSeccomp;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
+
+pub(crate) use cache::Filters;
 
 /// Bytes of an instruction: `struct sock_filter`.
 const INSTRUCTION_BYTES: usize = 8;
@@ -75,27 +78,17 @@ pub(crate) enum PendingFilter {
     /// It is there.
     Compiled(Arc<Filter>),
     /// It is being compiled.
-    Compiling(JoinHandle<Result<Filter>>),
+    Compiling(JoinHandle<Result<Arc<Filter>>>),
 }
 
 impl PendingFilter {
-    /// Begins to compile what a specification says, on a thread of its own.
-    pub(crate) fn compile(seccomp: LinuxSeccomp) -> Self {
-        Self::Compiling(tokio::task::spawn_blocking(move || {
-            compile::compile(&seccomp)
-        }))
-    }
-
     /// Waits for the filter.
     pub(crate) async fn compiled(self) -> Result<Arc<Filter>> {
         match self {
             Self::Compiled(filter) => Ok(filter),
-            Self::Compiling(task) => {
-                let filter = task
-                    .await
-                    .map_err(|_| Error::Unsupported("the filter cannot be compiled".into()))??;
-                Ok(Arc::new(filter))
-            }
+            Self::Compiling(task) => task
+                .await
+                .map_err(|_| Error::Unsupported("the filter cannot be compiled".into()))?,
         }
     }
 }
@@ -103,7 +96,8 @@ impl PendingFilter {
 #[cfg(test)]
 mod tests {
     use oci_spec::runtime::{
-        Arch, LinuxSeccompAction, LinuxSeccompBuilder, LinuxSeccompOperator, LinuxSyscallBuilder,
+        Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompBuilder, LinuxSeccompOperator,
+        LinuxSyscallBuilder,
     };
     use rustix::io::Errno;
     use rustix::pipe::pipe;

@@ -89,8 +89,9 @@ impl AgentCalls {
             }
             self.sandbox.require_module(&module.name).await?;
         }
-        if request.sandbox_pidns {
-            self.sandbox.share_pids().await?;
+        match request.sandbox_pidns {
+            true => self.sandbox.share_pids().await?,
+            false => self.sandbox.share_no_pids()?,
         }
         self.sandbox.add_storages(request.storages).await
     }

@@ -4,17 +4,14 @@ mod bundle;
 mod bundle_mounts;
 mod config;
 mod config_json;
-mod default_spec;
 mod host_namespaces;
 pub(crate) mod placement;
 pub(crate) mod pod;
 pub(crate) mod saved;
-mod seccomp;
 mod status;
 
 pub use bundle::Bundle;
 pub use config::{Access, ContainerConfig, GeneratedFile, Root, RootDisk, RootSource, Volume};
-pub use default_spec::{ProcessConfig, default_spec};
 pub use host_namespaces::HostNamespaces;
 pub use pod::{Neighbours, PodRole};
 pub use status::ContainerStatus;

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
+use default_spec::{ProcessConfig, default_spec};
 use vc_hypervisor::AcceleratorChoice;
 use vc_types::{ByteSize, ContainerId, SandboxId};
 
-use crate::container::{Access, ContainerConfig, ProcessConfig, Root, RootSource, default_spec};
+use crate::container::{Access, ContainerConfig, Root, RootSource};
 use crate::error::{Error, Result};
 use crate::sandbox::{SandboxConfig, Scratch, VmConfig};
 

@@ -1,4 +1,9 @@
 //! The specification of a container that asks for nothing special.
+//!
+//! The host makes those of its users from it, and the guest's agent rehearses one in a template: what
+//! both have alike need not be made again.
+
+mod seccomp;
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +14,24 @@ use oci_spec::runtime::{
     SpecBuilder, UserBuilder, get_default_maskedpaths, get_default_readonly_paths,
 };
 
-use super::seccomp;
-
 /// Open files: what a login session of a current distribution has.
 const OPEN_FILES_SOFT: u64 = 1024;
 const OPEN_FILES_HARD: u64 = 524_288;
+
+/// The capabilities of a command when nothing is added or dropped: podman's list.
+pub const DEFAULT_CAPABILITIES: [&str; 11] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
 
 /// What a specification is made from; everything else takes its default.
 #[derive(Clone, Debug)]
@@ -44,6 +62,25 @@ pub struct ProcessConfig {
 /// # Errors
 ///
 /// When a value cannot stand in a specification; not with the types above.
+///
+/// # Examples
+///
+/// ```
+/// use default_spec::{ProcessConfig, default_spec};
+///
+/// let spec = default_spec(ProcessConfig {
+///     args: vec!["true".into()],
+///     env: vec![],
+///     cwd: "/".into(),
+///     user: (0, 0, vec![]),
+///     terminal: false,
+///     capabilities: vec![],
+///     read_only: true,
+///     hostname: None,
+/// })?;
+/// assert_eq!(spec.root().as_ref().and_then(|root| root.readonly()), Some(true));
+/// # Ok::<(), oci_spec::OciSpecError>(())
+/// ```
 pub fn default_spec(process: ProcessConfig) -> Result<Spec, OciSpecError> {
     let seccomp = seccomp::default_profile(
         &process

@@ -1,0 +1,81 @@
+//! A container that is made and removed before a template is saved.
+//!
+//! The first container of a guest pays for what is done once: the pages of programs and tables come,
+//! caches are made, the kernel's parts initialise themselves, the filter of system calls is
+//! compiled. In a template it has been paid, and the first container of each clone is a second one.
+
+use std::fs;
+use std::path::Path;
+
+use agent_protocol::agent::CreateContainerRequest;
+use agent_protocol::oci_convert::spec_to_message;
+use default_spec::{DEFAULT_CAPABILITIES, ProcessConfig, default_spec};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::Spec;
+
+use super::Container;
+use crate::error::{Attempt as _, Error, Result};
+use crate::sandbox::Sandbox;
+
+/// Its name, which is free again afterwards.
+const ID: &str = "rehearsal";
+
+const ROOT: &str = "/run/virtc/rehearsal";
+
+impl Container {
+    /// Makes and removes a container that runs nothing.
+    pub(crate) async fn rehearse(sandbox: &Sandbox) -> Result<()> {
+        let attempt = || "rehearse a container".to_owned();
+        let spec = usual_spec().map_err(|error| Error::Invalid {
+            field: "specification",
+            value: error.to_string(),
+            reason: "is not what containers usually have",
+        })?;
+        fs::create_dir_all(ROOT).attempt(attempt)?;
+        let request = CreateContainerRequest {
+            container_id: ID.to_owned(),
+            OCI: Some(spec_to_message(&spec)?).into(),
+            ..CreateContainerRequest::default()
+        };
+        Self::create(sandbox, request).await?;
+        Self::remove(sandbox, ID).await?;
+        // With the places of its mounts, which were made in it.
+        fs::remove_dir_all(ROOT).attempt(attempt)
+    }
+}
+
+/// What a throw-away VM's container has when its user asks for nothing special.
+fn usual_spec() -> std::result::Result<Spec, OciSpecError> {
+    let known = DEFAULT_CAPABILITIES
+        .iter()
+        .filter_map(|name| name.strip_prefix("CAP_")?.parse().ok());
+    let mut spec = default_spec(ProcessConfig {
+        args: vec!["/nothing".into()],
+        env: vec!["PATH=/usr/bin:/bin".into()],
+        cwd: "/".into(),
+        user: (0, 0, vec![]),
+        terminal: false,
+        capabilities: known.collect(),
+        read_only: false,
+        hostname: Some(ID.into()),
+    })?;
+    if let Some(root) = spec.root_mut() {
+        root.set_path(Path::new(ROOT).to_owned());
+    }
+    Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_rehearsed_is_complete_and_can_be_sent() {
+        let spec = usual_spec().unwrap();
+        let process = spec.process().as_ref().unwrap();
+        let capabilities = process.capabilities().as_ref().unwrap();
+        let bounding = capabilities.bounding().as_ref().unwrap();
+        assert_eq!(bounding.len(), DEFAULT_CAPABILITIES.len());
+        assert!(spec_to_message(&spec).is_ok());
+    }
+}
