@@ -413,6 +413,14 @@ impl Error {
         }
     }
 
+    /// Whether the guest keeps a device that it was asked to let go of.
+    pub(crate) fn is_kept_by_guest(&self) -> bool {
+        matches!(
+            self,
+            Self::Hypervisor(vc_hypervisor::Error::GuestKeeps { .. })
+        )
+    }
+
     /// The template of a VM that did not go on from it.
     pub(crate) fn template(&self) -> Option<TemplateId> {
         match self {

@@ -169,27 +169,34 @@ impl Session {
 
     /// Takes out whatever there is of the device, from the guest on.
     async fn remove(&mut self, id: &str) -> Result<()> {
-        self.remove_device(id).await?;
-        let port = self.place.port;
-        match self.place.kind {
-            HotDeviceKind::Nic => {
-                let netdev = commands::netdev_del(port);
-                let answer = self.qmp.try_execute(netdev, &[], self.command_limit);
-                match answer.await? {
-                    Err(refusal) if !refusal.is_absent() => {
-                        return Err(refusal.of(qmp::netdev_del::NAME));
-                    }
-                    _ => {}
-                }
-                for index in 0..self.place.descriptors {
-                    // As a rule it is not there: the back end took it.
-                    self.attempt(commands::closefd(port, index)).await?;
-                }
+        let gone = self.remove_device(id).await;
+        match (self.place.kind, &gone) {
+            // A network device that the guest keeps has no cable any more: what was behind it can go.
+            (HotDeviceKind::Nic, Ok(()) | Err(Error::GuestKeeps { .. })) => {
+                self.remove_netdev().await?;
             }
-            HotDeviceKind::Disk => {
+            (HotDeviceKind::Disk, Ok(())) => {
                 self.remove_node().await?;
-                self.attempt(commands::remove_fd(port)).await?;
+                self.attempt(commands::remove_fd(self.place.port)).await?;
             }
+            (_, Err(_)) => {}
+        }
+        gone
+    }
+
+    async fn remove_netdev(&mut self) -> Result<()> {
+        let port = self.place.port;
+        let netdev = commands::netdev_del(port);
+        let answer = self.qmp.try_execute(netdev, &[], self.command_limit);
+        match answer.await? {
+            Err(refusal) if !refusal.is_absent() => {
+                return Err(refusal.of(qmp::netdev_del::NAME));
+            }
+            _ => {}
+        }
+        for index in 0..self.place.descriptors {
+            // As a rule it is not there: the back end took it.
+            self.attempt(commands::closefd(port, index)).await?;
         }
         Ok(())
     }

@@ -293,6 +293,19 @@ async fn a_device_that_stays_is_known_as_leaving_and_keeps_its_port() {
 }
 
 #[tokio::test]
+async fn a_network_device_that_stays_has_no_cable_any_more() {
+    let still = r#""return": {} "#;
+    let peer = Peer::with(&[("device_del", &[still])]);
+    peer.plug(nic("eth1", 1, 0)).await.unwrap();
+    peer.sent();
+    let error = peer.unplug("eth1").await.unwrap_err();
+    assert!(matches!(error, Error::GuestKeeps { .. }), "{error}");
+    assert_eq!(peer.phases(), [PlugPhase::Leaving]);
+    let sent = peer.sent();
+    assert!(sent.contains("netdev_del {\"id\":\"hot0\"}"), "{sent}");
+}
+
+#[tokio::test]
 async fn a_node_that_cannot_be_removed_is_an_error() {
     let peer = Peer::with(&[
         ("blockdev-del", &[REFUSED; 1_000]),

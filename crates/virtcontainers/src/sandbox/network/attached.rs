@@ -255,15 +255,15 @@ impl AttachedNetwork {
         let Some(attached) = self.links.remove(&link.index) else {
             return;
         };
-        let stays = match &attached.plugged {
+        let is_in_use = match &attached.plugged {
             Some(id) => sandbox.unplug(id).await.is_err_and(|error| {
                 tracing::warn!(link = %link.name, error = chain(&error), "its device stays");
-                true
+                !error.is_kept_by_guest()
             }),
             None => true,
         };
-        if stays {
-            // So does what is behind it, until the end: a VMM whose tap is gone asks it for ever.
+        if is_in_use {
+            // Until the end: a VMM whose tap is gone asks it for ever.
             self.left.push(attached.undo);
         } else {
             self.take_away(attached.undo).await;
