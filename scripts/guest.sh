@@ -2,7 +2,8 @@
 # Builds the guest: its kernel and the initrd with our agent. The kernel is our own where the cache has
 # the one of today's inputs (`make guest-kernel` builds it), otherwise that of the distribution's package.
 #
-# OWN_KERNEL=no takes the distribution's. KERNEL_PACKAGE=FILE takes another package; KERNEL=FILE with KERNEL_MODULES=DIR another kernel.
+# OWN_KERNEL=no takes the distribution's. KERNEL_PACKAGE=FILE takes another package; KERNEL=FILE with
+# KERNEL_MODULES=DIR another kernel.
 # KERNEL_UPDATE=1 looks for a newer package than the one that was fetched before.
 set -eu
 . "$(dirname "$0")/step.sh"

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::Status;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use vc_types::Signal;
 use virtcontainers::{Process, ProcessExit};
 
@@ -253,11 +254,28 @@ impl TaskProcess {
     pub(crate) async fn executed(&self) -> Result<()> {
         match self.guest("started")?.started().await? {
             None => Ok(()),
-            Some(reason) => Err(Error::NotExecuted {
-                what: self.name.clone(),
-                reason,
-            }),
+            Some(reason) => Err(self.not_executed(reason)),
         }
+    }
+
+    /// The error where its program cannot be executed.
+    pub(crate) fn not_executed(&self, reason: String) -> Error {
+        Error::NotExecuted {
+            what: self.name.clone(),
+            reason,
+        }
+    }
+
+    /// Takes the end of a process that nobody watches, since its program could not be executed.
+    pub(crate) async fn collect(&self, limit: Duration) {
+        let ended = async {
+            match self.guest("waited for") {
+                Ok(guest) => Exit::of(guest.wait().await),
+                Err(_) => Exit::lost(),
+            }
+        };
+        let exit = timeout(limit, ended).await;
+        self.enter(Phase::Stopped(exit.unwrap_or_else(|_| Exit::lost())));
     }
 
     /// Ends what the guest may have of a process whose start has failed.

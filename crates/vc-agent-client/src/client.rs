@@ -163,23 +163,20 @@ impl AgentClient {
         Ok(())
     }
 
-    /// Starts a container's process. Why it could not be executed is told by
-    /// [`Self::wait_process`].
+    /// Starts a container's process. Why it could not be executed, where it could not; the same is
+    /// told by [`Self::wait_process`].
     ///
     /// # Errors
     ///
     /// As every call.
-    pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
+    pub async fn start_container(&self, container: &ContainerId) -> Result<Option<String>> {
         let request = StartContainerRequest {
             container_id: container.to_string(),
             ..StartContainerRequest::default()
         };
-        self.much(
-            "start the container",
-            self.agent.start_container(self.long(), &request),
-        )
-        .await?;
-        Ok(())
+        let answer = self.agent.start_container(self.long(), &request);
+        let error = self.much("start the container", answer).await?.start_error;
+        Ok((!error.is_empty()).then(|| vc_types::one_line(&error)))
     }
 
     /// Lets the guest forget what it knows of paths that were taken out of a share: until then, the

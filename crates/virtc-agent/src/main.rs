@@ -46,7 +46,9 @@ use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
+    // The kernel passes on what a container names, which need not be text.
+    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let arguments: Vec<String> = arguments.collect();
     if let [_, first] = arguments.as_slice()
         && first == launch::CHILD_ARGUMENT
     {
@@ -55,6 +57,9 @@ fn main() -> ExitCode {
     pid_namespace::dispatch(&arguments);
     if let Some(code) = modules::archive::dispatch(&arguments) {
         return code;
+    }
+    if !rustix::process::getpid().is_init() {
+        return ExitCode::FAILURE;
     }
     let Err(error) = run();
     init::console::fatal(&error.chain());
@@ -69,12 +74,25 @@ fn run() -> Result<std::convert::Infallible> {
     runtime.block_on(serve(booted))
 }
 
-/// Does once what the first container of each clone need not do then. A guest that cannot make a
-/// container is no template.
-async fn rehearse(sandbox: &Sandbox) -> Result<()> {
-    Container::rehearse(sandbox).await?;
-    sandbox.share_pids().await?;
-    sandbox.launcher.stand_by().await
+/// Does once what the first container of each clone need not do then, and says whether it could.
+///
+/// # Errors
+///
+/// Where something is left of it: a template has nothing of a container.
+async fn rehearse(sandbox: &Sandbox) -> Result<bool> {
+    let rehearsed = async {
+        Container::rehearse(sandbox).await?;
+        sandbox.share_pids().await?;
+        sandbox.launcher.stand_by().await
+    };
+    match rehearsed.await {
+        Ok(()) => Ok(true),
+        Err(error) if sandbox.containers.all().is_empty() => {
+            tracing::warn!("{}", error.chain());
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
@@ -102,8 +120,8 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
             Ok(())
         })
         .await?;
-        rehearse(&sandbox).await?;
-        template::wait_for_hand_over(port).await?;
+        let rehearsed = rehearse(&sandbox).await?;
+        template::wait_for_hand_over(port, rehearsed).await?;
         sandbox.step(agent_protocol::guest::HANDED_OVER);
     } else {
         modules.load_background(network::has_device().then_some(network::DRIVER_MODULE))?;

@@ -1,4 +1,5 @@
-//! The pid namespace that the containers of a sandbox share when the host asks for it.
+//! The pid namespace that the containers of a sandbox share when the host asks for it. A template's
+//! guest makes it beforehand.
 //!
 //! Its first process is ours and does nothing. A container's process is then not the first one of
 //! its namespace, so signals have the effect that they have on a host: nothing is ignored because
@@ -25,7 +26,7 @@ const FIRST_ARGUMENT: &str = "pid-namespace";
 /// Bytes of a pid and the line's end.
 const ANSWER_BYTES_MAX: u64 = 16;
 
-/// The namespace; it ends with the guest.
+/// The namespace; it ends with the guest, or by [`PidNamespace::end`].
 #[derive(Debug, Clone)]
 pub(crate) struct PidNamespace {
     first: Pid,
@@ -53,8 +54,14 @@ impl PidNamespace {
     }
 
     /// Ends it, with all that is in it.
-    pub(crate) fn end(self) -> Result<()> {
-        crate::sys::kill(self.first, libc::SIGKILL).attempt(|| "end a pid namespace".into())
+    pub(crate) fn end(self) {
+        // It may have ended.
+        let _ = crate::sys::kill(self.first, libc::SIGKILL);
+    }
+
+    /// Whether its first process is there.
+    pub(crate) fn exists(&self) -> bool {
+        self.path().exists()
     }
 
     /// What a specification names to join it.

@@ -74,7 +74,7 @@ impl Sandbox {
 
     /// Makes the pid namespace that its containers can share, unless there is one.
     pub(crate) async fn share_pids(&self) -> Result<()> {
-        if self.pid_namespace().is_some() {
+        if self.pid_namespace().is_some_and(|made| made.exists()) {
             return Ok(());
         }
         let making = PidNamespace::begin()?;
@@ -84,10 +84,9 @@ impl Sandbox {
     }
 
     /// Ends the pid namespace that was made in case that its containers share one.
-    pub(crate) fn share_no_pids(&self) -> Result<()> {
-        match self.pid_namespace_slot().take() {
-            Some(namespace) => namespace.end(),
-            None => Ok(()),
+    pub(crate) fn share_no_pids(&self) {
+        if let Some(namespace) = self.pid_namespace_slot().take() {
+            namespace.end();
         }
     }
 

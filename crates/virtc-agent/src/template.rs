@@ -20,8 +20,9 @@ use crate::error::{Attempt as _, Error, Result};
 use crate::sandbox::blocking;
 use crate::service::add_randomness;
 
-/// What the template says when it waits.
+/// What the template says when it waits, having rehearsed a container or not.
 const WAITS: &[u8] = b"T";
+const WAITS_UNREHEARSED: &[u8] = b"t";
 
 /// Bytes of the line. It names some dozens of bridges.
 const LINE_BYTES_MAX: usize = 1024;
@@ -43,13 +44,14 @@ const HOT_PLUG_EVENT: &str = "/sys/firmware/acpi/interrupts/gpe01";
 
 /// Says on the serial port `port`, such as `ttyS1`, that everything is ready, and returns in a
 /// clone, with its devices.
-pub(crate) async fn wait_for_hand_over(port: &str) -> Result<()> {
+pub(crate) async fn wait_for_hand_over(port: &str, rehearsed: bool) -> Result<()> {
     let attempt = || format!("wait on {port} for the hand-over");
     let serial = open_raw(port)?;
     let serial = crate::sys::watch(serial, Interest::READABLE).attempt(attempt)?;
     // A machine without this event has nothing to be kept from.
     let quiet = fs::write(HOT_PLUG_EVENT, "disable").is_ok();
-    rustix::io::write(serial.get_ref(), WAITS).attempt(attempt)?;
+    let says = if rehearsed { WAITS } else { WAITS_UNREHEARSED };
+    rustix::io::write(serial.get_ref(), says).attempt(attempt)?;
     let line = read_line(&serial).await.attempt(attempt)?;
     blocking(move || {
         let (seed, places) = parse(&line)?;

@@ -19,7 +19,6 @@ use crate::{Result, oci};
 pub(super) fn linux_to_message(linux: &Linux) -> Result<oci::Linux> {
     refuse_if_set("linux.netDevices", linux.net_devices())?;
     refuse_if_set("linux.memoryPolicy", linux.memory_policy())?;
-
     let resources = linux
         .resources()
         .as_ref()

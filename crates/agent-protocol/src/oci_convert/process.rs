@@ -21,7 +21,6 @@ use crate::{Result, oci};
 /// [`Error::Specification`](crate::Error::Specification) for what the message cannot hold.
 pub fn process_to_message(process: &Process) -> Result<oci::Process> {
     refuse_if_set("process.commandLine", process.command_line())?;
-
     refuse_if_set("process.execCPUAffinity", process.exec_cpu_affinity())?;
     let console_size = process
         .console_size()

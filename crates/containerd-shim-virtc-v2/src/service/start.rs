@@ -1,14 +1,19 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use containerd_shim_protos::events::task::{TaskExecStarted, TaskExit, TaskStart};
 use containerd_shim_protos::protobuf::MessageField;
+use tokio::time::timeout;
 use virtcontainers::{HookKind, fault};
 
 use super::{TaskService, pid_of};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pod::{Pod, Task};
 use crate::process::{Exit, Phase, TaskProcess};
 use crate::publisher::timestamp;
+
+/// How long the end of a process may take whose program could not be executed.
+const NOT_EXECUTED_LIMIT: Duration = Duration::from_secs(5);
 
 impl TaskService {
     /// Lets the first process of a task begin.
@@ -25,9 +30,12 @@ impl TaskService {
             // Networks that were given to this process after its task was made.
             kept.update_network().await?;
         }
-        sandbox.start_container(&task.container).await?;
-        // Its end is told too, as that of a task that never ran.
-        first.executed().await?;
+        if let Some(reason) = sandbox.start_container(&task.container).await? {
+            // Whoever is told so may delete it at once.
+            drop(changing);
+            let _ = timeout(NOT_EXECUTED_LIMIT, first.ended()).await;
+            return Err(first.not_executed(reason));
+        }
         if let Some((rows, columns)) = first.wanted_size()
             && let Err(error) = first.resize(rows, columns).await
         {
@@ -70,7 +78,10 @@ impl TaskService {
             Ok(fault::point("exec.carried")?)
         };
         if let Err(error) = started.await {
-            process.abandon().await;
+            match &error {
+                Error::NotExecuted { .. } => process.collect(NOT_EXECUTED_LIMIT).await,
+                _ => process.abandon().await,
+            }
             return Err(error);
         }
         process.enter(Phase::Running);

@@ -2,7 +2,8 @@
 //!
 //! [`package`] finds a kernel and its modules, [`kernel`] unpacks the kernel, [`modules`] finds the
 //! modules that a [`list`] names with all that they need, in load [`order`], [`archive`] packs those
-//! that no list names, [`initrd`] puts both together with the agent, [`set`] puts the result where readers find it.
+//! that no list names, [`initrd`] puts both together with the agent, [`set`] puts the result where
+//! readers find it.
 
 pub mod archive;
 pub mod compression;

@@ -25,7 +25,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 use vc_launch::Launcher;
 use vc_types::BootId;
 
@@ -39,6 +39,9 @@ use crate::{Error, HostDevices, Nic, NicBackend, Result, SavedVm, TemplateFiles,
 
 /// What the guest of a template says when it waits.
 const WAITS: u8 = b'T';
+
+/// What it says where it could not rehearse a container.
+const WAITS_UNREHEARSED: u8 = b't';
 
 /// Says when a clone's memory is complete.
 type Filled = oneshot::Receiver<io::Result<()>>;
@@ -180,6 +183,10 @@ async fn wait_for_guest(port: &mut UnixStream, limit: Duration) -> Result<()> {
     };
     match read {
         Ok(Ok(_)) if said == [WAITS] => Ok(()),
+        Ok(Ok(_)) if said == [WAITS_UNREHEARSED] => {
+            warn!("the template's guest could not rehearse a container; VMs from it are slower");
+            Ok(())
+        }
         Ok(Ok(_)) => Err(broken("the guest says something else than that it waits")),
         Ok(Err(_)) => Err(broken("the VMM closed the guest's port")),
         Err(_) => Err(broken(&format!("the guest does not wait within {limit:?}"))),

@@ -23,7 +23,7 @@ impl Container {
     /// Lets the first process go on, and returns when its program runs or could not be executed.
     /// The latter is the process's exit code 126 or 127, and no error here. A hook that fails is
     /// one, and ends the container.
-    pub(crate) async fn start(&self) -> Result<()> {
+    pub(crate) async fn start(&self) -> Result<String> {
         if self.init.has_ended() {
             return Err(Error::NotRunning(self.id.clone()));
         }
@@ -34,7 +34,8 @@ impl Container {
             });
         }
         start_container(&self.id)?;
-        self.init.started(self.hooks_limit).await
+        let start = self.init.started(self.hooks_limit).await?;
+        Ok(start.told().1)
     }
 
     /// Adds a process and starts it.

@@ -82,7 +82,7 @@ impl Maker {
         Ok(maker)
     }
 
-    /// Returns when it waits for its task.
+    /// Returns when it is about to wait for its task, or has ended.
     pub(super) async fn ready(&self) -> Result<()> {
         let attempt = || "wait for the process that makes containers".to_owned();
         let socket = self.socket.try_clone().attempt(attempt)?;

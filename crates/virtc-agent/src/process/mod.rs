@@ -127,14 +127,14 @@ impl Process {
     /// # Errors
     ///
     /// [`Error::Hook`] when one of them failed, [`Error::Timeout`].
-    pub(crate) async fn started(&self, hooks: Duration) -> Result<()> {
+    pub(crate) async fn started(&self, hooks: Duration) -> Result<Start> {
         let limit = START_LIMIT.saturating_add(hooks);
         match timeout(limit, self.start()).await {
             Ok(Start::Refused { text }) => Err(Error::Hook {
                 container: self.container_id.clone(),
                 text,
             }),
-            Ok(_) => Ok(()),
+            Ok(start) => Ok(start),
             Err(_) => Err(Error::Timeout {
                 what: format!("starting {}", self.name()),
                 limit,

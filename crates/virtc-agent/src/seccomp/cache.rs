@@ -43,6 +43,10 @@ impl Filters {
 
     fn keep(&self, seccomp: LinuxSeccomp, filter: &Arc<Filter>) {
         let mut kept = self.kept();
+        // Another container asked for it at the same time.
+        if kept.iter().any(|(of, _)| *of == seccomp) {
+            return;
+        }
         if kept.len() == KEPT_MAX {
             kept.pop_front();
         }

@@ -91,7 +91,7 @@ impl AgentCalls {
         }
         match request.sandbox_pidns {
             true => self.sandbox.share_pids().await?,
-            false => self.sandbox.share_no_pids()?,
+            false => self.sandbox.share_no_pids(),
         }
         self.sandbox.add_storages(request.storages).await
     }
@@ -149,9 +149,17 @@ impl AgentService for AgentCalls {
         done(uninterrupted(async move { Container::create(&sandbox, req).await }).await)
     }
 
-    async fn start_container(&self, _: &TtrpcContext, req: StartContainerRequest) -> Answer<Empty> {
+    async fn start_container(
+        &self,
+        _: &TtrpcContext,
+        req: StartContainerRequest,
+    ) -> Answer<StartContainerResponse> {
         let container = self.container(&req.container_id)?;
-        done(uninterrupted(async move { container.start().await }).await)
+        let start_error = uninterrupted(async move { container.start().await }).await?;
+        Ok(StartContainerResponse {
+            start_error,
+            ..StartContainerResponse::default()
+        })
     }
 
     async fn remove_container(

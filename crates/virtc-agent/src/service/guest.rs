@@ -19,7 +19,7 @@ use crate::cgroup::memory_total_bytes;
 use crate::clock::{correct_realtime_by, set_realtime_ns};
 use crate::error::{Error, Result};
 use crate::launch::Copy;
-use crate::process::list_processes;
+use crate::process::{Start, list_processes};
 use crate::sandbox::{Sandbox, blocking, uninterrupted};
 use crate::storage::forget;
 
@@ -43,7 +43,12 @@ impl GuestService for GuestCalls {
             .containers
             .process(&request.container_id, &request.exec_id)?;
         if request.until_started {
-            let (started_uptime_us, start_error) = process.start().await.told();
+            let start = process.start().await;
+            let never = start == Start::Never;
+            let (started_uptime_us, mut start_error) = start.told();
+            if never {
+                start_error = "it was ended before its start".into();
+            }
             return Ok(WaitResponse {
                 started_uptime_us,
                 start_error,

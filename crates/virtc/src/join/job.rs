@@ -40,7 +40,7 @@ impl Job for Kept<'_> {
 
     async fn start(&self) -> Result<(), Error> {
         match self.throw_away {
-            true => self.sandbox.start_container(self.container).await,
+            true => self.sandbox.start_container(self.container).await.map(drop),
             false => Ok(()),
         }
     }

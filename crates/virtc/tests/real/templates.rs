@@ -91,6 +91,7 @@ fn the_first_run_makes_a_template_and_the_next_ones_go_on_from_it() {
         "the boot of the first run is the template's\n{}",
         first.err()
     );
+    assert!(!first.err().contains("rehearse"), "{}", first.err());
     let template = factory.only_template();
     let made = fs::metadata(template.join("memory"))
         .unwrap()

@@ -112,7 +112,7 @@ impl Runtime {
         &self,
         sandbox: &SandboxId,
         container: &ContainerId,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         self.fetch_container(sandbox, container)
             .await?
             .start_container(container)

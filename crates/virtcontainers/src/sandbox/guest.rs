@@ -76,7 +76,7 @@ impl Guest {
         }
     }
 
-    pub(super) async fn start(&self, container: &ContainerId) -> Result<()> {
+    pub(super) async fn start(&self, container: &ContainerId) -> Result<Option<String>> {
         let started = self.agent.start_container(container);
         self.while_it_runs(async { Ok(started.await?) }).await
     }

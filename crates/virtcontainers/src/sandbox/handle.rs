@@ -127,20 +127,25 @@ impl SandboxHandle {
             .await
     }
 
-    /// Starts the process of a container that was made and waits. That its program cannot be
-    /// executed is its exit, which [`SandboxHandle::wait_process`] tells.
+    /// Starts the process of a container that was made and waits. Why its program cannot be
+    /// executed, where it cannot: that is no error but its exit, which
+    /// [`SandboxHandle::wait_process`] tells too.
     ///
     /// # Errors
     ///
     /// [`Error::NoContainer`], [`Error::Types`] when it was started before, [`Error::Agent`],
     /// [`Error::Ended`] when the machine ends meanwhile, and [`Error::Store`] when it cannot be
     /// written down that it runs: it is killed then.
-    pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
+    pub async fn start_container(&self, container: &ContainerId) -> Result<Option<String>> {
         self.existing(container)?.start()?;
         fault::point("start.begun")?;
-        if let Err(error) = self.0.guest.start(container).await {
-            self.started_after_all(container, error).await?;
-        }
+        let not_executed = match self.0.guest.start(container).await {
+            Ok(not_executed) => not_executed,
+            Err(error) => {
+                self.started_after_all(container, error).await?;
+                None
+            }
+        };
         fault::point("start.process-started")?;
         let noted = states::started(&self.0.directory, container).await;
         if noted.is_err()
@@ -149,7 +154,8 @@ impl SandboxHandle {
             tracing::warn!(%container, %error, "it runs, and the state does not say so");
         }
         noted?;
-        fault::point("start.written")
+        fault::point("start.written")?;
+        Ok(not_executed)
     }
 
     /// Adds a process to a running container, with its streams attached.

@@ -157,10 +157,10 @@ impl Sandbox {
     /// # Errors
     ///
     /// Those of [`SandboxHandle::start_container`].
-    pub async fn start_container(&self, container: &ContainerId) -> Result<()> {
-        self.handle.start_container(container).await?;
+    pub async fn start_container(&self, container: &ContainerId) -> Result<Option<String>> {
+        let not_executed = self.handle.start_container(container).await?;
         self.times().step("start acknowledged");
-        Ok(())
+        Ok(not_executed)
     }
 
     /// Starts the containers that wait for their start, in the order in which they were made.

@@ -137,7 +137,7 @@ impl World {
                 config.attach = false;
                 runtime.create_container(&name, config).await.map(|_| ())
             }
-            Act::StartContainer => runtime.start_container(&name, &one).await,
+            Act::StartContainer => runtime.start_container(&name, &one).await.map(drop),
             Act::KillContainer => {
                 let handle = runtime.fetch_sandbox(&name).await?;
                 handle.kill_container(&one, Signal::KILL, false).await?;

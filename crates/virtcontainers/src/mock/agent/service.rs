@@ -9,8 +9,8 @@ use agent_protocol::agent::{
     CgroupStats, CopyFileRequest, CreateContainerRequest, CreateSandboxRequest,
     DestroySandboxRequest, ExecProcessRequest, GetOOMEventRequest, OOMEvent, PauseContainerRequest,
     PidsStats, RemoveContainerRequest, ResumeContainerRequest, SignalProcessRequest,
-    StartContainerRequest, StatsContainerRequest, StatsContainerResponse, TtyWinResizeRequest,
-    UpdateContainerRequest,
+    StartContainerRequest, StartContainerResponse, StatsContainerRequest, StatsContainerResponse,
+    TtyWinResizeRequest, UpdateContainerRequest,
 };
 use agent_protocol::agent_ttrpc::{AgentService, create_agent_service};
 use agent_protocol::oci_convert::{
@@ -89,10 +89,14 @@ impl AgentService for AgentCalls {
         &self,
         _: &TtrpcContext,
         request: StartContainerRequest,
-    ) -> Answer<Empty> {
+    ) -> Answer<StartContainerResponse> {
         let start = async || {
-            self.0.find(&request.container_id, "")?.start()?;
-            Ok(Empty::new())
+            let process = self.0.find(&request.container_id, "")?;
+            process.start()?;
+            Ok(StartContainerResponse {
+                start_error: process.program.start_error.clone().unwrap_or_default(),
+                ..StartContainerResponse::default()
+            })
         };
         self.0.answer(Call::StartContainer, start).await
     }
