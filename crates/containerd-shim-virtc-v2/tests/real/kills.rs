@@ -7,16 +7,18 @@ use super::pod::{SANDBOX, member};
 use super::soak::count;
 
 /// Kills a shim at each point while a container is run to its end. What containerd knows and the host
-/// has afterwards is removed by what users do, and the name is free.
+/// has afterwards is removed by what users do.
 fn killed_at(points: &[&str]) {
     let Some(mut containerd) = Containerd::new() else {
         return;
     };
     for point in points {
         containerd.restart_with_fault(Some(&format!("{point}:kill")));
-        let run = containerd.run(&[], "c1", &["true"]);
+        // What a daemon that is killed has left of a bundle keeps its name.
+        let id = point.replace('.', "-");
+        let run = containerd.run(&[], &id, &["true"]);
         assert!(!run.status.success(), "{point}: it was not killed");
-        removed(&containerd, point, &["c1"]);
+        removed(&containerd, point, &[&id]);
     }
     containerd.restart_with_fault(None);
     let run = containerd.run(&[], "c1", &["echo", "again"]);
@@ -54,7 +56,7 @@ fn a_shim_that_is_killed_while_it_adds_a_process_leaves_nothing() {
     };
     for point in Walk::TaskExec.points() {
         containerd.restart_with_fault(Some(&format!("{point}:kill")));
-        // As below: a name of its own for each.
+        // As above: a name of its own for each.
         let id = point.replace('.', "-");
         containerd.begin(&[], &id, &["sleep", "1000"]);
         let output = containerd.exec(&id, "e1", &["true"]);
@@ -70,7 +72,7 @@ fn a_shim_that_is_killed_while_it_deletes_leaves_nothing() {
     };
     for point in Walk::TaskDelete.points() {
         containerd.restart_with_fault(Some(&format!("{point}:kill")));
-        // What a daemon that is killed has left of a bundle keeps its name.
+        // As above: a name of its own for each.
         let id = point.replace('.', "-");
         let run = containerd.run(&[], &id, &["true"]);
         assert!(!run.status.success(), "{point}: it was not killed");

@@ -222,7 +222,9 @@ impl AttachedNetwork {
         let attachment = blocking(move || rules.plan_to_plug(&namespace, &planned)).await?;
         // Whoever gives this up half-way leaves it to the end.
         let planned = LinkUndo::Joined(attachment.undo().clone());
-        self.left.push(planned.clone());
+        if !self.left.contains(&planned) {
+            self.left.push(planned.clone());
+        }
         self.note(self.undos())?;
         let namespace = Arc::clone(&self.namespace);
         let attached = blocking(move || Ok(attachment.attach(&namespace)?)).await?;
