@@ -266,15 +266,20 @@ impl TaskProcess {
         }
     }
 
+    /// Waits for its end in the guest, for as long as it takes.
+    pub(crate) async fn guest_exit(&self) -> Exit {
+        match self.guest("waited for") {
+            Ok(guest) => Exit::of(guest.wait().await),
+            Err(error) => {
+                tracing::error!(%error, "a process is not watched");
+                Exit::lost()
+            }
+        }
+    }
+
     /// Takes the end of a process that nobody watches, since its program could not be executed.
     pub(crate) async fn collect(&self, limit: Duration) {
-        let ended = async {
-            match self.guest("waited for") {
-                Ok(guest) => Exit::of(guest.wait().await),
-                Err(_) => Exit::lost(),
-            }
-        };
-        let exit = timeout(limit, ended).await;
+        let exit = timeout(limit, self.guest_exit()).await;
         self.enter(Phase::Stopped(exit.unwrap_or_else(|_| Exit::lost())));
     }
 

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use agent_protocol::guest::{AGENT_PORT, RELAY_PORT, STREAM_PORT};
 
 use crate::cgroup::OomEvents;
-use crate::container::Container;
+
 use crate::error::{Attempt as _, Result};
 use crate::init::Booted;
 use crate::reaper::Reaper;
@@ -74,27 +74,6 @@ fn run() -> Result<std::convert::Infallible> {
     runtime.block_on(serve(booted))
 }
 
-/// Does once what the first container of each clone need not do then, and says whether it could.
-///
-/// # Errors
-///
-/// Where something is left of it: a template has nothing of a container.
-async fn rehearse(sandbox: &Sandbox) -> Result<bool> {
-    let rehearsed = async {
-        Container::rehearse(sandbox).await?;
-        sandbox.share_pids().await?;
-        sandbox.launcher.stand_by().await
-    };
-    match rehearsed.await {
-        Ok(()) => Ok(true),
-        Err(error) if sandbox.containers.all().is_empty() => {
-            tracing::warn!("{}", error.chain());
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
     let Booted {
         modules,
@@ -120,7 +99,7 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
             Ok(())
         })
         .await?;
-        let rehearsed = rehearse(&sandbox).await?;
+        let rehearsed = container::rehearse(&sandbox).await?;
         template::wait_for_hand_over(port, rehearsed).await?;
         sandbox.step(agent_protocol::guest::HANDED_OVER);
     } else {

@@ -9,7 +9,7 @@ use virtcontainers::{HookKind, fault};
 use super::{TaskService, pid_of};
 use crate::error::{Error, Result};
 use crate::pod::{Pod, Task};
-use crate::process::{Exit, Phase, TaskProcess};
+use crate::process::{Phase, TaskProcess};
 use crate::publisher::timestamp;
 
 /// How long the end of a process may take whose program could not be executed.
@@ -104,13 +104,7 @@ pub(super) fn watch(pod: &Arc<Pod>, task: &Arc<Task>, exec: Option<(String, Arc<
             Some((id, process)) => (id, process),
             None => (task.container.to_string(), Arc::clone(&task.first)),
         };
-        let exit = match process.guest("waited for") {
-            Ok(guest) => Exit::of(guest.wait().await),
-            Err(error) => {
-                tracing::error!(%error, "a process is not watched");
-                Exit::lost()
-            }
-        };
+        let exit = process.guest_exit().await;
         let changing = process.changing.lock().await;
         if !process.enter(Phase::Stopped(exit)) {
             return;

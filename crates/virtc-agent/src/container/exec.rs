@@ -21,8 +21,8 @@ static NEXT_EXEC: AtomicU64 = AtomicU64::new(0);
 
 impl Container {
     /// Lets the first process go on, and returns when its program runs or could not be executed.
-    /// The latter is the process's exit code 126 or 127, and no error here. A hook that fails is
-    /// one, and ends the container.
+    /// Why it could not is what this gives, or nothing: that is the process's exit code 126 or 127,
+    /// and no error here. A hook that fails is one, and ends the container.
     pub(crate) async fn start(&self) -> Result<String> {
         if self.init.has_ended() {
             return Err(Error::NotRunning(self.id.clone()));
@@ -34,8 +34,8 @@ impl Container {
             });
         }
         start_container(&self.id)?;
-        let start = self.init.started(self.hooks_limit).await?;
-        Ok(start.told().1)
+        let (_, start_error) = self.init.started(self.hooks_limit).await?.told();
+        Ok(start_error)
     }
 
     /// Adds a process and starts it.

@@ -22,6 +22,7 @@ use crate::process::Process;
 use crate::seccomp::Filter;
 use crate::storage::Mounted;
 
+pub(crate) use rehearsal::rehearse;
 pub(crate) use specification::CONTAINER_FILES_MAX;
 pub(crate) use table::Containers;
 

@@ -22,9 +22,30 @@ const ID: &str = "rehearsal";
 
 const ROOT: &str = "/run/virtc/rehearsal";
 
+/// Does once what the first container of each clone need not do then, and says whether it could.
+///
+/// # Errors
+///
+/// Where something is left of it: a template has nothing of a container.
+pub(crate) async fn rehearse(sandbox: &Sandbox) -> Result<bool> {
+    let rehearsed = async {
+        Container::rehearse(sandbox).await?;
+        sandbox.share_pids().await?;
+        sandbox.launcher.stand_by().await
+    };
+    match rehearsed.await {
+        Ok(()) => Ok(true),
+        Err(error) if sandbox.containers.all().is_empty() => {
+            tracing::warn!("{}", error.chain());
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl Container {
     /// Makes and removes a container that runs nothing.
-    pub(crate) async fn rehearse(sandbox: &Sandbox) -> Result<()> {
+    async fn rehearse(sandbox: &Sandbox) -> Result<()> {
         let attempt = || "rehearse a container".to_owned();
         let spec = usual_spec().map_err(|error| Error::Invalid {
             field: "specification",

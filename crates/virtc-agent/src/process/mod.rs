@@ -129,7 +129,7 @@ impl Process {
     /// [`Error::Hook`] when one of them failed, [`Error::Timeout`].
     pub(crate) async fn started(&self, hooks: Duration) -> Result<Start> {
         let limit = START_LIMIT.saturating_add(hooks);
-        match timeout(limit, self.start()).await {
+        match timeout(limit, self.start_outcome()).await {
             Ok(Start::Refused { text }) => Err(Error::Hook {
                 container: self.container_id.clone(),
                 text,
@@ -143,7 +143,7 @@ impl Process {
     }
 
     /// Waits until it is known what became of the start, for as long as that takes.
-    pub(crate) async fn start(&self) -> Start {
+    pub(crate) async fn start_outcome(&self) -> Start {
         let mut start = self.start.subscribe();
         let known = start.wait_for(|start| *start != Start::Pending).await;
         // The sender lives as long as we do.

@@ -43,7 +43,7 @@ impl GuestService for GuestCalls {
             .containers
             .process(&request.container_id, &request.exec_id)?;
         if request.until_started {
-            let start = process.start().await;
+            let start = process.start_outcome().await;
             let never = start == Start::Never;
             let (started_uptime_us, mut start_error) = start.told();
             if never {

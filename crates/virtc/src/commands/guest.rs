@@ -45,7 +45,9 @@ fn build_kernel() -> Done {
     let failed = |what: String| {
         move |error: io::Error| Failure::plain(FAILED, &error).note(format!("while {what}"))
     };
-    let tree = Tree::write().map_err(failed("writing the kernel's lists".into()))?;
+    let below = std::env::temp_dir();
+    let writing = format!("writing the kernel's lists below {}", below.display());
+    let tree = Tree::write(&below).map_err(failed(writing))?;
     let script = tree.0.join(SCRIPT);
     let status = Command::new("sh")
         .arg(script)
@@ -63,9 +65,9 @@ fn build_kernel() -> Done {
 struct Tree(PathBuf);
 
 impl Tree {
-    fn write() -> io::Result<Self> {
+    fn write(below: &Path) -> io::Result<Self> {
         let name = format!("virtc-guest-kernel-{}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
+        let dir = below.join(name);
         // One that is there already is somebody else's, and an error.
         DirBuilder::new().mode(0o700).create(&dir)?;
         let tree = Self(dir);
@@ -102,7 +104,7 @@ mod tests {
             assert!(output.status.success(), "{output:?}");
             String::from_utf8(output.stdout).unwrap()
         };
-        let tree = Tree::write().unwrap();
+        let tree = Tree::write(&std::env::temp_dir()).unwrap();
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let of_program = name(&tree.0.join(SCRIPT));
         assert_eq!(of_program, name(&here.join(SCRIPT)));
