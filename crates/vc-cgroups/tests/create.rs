@@ -287,6 +287,34 @@ fn removal_waits_for_what_is_just_ending() {
 }
 
 #[test]
+fn only_what_is_unused_is_removed_at_once() {
+    let test = TestPath::new("unused");
+    for way in ways() {
+        let (hierarchies, way) = (&way.hierarchies, way.name);
+        let cgroup = Cgroup::create(hierarchies, test.path()).unwrap();
+        let mut child = TestChild::waiting();
+        cgroup.add(&child.identity()).unwrap();
+        assert!(!cgroup.remove_unused().unwrap(), "{way}");
+        assert!(cgroup.directories().all(|dir| dir.is_dir()), "{way}");
+        assert!(child.is_running());
+        cgroup.kill_all().unwrap();
+        assert!(cgroup.remove_unused().unwrap(), "{way}");
+        assert!(!cgroup.exists().unwrap() && test.is_gone(), "{way}");
+        // That it is gone is fine.
+        assert!(cgroup.remove_unused().unwrap());
+
+        // A cgroup below it, in the last hierarchy alone.
+        let cgroup = Cgroup::create(hierarchies, test.path()).unwrap();
+        let below = cgroup.directories().last().unwrap().join("below");
+        fs::create_dir(&below).unwrap();
+        assert!(!cgroup.remove_unused().unwrap(), "{way}");
+        assert!(below.is_dir());
+        cgroup.remove().unwrap();
+        assert!(!cgroup.exists().unwrap() && test.is_gone(), "{way}");
+    }
+}
+
+#[test]
 fn removal_names_what_does_not_end() {
     let test = TestPath::new("stays");
     let hierarchies = Hierarchies::detect().unwrap();

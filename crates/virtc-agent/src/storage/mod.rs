@@ -8,6 +8,7 @@ mod forget;
 mod options;
 mod overlay;
 mod tmpfs;
+mod unwritten;
 mod virtio_fs;
 
 use std::fs;
@@ -20,6 +21,7 @@ use crate::error::{Attempt as _, Error, Result};
 use crate::modules::Modules;
 
 pub(crate) use self::forget::forget;
+pub(crate) use self::unwritten::has_unwritten;
 
 /// The drivers, as `GetGuestDetails` names them.
 pub(crate) const DRIVERS: [&str; 5] = ["virtio-fs", "blk", "ephemeral", "overlayfs", "bind"];

@@ -95,6 +95,24 @@ fn volumes_are_directories_and_files_and_ro_is_the_hosts_word() {
 }
 
 #[test]
+fn what_was_written_to_the_memory_of_a_file_is_on_the_host_after_the_end() {
+    let host = host();
+    let file = host.cwd().join("file");
+    fs::write(&file, [0; 3 * 4096]).unwrap();
+    // One byte of the page in the middle, by a process that has no time to see to it.
+    let script = "import mmap, os\n\
+                  file = open('file', 'r+b')\n\
+                  memory = mmap.mmap(file.fileno(), 0)\n\
+                  file.close()\n\
+                  memory[5000] = 42\n\
+                  os.kill(os.getpid(), 9)\n";
+    host.run(&["--writable-cwd"], &["python3", "-c", script])
+        .expect_code(137);
+    let content = fs::read(&file).unwrap();
+    assert_eq!((content.len(), content[5000]), (3 * 4096, 42));
+}
+
+#[test]
 fn a_link_inside_a_volume_does_not_lead_out_of_it() {
     let host = host();
     let data = host.dir("data");

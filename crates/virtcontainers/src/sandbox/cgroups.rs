@@ -81,6 +81,9 @@ pub(super) fn remove_container(entry: &ContainerRecord) -> Result<()> {
     let Some(Joined { cgroup, before }) = stored(entry.cgroup.as_ref())? else {
         return Ok(());
     };
+    if cgroup.is_ours() && cgroup.remove_unused()? {
+        return Ok(());
+    }
     let own = ProcessIdentity::current()?;
     if cgroup.pids()?.contains(&own.pid()) {
         before.restore(&own)?;
@@ -110,10 +113,8 @@ pub(super) fn remove_by_name(root: &Path, sandbox: &SandboxId) -> Result<()> {
 }
 
 fn remove(cgroup: &Cgroup) -> Result<()> {
-    if cgroup.is_ours() && cgroup.exists()? {
-        if !cgroup.pids()?.is_empty() {
-            cgroup.kill_all()?;
-        }
+    if cgroup.is_ours() && !cgroup.remove_unused()? {
+        cgroup.kill_all()?;
         cgroup.remove()?;
     }
     Ok(())
