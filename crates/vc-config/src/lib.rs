@@ -34,7 +34,7 @@ pub use load::{CONFIG_FILE, Loaded, Origin, Sources};
 pub use name::random_name;
 pub use rate::Rate;
 pub use sections::{
-    Accelerator, Factory, Guest, Interworking, Limits, Millis, Network, Physical, Qemu, Runtime,
-    Scratch, ScratchKind, Share, ShareCache, TcgThreads, UserBackend, Vhost, Vm, VmSize,
+    Accelerator, Demand, Factory, Guest, Interworking, Limits, Millis, Network, Physical, Qemu,
+    Runtime, Scratch, ScratchKind, Share, ShareCache, TcgThreads, UserBackend, Vhost, Vm, VmSize,
 };
 pub use setting::{Key, Kind, Section};

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -18,8 +18,9 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Pauses of the thread in that time: those of the sleep itself, which the timer takes in stages.
 const PAUSES_QUIET: u64 = 4;
 
-/// The pause that follows on giving back is no sign of anything; the one after it is.
-const WATCH_AFTER_NEXT: u8 = 2;
+/// How long a thread that may block stays for the next work. It ends before memory is given back:
+/// its own end touches what was given back.
+const BLOCKING_KEPT: Duration = Duration::from_millis(500);
 
 /// Whether a keeper has done its work but for waiting. From then on it gives back what memory it
 /// does not need: it lives as long as its container.
@@ -28,8 +29,10 @@ pub struct Waiting {
     begun: Notify,
     /// How often the thread had nothing to do.
     pauses: AtomicU64,
-    /// Pauses until something has happened since memory was given back; 0 while that is known.
-    watching: AtomicU8,
+    /// That memory is to be given back in the next pause.
+    due: AtomicBool,
+    /// That nothing has happened since memory was given back.
+    resting: AtomicBool,
     happened: Notify,
 }
 
@@ -39,21 +42,21 @@ impl Waiting {
         self.begun.notify_one();
     }
 
-    /// The thread has nothing to do.
-    fn pause(&self) {
+    /// The thread has nothing to do. What is given back here is not touched on the way into the
+    /// sleep.
+    fn pause(&self, give_back: impl Fn()) {
         self.pauses.fetch_add(1, Ordering::Relaxed);
-        // Only this thread changes it.
-        let watching = self.watching.load(Ordering::Relaxed);
-        self.watching
-            .store(watching.saturating_sub(1), Ordering::Relaxed);
-        if watching == 1 {
+        if self.due.swap(false, Ordering::Relaxed) {
+            give_back();
+            self.resting.store(true, Ordering::Relaxed);
+        } else if self.resting.swap(false, Ordering::Relaxed) {
             self.happened.notify_one();
         }
     }
 
-    /// Calls `rest` when nothing has happened for a while, and again each time after something
-    /// has.
-    async fn rest(&self, quiet: Duration, rest: impl Fn()) -> Infallible {
+    /// Has memory given back when nothing has happened for a while, and again each time after
+    /// something has.
+    async fn rest(&self, quiet: Duration) -> Infallible {
         self.begun.notified().await;
         loop {
             let before = self.pauses.load(Ordering::Relaxed);
@@ -61,8 +64,7 @@ impl Waiting {
             if self.pauses.load(Ordering::Relaxed) - before > PAUSES_QUIET {
                 continue;
             }
-            rest();
-            self.watching.store(WATCH_AFTER_NEXT, Ordering::Relaxed);
+            self.due.store(true, Ordering::Relaxed);
             self.happened.notified().await;
         }
     }
@@ -85,25 +87,28 @@ impl Waiting {
 /// When the system gives no event queue.
 pub fn block_on<T>(work: impl AsyncFnOnce(&Waiting) -> T) -> std::io::Result<T> {
     let waiting = Arc::new(Waiting::default());
-    let executor = executor(&waiting)?;
     // One that cannot be smaller works all the same.
     let footprint = Footprint::of_this_process().ok();
-    let give_back = || footprint.iter().for_each(Footprint::rest);
+    let executor = executor(&waiting, move || footprint.iter().for_each(Footprint::rest))?;
     let done = executor.block_on(async {
         tokio::select! {
             done = work(&waiting) => done,
-            never = waiting.rest(QUIET, give_back) => match never {},
+            never = waiting.rest(QUIET) => match never {},
         }
     });
     executor.shutdown_timeout(UNDO_LIMIT);
     Ok(done)
 }
 
-fn executor(waiting: &Arc<Waiting>) -> std::io::Result<tokio::runtime::Runtime> {
+fn executor(
+    waiting: &Arc<Waiting>,
+    give_back: impl Fn() + Send + Sync + 'static,
+) -> std::io::Result<tokio::runtime::Runtime> {
     let waiting = Arc::clone(waiting);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .on_thread_park(move || waiting.pause())
+        .thread_keep_alive(BLOCKING_KEPT)
+        .on_thread_park(move || waiting.pause(&give_back))
         .build()
 }
 
@@ -117,9 +122,10 @@ mod tests {
     fn memory_is_given_back_again_after_something_has_happened() {
         let waiting = Arc::new(Waiting::default());
         let (say, mut given_back) = unbounded_channel();
-        executor(&waiting).unwrap().block_on(async {
+        let executor = executor(&waiting, move || say.send(()).unwrap()).unwrap();
+        executor.block_on(async {
             waiting.begin();
-            let rest = waiting.rest(Duration::from_millis(20), || say.send(()).unwrap());
+            let rest = waiting.rest(Duration::from_millis(20));
             let twice = async {
                 given_back.recv().await.unwrap();
                 let before = waiting.pauses.load(Ordering::Relaxed);

@@ -17,7 +17,7 @@ use containerd_shim_protos::ttrpc::Result as Answer;
 use containerd_shim_protos::ttrpc::asynchronous::TtrpcContext;
 use containerd_shim_protos::types::platform::Platform;
 use vc_types::{EndReason, SandboxId, SandboxState};
-use virtcontainers::{NetworkConfig, SandboxConfig, SandboxHandle};
+use virtcontainers::{NetworkConfig, SandboxConfig, SandboxHandle, demand_of_pod};
 
 use super::{pid, to_its_end};
 use crate::error::{Error, Result};
@@ -54,8 +54,10 @@ impl SandboxService {
         let bundle = Path::new(&asked.bundle_path);
         // Kubernetes' own description of a pod comes at the same place, and is nothing of these.
         let options = asked.options.as_ref().filter(|any| is_options(any));
+        let demand = demand_of_pod(&annotations);
         let runtime = pod.runtime_with(options, bundle, annotations)?;
-        let mut config = SandboxConfig::empty(SandboxId::new(id)?, runtime.config(), false)?;
+        let config = SandboxConfig::empty(SandboxId::new(id)?, runtime.config(), false)?;
+        let mut config = config.sized_for(demand)?;
         config.cgroup = true;
         config.network = match network_of(&asked) {
             Some(path) => NetworkConfig::Namespace {

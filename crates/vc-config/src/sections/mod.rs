@@ -18,7 +18,7 @@ pub use qemu::{Qemu, TcgThreads};
 pub use runtime::{Accelerator, Runtime};
 pub use scratch::{Scratch, ScratchKind};
 pub use share::{Share, ShareCache};
-pub use vm::{Vm, VmSize};
+pub use vm::{Demand, Vm, VmSize};
 
 use std::path::{Path, PathBuf};
 

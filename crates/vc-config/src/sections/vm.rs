@@ -27,6 +27,9 @@ const MEMORY_STEP_SMALL: ByteSize = ByteSize::from_mib(64);
 /// Below this the guest's kernel and initrd do not fit.
 const MEMORY_MIN: ByteSize = ByteSize::from_mib(64);
 
+/// What a guest takes that no limit of its containers counts: its kernel, the agent, their caches.
+const MEMORY_OF_GUEST: ByteSize = ByteSize::from_mib(256);
+
 const VCPUS_DEFAULT: u32 = 4;
 const MEMORY_DEFAULT: ByteSize = ByteSize::from_mib(2 << 10);
 
@@ -37,6 +40,52 @@ pub struct VmSize {
     pub vcpus: u32,
     /// Memory, a multiple of 2 MiB.
     pub memory: ByteSize,
+}
+
+/// What the containers of a VM may use at most, as far as somebody has said so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Processors, at least one.
+    pub vcpus: Option<u32>,
+    /// Memory.
+    pub memory: Option<ByteSize>,
+}
+
+impl VmSize {
+    /// A size in which so much can be used, and not smaller than this one. Limits are no claims:
+    /// they can be larger than the host, so that they do not raise it over the host's processors
+    /// and three quarters of the memory that it has available.
+    ///
+    /// ```
+    /// use vc_config::{Demand, HostFacts, Vm};
+    /// use vc_types::ByteSize;
+    ///
+    /// let host = HostFacts {
+    ///     memory_available: ByteSize::from_mib(16 << 10),
+    ///     memory_total: ByteSize::from_mib(16 << 10),
+    ///     cpus: 8,
+    ///     kernel_release: "6.1.0".to_owned(),
+    /// };
+    /// let demand = Demand {
+    ///     vcpus: Some(6),
+    ///     memory: Some(ByteSize::from_mib(4 << 10)),
+    /// };
+    /// let size = Vm::default().size(&host).raised_to(demand, &host);
+    /// assert_eq!((size.vcpus, size.memory.mib()), (6, (4 << 10) + 256));
+    /// ```
+    pub fn raised_to(self, demand: Demand, host: &HostFacts) -> Self {
+        let vcpus = demand.vcpus.map_or(0, |vcpus| vcpus.min(host.cpus));
+        let memory = demand.memory.map_or(0, |limit| {
+            let whole = limit.bytes().saturating_add(MEMORY_OF_GUEST.bytes());
+            let step = MEMORY_STEP.bytes();
+            let most = in_steps(host.memory_available.bytes() / 4 * 3);
+            (whole.div_ceil(step).saturating_mul(step)).min(most)
+        });
+        Self {
+            vcpus: self.vcpus.max(vcpus),
+            memory: self.memory.max(ByteSize::from_bytes(memory)),
+        }
+    }
 }
 
 impl Vm {
@@ -111,5 +160,30 @@ mod tests {
         };
         let size = vm.size(&host(10, 1));
         assert_eq!((size.vcpus, size.memory.mib()), (7, 102));
+    }
+
+    #[test]
+    fn limits_raise_a_size_as_far_as_the_host_has_it() {
+        let host = host(16 << 10, 8);
+        let raised = |vcpus, mib: Option<u32>| {
+            let memory = mib.map(ByteSize::from_mib);
+            let size = Vm::default().size(&host);
+            let size = size.raised_to(Demand { vcpus, memory }, &host);
+            (size.vcpus, size.memory.mib())
+        };
+        assert_eq!(raised(None, None), (4, 2048));
+        assert_eq!(raised(Some(1), Some(100)), (4, 2048));
+        assert_eq!(raised(Some(6), Some(2048)), (6, 2304));
+        assert_eq!(raised(None, Some(2049)), (4, 2560));
+        assert_eq!(raised(Some(64), Some(64 << 10)), (8, 12 << 10));
+        let most = Demand {
+            vcpus: Some(u32::MAX),
+            memory: Some(ByteSize::from_bytes(u64::MAX)),
+        };
+        let set = VmSize {
+            vcpus: 16,
+            memory: ByteSize::from_mib(15 << 10),
+        };
+        assert_eq!(set.raised_to(most, &host), set);
     }
 }

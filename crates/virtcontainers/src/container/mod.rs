@@ -4,6 +4,7 @@ mod bundle;
 mod bundle_mounts;
 mod config;
 mod config_json;
+mod demand;
 mod host_namespaces;
 pub(crate) mod placement;
 pub(crate) mod pod;
@@ -12,6 +13,8 @@ mod status;
 
 pub use bundle::Bundle;
 pub use config::{Access, ContainerConfig, GeneratedFile, Root, RootDisk, RootSource, Volume};
+pub(crate) use demand::demand_of;
+pub use demand::demand_of_pod;
 pub use host_namespaces::HostNamespaces;
 pub use pod::{Neighbours, PodRole};
 pub use status::ContainerStatus;

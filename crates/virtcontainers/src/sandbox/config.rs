@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vc_cgroups::CgroupDriver;
-use vc_config::{Config, HostFacts};
+use vc_config::{Config, Demand, HostFacts, VmSize};
 use vc_types::{ByteSize, ContainerId, SandboxId};
 
 use super::network::{EndpointConfig, NetworkConfig};
-use crate::container::{Bundle, ContainerConfig, Neighbours};
+use crate::container::{Bundle, ContainerConfig, Neighbours, demand_of};
 use crate::error::Result;
 use crate::runtime::accelerator_choice;
 
@@ -85,8 +85,26 @@ impl SandboxConfig {
         })
     }
 
+    /// The same with a machine in which so much can be used, as far as the host has it.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Config`] when the host cannot be looked at.
+    pub fn sized_for(mut self, demand: Demand) -> Result<Self> {
+        if demand == Demand::default() {
+            return Ok(self);
+        }
+        let size = VmSize {
+            vcpus: self.vm.vcpus,
+            memory: self.vm.memory,
+        };
+        let size = size.raised_to(demand, &HostFacts::read()?);
+        (self.vm.vcpus, self.vm.memory) = (size.vcpus, size.memory);
+        Ok(self)
+    }
+
     /// A sandbox with the container of an OCI bundle, which has its name, as the configuration wants
-    /// it. It has no network yet.
+    /// it, and large enough for the limits of the container or its pod. It has no network yet.
     ///
     /// # Errors
     ///
@@ -99,6 +117,7 @@ impl SandboxConfig {
         driver: CgroupDriver,
     ) -> Result<Self> {
         let id = SandboxId::new(container.as_str())?;
+        let empty = Self::empty(id, config, false)?.sized_for(demand_of(bundle.spec()))?;
         Ok(Self {
             hostname: bundle.hostname(),
             annotations: bundle.annotations(),
@@ -109,7 +128,7 @@ impl SandboxConfig {
                 driver,
                 &config.runtime.root,
             )?],
-            ..Self::empty(id, config, false)?
+            ..empty
         })
     }
 }

@@ -9,6 +9,9 @@ use super::{Client, Containerd, Network, settings};
 
 const MIB: i64 = 1 << 20;
 
+/// What all containers of a pod may use: more than a machine has by default.
+const POD_MIB: i64 = 2400;
+
 /// Ends with its own code when it is asked to.
 const GRACEFUL: &str = "trap 'echo bye; exit 7' TERM; echo ready; sleep 1000 & wait";
 
@@ -48,7 +51,14 @@ fn containers_of_a_pod_go_through_their_lives() {
         assert!(started > 0 && finished >= started, "{started} {finished}");
         (status.reason, status.exit_code)
     };
-    let pod = client.run_pod("life");
+    let made = client.try_run_pod("life", |config| {
+        let linux = config.linux.get_or_insert_default();
+        linux.resources = Some(LinuxContainerResources {
+            memory_limit_in_bytes: POD_MIB * MIB,
+            ..LinuxContainerResources::default()
+        });
+    });
+    let pod = made.unwrap();
     // It is there without a container.
     assert_eq!(client.pod(&pod).state(), PodSandboxState::SandboxReady);
     assert!(client.containers(&pod).is_empty());
@@ -78,6 +88,11 @@ fn containers_of_a_pod_go_through_their_lives() {
         "{second}"
     );
     assert!(!second.contains("one") && !log("main.log.1").contains("two"));
+
+    // What the pod may use fits into its machine.
+    let line = client.say(&main, "grep MemTotal: /proc/meminfo");
+    let kib: i64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib > POD_MIB << 10, "{line}");
 
     // Its limits are there, and change while it runs.
     let limits = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max";
