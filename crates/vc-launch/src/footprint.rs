@@ -8,8 +8,12 @@ use rustix::mm::Advice;
 /// What is given back of a stack is a multiple of these bytes: the largest page of any system.
 const PAGE_BYTES: usize = 64 << 10;
 
-/// Page faults after which it is worth while to give pages back.
-const FAULTS_WORTH_IT: i64 = 8;
+/// Page faults after which it is worth while to give pages back: more than the way into the sleep
+/// and out of it takes.
+const FAULTS_WORTH_IT: i64 = 16;
+
+/// Mappings of a program's file that are as the file is: its code, and what is read only.
+const PROGRAM_MAPPINGS_MAX: usize = 4;
 
 /// Bytes of a stack that stay, below the frame of whoever gives back the rest: more than what is
 /// called meanwhile, or a handler of a signal, takes.
@@ -45,8 +49,8 @@ impl Footprint {
         })
     }
 
-    /// To be called whenever the process has nothing to do. It does nothing where little was
-    /// touched since the last time.
+    /// To be called as the last thing before the process sleeps: what it does until then comes back.
+    /// It does nothing where little was touched since the last time.
     pub fn rest(&self) {
         let before = self.faults.load(Ordering::Relaxed);
         if minor_faults().is_some_and(|now| now - before >= FAULTS_WORTH_IT) {
@@ -54,23 +58,28 @@ impl Footprint {
             if let Err(error) = self.give_back() {
                 tracing::debug!(%error, "no memory is given back");
             }
-            self.faults
-                .store(minor_faults().unwrap_or(i64::MAX), Ordering::Relaxed);
         }
     }
 
     fn give_back(&self) -> io::Result<()> {
+        let smaps = std::fs::read("/proc/self/smaps")?;
+        let here = std::hint::black_box(0u8);
+        let stack = unused_stack(smaps.as_slice(), (&raw const here).addr());
+        let mut program = [None; PROGRAM_MAPPINGS_MAX];
+        for (slot, mapping) in program
+            .iter_mut()
+            .zip(unchanged(smaps.as_slice(), &self.program))
+        {
+            *slot = Some(mapping?);
+        }
+        drop(smaps);
         #[cfg(target_env = "gnu")]
         #[allow(unsafe_code, reason = "nothing safe trims the allocator")]
         // SAFETY: it takes no pointer, and gives back only what the allocator has free.
         unsafe {
             libc::malloc_trim(0);
         }
-        let smaps = std::fs::read("/proc/self/smaps")?;
-        let here = std::hint::black_box(0u8);
-        if let Some(Mapping { start, length }) =
-            unused_stack(smaps.as_slice(), (&raw const here).addr())
-        {
+        if let Some(Mapping { start, length }) = stack {
             #[allow(unsafe_code, reason = "nothing safe drops pages of a stack")]
             // SAFETY: the range is of this thread's stack, which a guard page or the kernel's gap ends
             // below, and far below all frames that live: what is called from here stays above it.
@@ -78,8 +87,11 @@ impl Footprint {
                 rustix::mm::madvise(start as *mut _, length, Advice::LinuxDontNeed)?;
             }
         }
-        for mapping in unchanged(smaps.as_slice(), &self.program) {
-            let Mapping { start, length } = mapping?;
+        self.faults
+            .store(minor_faults().unwrap_or(i64::MAX), Ordering::Relaxed);
+        // Last, and with nothing between: each part of the program that is touched from here on
+        // comes back with its surroundings.
+        for Mapping { start, length } in program.into_iter().flatten() {
             #[allow(unsafe_code, reason = "nothing safe drops pages of the program")]
             // SAFETY: the range is one mapping of the program's file that cannot be written and
             // has no page that differs from the file, so that the pages are read from there
