@@ -260,19 +260,63 @@ fn the_hosts_own_network_is_refused() {
         .expect_err(&["network", "host"]);
 }
 
+/// How often a network is made and undone.
+fn cycles() -> usize {
+    let count = std::env::var("VIRTC_TEST_NETWORK_CYCLES").ok();
+    count.and_then(|count| count.parse().ok()).unwrap_or(3)
+}
+
 #[test]
 fn many_machines_leave_no_trace_in_a_namespace() {
-    let count = std::env::var("VIRTC_TEST_NETWORK_CYCLES").ok();
-    let count: usize = count.and_then(|count| count.parse().ok()).unwrap_or(3);
     let wire = Wire::new();
     let before = wire.seen();
     let mut host = host();
-    for _ in 0..count {
+    for _ in 0..cycles() {
         let bundle = wire.bundle(&host, &["/bin/true"]);
         assert!(create(&host, &bundle, None, "c1"));
         host.virtc(["delete", "--force", "c1"]).expect_code(0);
         assert_eq!(wire.seen(), before);
     }
+    host.expect_nothing_left();
+}
+
+#[test]
+fn links_that_come_and_go_leave_no_trace() {
+    let mut host = host();
+    let wire = Wire::new();
+    let (container, peer) = (wire.container.as_str(), wire.peer.as_str());
+    let ip = |args: &[&str]| sh("ip", &[&["-n", container], args].concat());
+    let before = wire.seen();
+    let bundle = wire.bundle(&host, &["/bin/sleep", "1000"]);
+    assert!(create(&host, &bundle, None, "c1"));
+    host.virtc(["start", "c1"]).expect_code(0);
+    let state = host.virtc(["state", "c1"]).expect_code(0).out();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let descriptors = || {
+        let path = format!("/proc/{}/fd", state["pid"]);
+        std::fs::read_dir(path).unwrap().count()
+    };
+    let running = wire.seen();
+    let mut open = Vec::new();
+    for _ in 0..cycles() {
+        let veth = ["type", "veth", "peer", "name", "out1", "netns", peer];
+        ip(&[&["link", "add", "net1"], &veth[..]].concat());
+        ip(&["addr", "add", "10.8.0.2/24", "dev", "net1"]);
+        ip(&["link", "set", "net1", "up"]);
+        wait_for_addresses(&host, |seen| seen.contains("net1    inet 10.8.0.2/24"));
+        ip(&["link", "del", "net1"]);
+        wait_for_addresses(&host, |seen| !seen.contains("net1"));
+        // The guest has let go of it a moment before the host has undone its part.
+        let begun = Instant::now();
+        while wire.seen() != running {
+            assert!(begun.elapsed() < SETTLE_LIMIT, "{}", wire.seen());
+            std::thread::sleep(SETTLE_RETRY);
+        }
+        open.push(descriptors());
+    }
+    assert!(open.last() <= open.first(), "{open:?}");
+    host.virtc(["delete", "--force", "c1"]).expect_code(0);
+    assert_eq!(wire.seen(), before);
     host.expect_nothing_left();
 }
 
