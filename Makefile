@@ -79,12 +79,12 @@ soak: build guest
 		--run-ignored all -E 'binary(real)' --stress-count $(SOAK_ROUNDS)
 
 # A cold start beside its floors, starts from a template, the commands, tasks of containerd, and the network. BENCH_FLAGS='--gate --runs 3', see
-# `xtask bench --help`; NETWORK_FLAGS, see `xtask network --help`.
+# `xtask bench --help`; SPEED_FLAGS='--pictures docs/speed'; NETWORK_FLAGS, see `xtask network --help`.
 bench: dist guest
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		cargo run --quiet --release -p xtask -- bench --virtc $(DIST)/virtc $(BENCH_FLAGS)
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
-		cargo run --quiet --release -p xtask -- speed --virtc $(DIST)/virtc
+		cargo run --quiet --release -p xtask -- speed --virtc $(DIST)/virtc $(SPEED_FLAGS)
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		cargo run --quiet --release -p xtask -- commands --virtc $(DIST)/virtc
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \

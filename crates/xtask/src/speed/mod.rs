@@ -1,5 +1,7 @@
 //! `xtask speed`: starts of `virtc run` from a template, in turns with those that boot, one at a time
-//! and several at once.
+//! and several at once; and a picture of where the time of each goes.
+
+mod picture;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tempfile::TempDir;
 
-use crate::bench::{PROGRAM, Running, make_root};
+use crate::bench::{PROGRAM, Running, make_root, timeline};
 use crate::rows::Rows;
 
 #[derive(Debug, Args)]
@@ -24,6 +26,9 @@ pub(crate) struct Options {
     /// How often so many do
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: usize,
+    /// Where pictures of the timelines are put, one for each kind of start
+    #[arg(long, value_name = "DIR")]
+    pictures: Option<PathBuf>,
     /// The virtc to measure; it finds the guest by itself
     #[arg(long, value_name = "FILE")]
     virtc: PathBuf,
@@ -38,12 +43,13 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     let stage = Stage::make(&options.virtc)?;
     let mut rows = Rows::default();
     let began = Instant::now();
-    stage.start(true)?.finish()?;
+    stage.start(Kind::Template)?.finish()?;
     rows.add("the first run, which makes the template", began.elapsed());
     for _ in 0..options.runs {
-        for (from_template, name) in [(true, "from a template"), (false, "with a boot")] {
+        for kind in KINDS {
+            let name = kind.name();
             let began = Instant::now();
-            let mut start = stage.start(from_template)?;
+            let mut start = stage.start(kind)?;
             let stdout = start.0.stdout.as_mut().context("no stdout")?;
             stdout
                 .read_exact(&mut [0])
@@ -51,6 +57,11 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
             rows.add(&format!("{name}: exec to output"), began.elapsed());
             start.finish()?;
             rows.add(&format!("{name}: exec to exit"), began.elapsed());
+        }
+    }
+    if let Some(directory) = &options.pictures {
+        for kind in KINDS {
+            stage.draw(kind, options.runs, directory)?;
         }
     }
     let mut text = String::new();
@@ -67,6 +78,32 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
         text.push_str(&format!("{a_second:.1} starts a second\n"));
     }
     Ok((rows.text() + &text, ExitCode::SUCCESS))
+}
+
+/// How a machine comes to be.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Template,
+    Boot,
+}
+
+/// In the order in which they take turns.
+const KINDS: [Kind; 2] = [Kind::Template, Kind::Boot];
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Template => "from a template",
+            Self::Boot => "with a boot",
+        }
+    }
+
+    const fn file(self) -> &'static str {
+        match self {
+            Self::Template => "template.svg",
+            Self::Boot => "boot.svg",
+        }
+    }
 }
 
 /// A root with one program, and a place for the template.
@@ -90,25 +127,47 @@ impl Stage {
         self.work.path().join("root")
     }
 
-    fn start(&self, from_template: bool) -> Result<Running> {
+    fn start(&self, kind: Kind) -> Result<Running> {
+        let mut command = self.command(kind, "--quiet");
+        Running::spawn(command.stdout(Stdio::piped()))
+    }
+
+    fn command(&self, kind: Kind, flag: &str) -> Command {
+        let from_template = matches!(kind, Kind::Template);
         let mut command = Command::new(&self.virtc);
         command
             .current_dir("/")
             .env("VIRTC_FACTORY_AUTO", from_template.to_string())
             .env("VIRTC_FACTORY_DIR", self.work.path().join("templates"))
             .env("VIRTC_RUNTIME_ROOT", self.work.path().join("state"))
-            .args(["run", "--quiet", "--timeout", "120", "--rootfs"])
+            .args(["run", flag, "--timeout", "120", "--rootfs"])
             .arg(self.root())
             .arg("--")
             .args(PROGRAM)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        Running::spawn(&mut command)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Draws the medians of so many timelines of one kind.
+    fn draw(&self, kind: Kind, runs: usize, directory: &Path) -> Result<()> {
+        let mut timelines = Vec::new();
+        for _ in 0..runs {
+            let output = self.command(kind, "--timeline").output()?;
+            let text = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "virtc: {}: {text}", output.status);
+            timelines.push(timeline::parse(&text));
+        }
+        let timelines: Vec<_> = timelines.iter().map(Vec::as_slice).collect();
+        let rows = timeline::medians(&timelines);
+        let title = format!("virtc run {}, ms (medians of {runs})", kind.name());
+        let path = directory.join(kind.file());
+        std::fs::write(&path, picture::svg(&title, &rows))
+            .with_context(|| path.display().to_string())
     }
 
     fn at_once(&self, count: usize) -> Result<Duration> {
         let began = Instant::now();
-        let started: Result<Vec<_>> = (0..count).map(|_| self.start(true)).collect();
+        let started: Result<Vec<_>> = (0..count).map(|_| self.start(Kind::Template)).collect();
         for start in started? {
             start.finish()?;
         }
