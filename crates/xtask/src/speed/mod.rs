@@ -1,6 +1,7 @@
 //! `xtask speed`: starts of `virtc run` from a template, in turns with those that boot, one at a time
 //! and several at once; and a picture of where the time of each goes.
 
+mod idle;
 mod picture;
 
 use std::io::Read as _;
@@ -15,6 +16,9 @@ use tempfile::TempDir;
 use crate::bench::{PROGRAM, Running, make_root, timeline};
 use crate::rows::Rows;
 
+/// What ends a start that hangs, in seconds of virtc's `--timeout`.
+const TIMEOUT: &str = "600";
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// How often each start is measured, in turns
@@ -26,6 +30,9 @@ pub(crate) struct Options {
     /// How often so many do
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: usize,
+    /// How many machines wait beside one another at the end
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    idle: usize,
     /// Where pictures of the timelines are put, one for each kind of start
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
@@ -77,7 +84,11 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
         let a_second = options.at_once as f64 / took.as_secs_f64();
         text.push_str(&format!("{a_second:.1} starts a second\n"));
     }
-    Ok((rows.text() + &text, ExitCode::SUCCESS))
+    let idle = match options.idle {
+        0 => String::new(),
+        count => format!("\n{}", idle::measure(&stage, count)?),
+    };
+    Ok((rows.text() + &text + &idle, ExitCode::SUCCESS))
 }
 
 /// How a machine comes to be.
@@ -133,6 +144,10 @@ impl Stage {
     }
 
     fn command(&self, kind: Kind, flag: &str) -> Command {
+        self.command_for(kind, flag, &PROGRAM)
+    }
+
+    fn command_for(&self, kind: Kind, flag: &str, program: &[&str]) -> Command {
         let from_template = matches!(kind, Kind::Template);
         let mut command = Command::new(&self.virtc);
         command
@@ -140,10 +155,10 @@ impl Stage {
             .env("VIRTC_FACTORY_AUTO", from_template.to_string())
             .env("VIRTC_FACTORY_DIR", self.work.path().join("templates"))
             .env("VIRTC_RUNTIME_ROOT", self.work.path().join("state"))
-            .args(["run", flag, "--timeout", "120", "--rootfs"])
+            .args(["run", flag, "--timeout", TIMEOUT, "--rootfs"])
             .arg(self.root())
             .arg("--")
-            .args(PROGRAM)
+            .args(program)
             .stdin(Stdio::null());
         command
     }

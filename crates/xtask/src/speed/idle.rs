@@ -1,0 +1,154 @@
+//! What machines from a template cost that wait: the host's memory, and the processor time of their
+//! starts; and how long a list of them takes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::process::{ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Kind, Stage};
+use crate::bench::Running;
+use crate::bench::table::Table;
+use crate::process::Process;
+use crate::rows::Rows;
+
+/// Echoes what it reads: it answers, and then waits.
+const ECHO: [&str; 2] = ["/bin/busybox", "cat"];
+
+/// How long nothing is done before memory is looked at. A keeper gives memory back after a second.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// How often the list is asked for.
+const LISTS: usize = 10;
+
+/// A machine whose job has answered, and waits for more.
+struct Waiting {
+    virtc: Running,
+    _stdin: ChildStdin,
+}
+
+impl Waiting {
+    fn begin(stage: &Stage) -> Result<(Running, ChildStdin)> {
+        let mut command = stage.command_for(Kind::Template, "--quiet", &ECHO);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut virtc = Running::spawn(&mut command)?;
+        let mut stdin = virtc.0.stdin.take().context("no stdin")?;
+        stdin.write_all(b"\n")?;
+        Ok((virtc, stdin))
+    }
+
+    fn answered(mut virtc: Running, stdin: ChildStdin) -> Result<Self> {
+        let stdout = virtc.0.stdout.as_mut().context("no stdout")?;
+        stdout
+            .read_exact(&mut [0])
+            .context("the job answered nothing")?;
+        Ok(Self {
+            virtc,
+            _stdin: stdin,
+        })
+    }
+
+    fn start(stage: &Stage) -> Result<Self> {
+        let (virtc, stdin) = Self::begin(stage)?;
+        Self::answered(virtc, stdin)
+    }
+}
+
+/// Starts one machine, so many more at once, and describes them.
+pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
+    let first = Waiting::start(stage)?;
+    let mut host = BTreeMap::new();
+    for process in Process::tree(first.virtc.0.id())? {
+        let (own, guests) = processor_time(process.pid)?;
+        host.insert(process.title(), (own, guests));
+    }
+    std::thread::sleep(SETTLED);
+    let before = available_kib()?;
+    let began = Instant::now();
+    let begun: Result<Vec<_>> = (0..count).map(|_| Waiting::begin(stage)).collect();
+    let answered = begun?
+        .into_iter()
+        .map(|(virtc, stdin)| Waiting::answered(virtc, stdin));
+    let machines: Vec<_> = answered.collect::<Result<_>>()?;
+    let mut rows = Rows::default();
+    let name = format!("{count} at once from a template, until all answer");
+    rows.add(&name, began.elapsed());
+    std::thread::sleep(SETTLED);
+    let more = before.saturating_sub(available_kib()?) / count.max(1) as u64;
+
+    let mut shares: BTreeMap<String, u64> = BTreeMap::new();
+    for machine in &machines {
+        for process in Process::tree(machine.virtc.0.id())? {
+            *shares.entry(process.title()).or_default() += process.pss_kib;
+        }
+    }
+    for _ in 0..LISTS {
+        let began = Instant::now();
+        let status = stage.virtc(&["list"]).stdout(Stdio::null()).status()?;
+        ensure!(status.success(), "virtc list: {status}");
+        rows.add(&format!("virtc list, {} idle", count + 1), began.elapsed());
+    }
+    let mut memory = Table::new(&["MB of memory, for each further idle machine", "PSS"]);
+    memory.row(vec!["all of it, by MemAvailable".into(), megabytes(more)]);
+    for (title, sum) in shares {
+        memory.row(vec![title, megabytes(sum / count.max(1) as u64)]);
+    }
+    let mut time = Table::new(&["processor time of a start, ms", "host's", "guest's"]);
+    for (title, (own, guests)) in host {
+        let ms = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1000.0);
+        time.row(vec![title, ms(own), ms(guests)]);
+    }
+    Ok(format!(
+        "{}\n{}\n{}",
+        rows.text(),
+        memory.markdown(),
+        time.markdown()
+    ))
+}
+
+fn megabytes(kib: u64) -> String {
+    format!("{:.1}", (kib << 10) as f64 / 1e6)
+}
+
+/// What the threads of a process that live have taken: the host's, and those that run a guest's
+/// processors.
+fn processor_time(pid: u32) -> Result<(Duration, Duration)> {
+    let (mut own, mut guests) = (Duration::ZERO, Duration::ZERO);
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        // It may have ended.
+        let Ok(schedstat) = fs::read_to_string(task.join("schedstat")) else {
+            continue;
+        };
+        let taken = schedstat.split_ascii_whitespace().next();
+        let taken = Duration::from_nanos(taken.context("schedstat is empty")?.parse()?);
+        let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
+        match name.contains("CPU") {
+            true => guests += taken,
+            false => own += taken,
+        }
+    }
+    Ok((own, guests))
+}
+
+fn available_kib() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
+    Ok(kib.context("no MemAvailable")?.parse()?)
+}
+
+impl Stage {
+    fn virtc(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.virtc);
+        command
+            .env("VIRTC_RUNTIME_ROOT", self.work.path().join("state"))
+            .args(args);
+        command
+    }
+}
