@@ -104,6 +104,12 @@ fn chunks(file: &File) -> io::Result<Vec<Extent>> {
     Ok(chunks)
 }
 
+/// How much of a file is no hole.
+pub(super) fn data_bytes(file: &File) -> io::Result<u64> {
+    let extents = extents(file)?;
+    Ok(extents.iter().map(|extent| extent.end - extent.begin).sum())
+}
+
 fn extents(file: &File) -> io::Result<Vec<Extent>> {
     let end_of_file = file.metadata()?.len();
     let mut extents = Vec::new();
@@ -138,7 +144,11 @@ mod tests {
         }
         from.write_all_at(&[0; 2 * PAGE_BYTES], 500 * PAGE).unwrap();
         let to = anonymous(1 << 30).unwrap();
-        assert_eq!(copy(&from, &to).unwrap(), written.len() as u64 * PAGE);
+        let bytes = written.len() as u64 * PAGE;
+        assert_eq!(copy(&from, &to).unwrap(), bytes);
+        assert_eq!(data_bytes(&to).unwrap(), bytes);
+        // The pages of zeros are data of it.
+        assert_eq!(data_bytes(&from).unwrap(), bytes + 2 * PAGE);
         for page in written {
             let mut read = vec![0; text(page).len()];
             to.read_exact_at(&mut read, page * PAGE).unwrap();

@@ -1,6 +1,5 @@
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -27,9 +26,6 @@ const STATE_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes that a description may have.
 const DESCRIPTION_BYTES_MAX: u64 = 64 << 10;
-
-/// Bytes of a block of `st_blocks`, by POSIX on Linux.
-const BLOCK_BYTES: u64 = 512;
 
 /// What is known of a template's files. It is written last: without it there is no template.
 #[derive(Debug, Serialize, Deserialize)]
@@ -81,11 +77,11 @@ impl Stored {
             return Ok(Found::Broken);
         };
         let (memory, mut state) = (open(MEMORY)?, open(STATE)?);
-        let size = memory
-            .metadata()
-            .attempt(|| format!("look at the memory of template {id}"))?;
-        let whole = size.len() == description.memory_bytes
-            && size.blocks() * BLOCK_BYTES >= description.data_bytes
+        let look = || format!("look at the memory of template {id}");
+        let size = memory.metadata().attempt(look)?.len();
+        // Not by the blocks that it takes: a file system that compresses has fewer.
+        let whole = size == description.memory_bytes
+            && memory::data_bytes(&memory).attempt(look)? >= description.data_bytes
             && description.id == id.as_str()
             && digest(&mut state).attempt(|| format!("read the state of template {id}"))?
                 == description.state_digest;
