@@ -127,6 +127,10 @@ impl Runtime {
         })
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.shared.config

@@ -1,12 +1,13 @@
 //! The making of one container in a running sandbox: looked at, reserved, shared, made, written.
 
 use vc_storage::{Access as ShareAccess, Source};
-use vc_store::{ContainerRecord, OperationGuard, Verb, View};
+use vc_store::{ContainerRecord, DeviceProcess, OperationGuard, Verb, View};
 use vc_types::{ProcessIdentity, SandboxState};
 
 use super::cgroups;
 use super::handle::SandboxHandle;
 use super::process::Process;
+use super::surroundings::SYSTEM_SHARE;
 use crate::container::placement::{Placement, ShareEntry};
 use crate::container::{ContainerConfig, saved};
 use crate::error::{Error, Result};
@@ -68,7 +69,8 @@ impl<'a> Making<'a> {
             .0
             .runtime
             .placement(&config, record.containers_made)?;
-        if placement.host_system {
+        let has_system = |process: &DeviceProcess| process.name == SYSTEM_SHARE;
+        if placement.host_system && !record.processes.iter().any(has_system) {
             return Err(Error::Unsupported {
                 what: "the host's system as the root of a container that comes later".into(),
             });

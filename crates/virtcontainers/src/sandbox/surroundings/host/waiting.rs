@@ -1,0 +1,81 @@
+//! What a machine of QEMU's is made of that waits before anybody asks for its sandbox.
+
+use std::fs::{Metadata, metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use vc_types::BootId;
+
+use super::HostPlan;
+use crate::HOST_SYSTEM;
+use crate::container::RootSource;
+use crate::error::{Error, Result};
+use crate::runtime::Shared;
+use crate::sandbox::config::SandboxConfig;
+use crate::sandbox::network::NetworkConfig;
+
+/// The mounts that the host's system is seen with.
+const MOUNT_NAMESPACE: &str = "/proc/self/ns/mnt";
+
+impl HostPlan {
+    /// Everything that differs between machines, the digests of what they boot included. A network
+    /// and disks are of one sandbox.
+    pub(super) fn key(&self, runtime: &Shared, config: &SandboxConfig) -> Result<Option<String>> {
+        let is_own = |source: &RootSource| match source {
+            RootSource::Disk(_) => true,
+            RootSource::HostSystem => !config.throw_away,
+            RootSource::Directory(_) => false,
+        };
+        let mut containers = config.containers.iter();
+        let own_devices = !matches!(config.network, NetworkConfig::None)
+            || config.cgroup
+            || containers.any(|container| is_own(&container.root.source));
+        let qemu = &runtime.config.hypervisor.qemu;
+        let (Some(program), Some(firmware), false) =
+            (qemu.find_path(), qemu.find_firmware(), own_devices)
+        else {
+            return Ok(None);
+        };
+        let manifest = self.assets.manifest();
+        let mut parts = vec![
+            format!("boot {}", BootId::current()?),
+            format!("kernel {}", manifest.vmlinux.sha256),
+            format!("initrd {}", manifest.initrd.sha256),
+            format!("accelerator {}", self.boot.accelerator),
+            format!("machine {:?}", config.vm),
+            format!("scratch {:?}", config.scratch),
+            format!("throw-away {}", config.throw_away),
+            format!("shared pids {}", config.shared_pids),
+            format!("qemu {qemu:?}"),
+            format!("share {:?}", runtime.config.share),
+        ];
+        for path in [&program, &firmware, &runtime.program] {
+            parts.push(changing(path)?);
+        }
+        let seen = HOST_SYSTEM.into_iter().chain([MOUNT_NAMESPACE]);
+        parts.extend(seen.map(|path| present(Path::new(path))));
+        Ok(Some(parts.join("\n")))
+    }
+}
+
+/// By which a file that was replaced or changed is another one.
+fn changing(path: &Path) -> Result<String> {
+    let found = metadata(path).map_err(|source| Error::System {
+        attempt: format!("look at {}", path.display()),
+        source,
+    })?;
+    let changed = (found.size(), found.mtime(), found.mtime_nsec());
+    Ok(format!("{} {changed:?}", identity(path, &found)))
+}
+
+/// Which file has this name, where one has.
+fn present(path: &Path) -> String {
+    match metadata(path) {
+        Ok(found) => identity(path, &found),
+        Err(_) => format!("no {}", path.display()),
+    }
+}
+
+fn identity(path: &Path, found: &Metadata) -> String {
+    format!("{} {}:{}", path.display(), found.dev(), found.ino())
+}
