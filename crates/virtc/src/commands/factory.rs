@@ -9,7 +9,7 @@ use vc_types::SandboxId;
 use virtcontainers::factory::{Library, ListedTemplate, Pool, Template, TemplateId};
 use virtcontainers::{Report, Runtime, RuntimeOptions, SandboxConfig, WaitingConfig};
 
-use super::{Done, block_on, load, own_program};
+use super::{Done, load, own_program};
 use crate::cli::{FactoryArgs, FactoryCommand, FormatArgs, GlobalArgs, OutputFormat};
 use crate::error::{FAILED, Failure};
 use crate::output;
@@ -146,9 +146,7 @@ fn status(config: &Config, format: &FormatArgs) -> Done {
 fn destroy(config: &Config, ids: &[String]) -> Done {
     let (library, pool) = (Library::open(&config.factory), Pool::of(config));
     if ids.is_empty() {
-        for waiting in pool.list()? {
-            block_on(pool.end(&waiting.id))??;
-        }
+        pool.end_all()?;
         library.remove_all().map_err(virtcontainers::Error::from)?;
     }
     for id in ids {
@@ -156,7 +154,7 @@ fn destroy(config: &Config, ids: &[String]) -> Done {
             Ok(id) => library.remove(&id).map_err(virtcontainers::Error::from)?,
             Err(_) => {
                 let id = SandboxId::new(id).map_err(Failure::usage)?;
-                block_on(pool.end(&id))??
+                pool.end(&id)?
             }
         };
         if !there {

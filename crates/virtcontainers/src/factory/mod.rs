@@ -17,10 +17,11 @@ use async_trait::async_trait;
 use vc_config::Config;
 pub use vc_hypervisor::{Capabilities, Hypervisor, Vm, VmSpec};
 
-pub(crate) use cache::{
-    Door, Ended, Facts, FilesTaken, HAND_OVER_LIMIT, KIND, Link, MakersLock, TEMPLATE, WAITS,
-};
 pub use cache::{Cache, Kind, Pool, Taken, Waiting};
+pub(crate) use cache::{
+    Door, Ended, FORM, FORM_OF, Facts, FilesTaken, HAND_OVER_LIMIT, KIND, Link, MakersLock,
+    TEMPLATE, WAITS,
+};
 pub use direct::Direct;
 pub use error::{Error, Result};
 pub use template::{

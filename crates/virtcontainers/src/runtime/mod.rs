@@ -186,7 +186,8 @@ impl Runtime {
         Ok(Neighbours::of(&self.status_sandbox(sandbox)?))
     }
 
-    /// Removes what sandboxes whose keeper is gone have left; only names it when `dry_run`.
+    /// Removes what sandboxes whose keeper is gone have left, and ends machines that wait and that
+    /// nobody can use; only names it when `dry_run`.
     ///
     /// # Errors
     ///

@@ -43,6 +43,8 @@ struct Making<'a> {
     operation: OperationGuard,
     config: ContainerConfig,
     placement: Placement,
+    /// Whether it is in the pid namespace that the sandbox's containers share.
+    shared_pids: bool,
 }
 
 impl<'a> Making<'a> {
@@ -75,11 +77,14 @@ impl<'a> Making<'a> {
                 what: "the host's system as the root of a container that comes later".into(),
             });
         }
+        let directory = operation.sandbox().path();
+        let shared_pids = record.throwaway && saved::load_sandbox(directory)?.shared_pids;
         Ok(Self {
             sandbox,
             operation,
             config,
             placement,
+            shared_pids,
         })
     }
 
@@ -114,7 +119,7 @@ impl<'a> Making<'a> {
         let streams = guest
             .while_it_runs(async {
                 guest.write_files(&self.placement).await?;
-                guest.create(id, &self.placement, false).await
+                guest.create(id, &self.placement, self.shared_pids).await
             })
             .await?;
         let record = self.operation.sandbox().read()?;

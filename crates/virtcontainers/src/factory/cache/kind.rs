@@ -9,7 +9,7 @@ const BYTES: usize = 16;
 
 /// The form of what a holder and a taker say to each other, and of what they share on disk. With
 /// another one, nobody takes what waits.
-const FORM: &str = concat!("form 1 virtcontainers ", env!("CARGO_PKG_VERSION"), "\n");
+pub(crate) const FORM: &str = concat!("form 1 virtcontainers ", env!("CARGO_PKG_VERSION"));
 
 /// What a waiting machine is and has: the digest of it, 32 digits of hexadecimal. Only a sandbox of
 /// the same kind gets it.
@@ -20,6 +20,7 @@ impl Kind {
     pub(crate) fn of(key: &str) -> Self {
         let digest = Sha256::new()
             .chain_update(FORM)
+            .chain_update("\n")
             .chain_update(key)
             .finalize();
         Self(hex(&digest[..BYTES]))

@@ -10,10 +10,13 @@
 //! The connection stays for the machine's life. When the taker's end closes, the holder ends the
 //! machine; when the holder's does, the machine has ended with it.
 
-use std::io;
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -33,6 +36,9 @@ const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 /// How long the other one may take for its next word while a machine changes hands. It has nothing
 /// else to do; a machine whose processors do not go on is none to wait for.
 pub(crate) const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a holder may take to end its machine and itself.
+const REFUSED_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a taker has to know of the machine.
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,7 +93,7 @@ impl Link {
     /// [`io::ErrorKind::InvalidData`] for what is none, and what the system says.
     pub(crate) async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let mut line = Vec::new();
-        let mut bounded = (&mut self.0).take(MESSAGE_BYTES_MAX);
+        let mut bounded = AsyncReadExt::take(&mut self.0, MESSAGE_BYTES_MAX);
         bounded.read_until(b'\n', &mut line).await?;
         match line.last() {
             None => Ok(None),
@@ -129,6 +135,28 @@ impl Link {
         // Whatever else comes is no word of this conversation.
         let _ = self.receive::<FilesTaken>().await;
     }
+}
+
+/// Has the holder of the machine in `directory` end it, and waits until both are gone: what becomes of
+/// a machine whose taker leaves before it has its files.
+///
+/// # Errors
+///
+/// As [`Link::connect`]; and where somebody else was faster, or the holder does not end in time.
+pub(crate) fn refuse(directory: &Path, holder: &ProcessIdentity) -> io::Result<()> {
+    let socket = SocketPath::new(&directory.join(SOCKET))?;
+    let mut stream = StdUnixStream::connect(socket.as_path())?;
+    let peer = socket_peercred(&stream)?;
+    if peer.uid != geteuid() || peer.pid.as_raw_nonzero().get() != holder.pid() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    stream.set_read_timeout(Some(REFUSED_LIMIT))?;
+    stream.shutdown(Shutdown::Write)?;
+    io::copy(
+        &mut Read::take(&mut stream, MESSAGE_BYTES_MAX),
+        &mut io::sink(),
+    )
+    .map(drop)
 }
 
 /// Where a holder listens until the first taker comes.

@@ -19,10 +19,11 @@ mod pool;
 use async_trait::async_trait;
 use vc_config::Config;
 
+pub(crate) use kind::FORM;
 pub use kind::Kind;
 pub(crate) use link::{Door, Ended, Facts, FilesTaken, HAND_OVER_LIMIT, Link};
+pub(crate) use pool::{FORM_OF, KIND, MakersLock, TEMPLATE, WAITS};
 pub use pool::{Pool, Taken, Waiting};
-pub(crate) use pool::{KIND, MakersLock, TEMPLATE, WAITS};
 
 use super::{Factory, Hypervisor, Obtained, Result, Template, TemplateId, VmRequest};
 
@@ -41,7 +42,7 @@ impl Cache {
     /// use virtcontainers::factory::Cache;
     ///
     /// let cache = Cache::new(&vc_config::Config::default());
-    /// assert!(cache.pool().root().ends_with(".waiting"));
+    /// assert!(cache.pool().root().ends_with(".waiting:vms"));
     /// ```
     pub fn new(config: &Config) -> Self {
         Self {

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -11,22 +11,28 @@ use vc_config::Config;
 use vc_store::{Listed, SandboxRecord, Store, StoreLimits, UnixMillis};
 use vc_types::SandboxId;
 
-use super::kind::Kind;
-use super::link::{Facts, Link};
+use super::kind::{FORM, Kind};
+use super::link::{Facts, Link, refuse};
 use crate::error::{Error, Result};
-use crate::factory::TemplateId;
+use crate::factory::{Library, TemplateId};
 
-/// The state root of those that wait, below that of the sandboxes. No id begins so.
-const DIRECTORY: &str = ".waiting";
+/// The state root of those that wait, below that of the sandboxes. Ids hold no colon.
+const DIRECTORY: &str = ".waiting:vms";
 
 /// Held by whoever makes one: there is one maker at a time.
 const LOCK: &str = "lock";
+
+/// How often a lock's file may go while it is waited for.
+const LOCK_TRIES: usize = 10;
 
 /// What the state of one has its kind by.
 pub(crate) const KIND: &str = "io.virtcontainers.waiting.kind";
 
 /// What the state of one has its template by.
 pub(crate) const TEMPLATE: &str = "io.virtcontainers.waiting.template";
+
+/// What the state of one has by which version made it.
+pub(crate) const FORM_OF: &str = "io.virtcontainers.waiting.form";
 
 /// Set once it can be taken.
 pub(crate) const WAITS: &str = "io.virtcontainers.waiting.since";
@@ -148,25 +154,83 @@ impl Pool {
         })
     }
 
-    /// Ends one that can be taken, and waits until its holder is gone. Says whether it was there: one
-    /// that was taken is somebody's.
+    /// Ends one that can be taken, and waits until its holder is gone. Says whether it did: one that was
+    /// taken is somebody's, and one that is being made is its maker's.
     ///
     /// # Errors
     ///
     /// [`Error::Store`] when its state cannot be read.
-    pub async fn end(&self, id: &SandboxId) -> Result<bool> {
+    pub fn end(&self, id: &SandboxId) -> Result<bool> {
         let record = match self.store.get(id).and_then(|directory| directory.read()) {
             Ok(record) => record,
             Err(error) if error.is_not_found() => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let Ok(Taken { mut link, .. }) = self.try_take(&record).await else {
+        let Some(holder) = &record.keeper else {
             return Ok(false);
         };
-        // It ends the machine of a taker that goes before it has the files.
-        link.hang_up().await;
-        link.closed().await;
-        Ok(true)
+        match refuse(&self.store.root().join(id), holder) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                tracing::debug!(waiting = %id, %error, "not ended");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Ends all that can be taken. What is being made stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Pool::end`], and [`Error::System`].
+    pub fn end_all(&self) -> Result<()> {
+        for waiting in self.list()? {
+            self.end(&waiting.id)?;
+        }
+        self.tidy()
+    }
+
+    /// Those that can be taken and that nobody will ask for, each with the reason.
+    pub(crate) fn unusable(&self, library: &Library) -> Result<Vec<(SandboxId, &'static str)>> {
+        let reason = |record: &SandboxRecord| {
+            let noted = |key: &str| record.annotations.get(key);
+            // One that is being made is not looked at.
+            noted(WAITS)?;
+            if noted(FORM_OF).map(String::as_str) != Some(FORM) {
+                return Some("another version made it");
+            }
+            let template = noted(TEMPLATE)?.parse().ok()?;
+            (!library.has(&template)).then_some("its template is gone")
+        };
+        let records = self.records()?;
+        let found = records.filter_map(|record| Some((record.id().clone(), reason(&record)?)));
+        Ok(found.collect())
+    }
+
+    /// Removes the directory where nothing waits, and nobody makes anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`].
+    pub(crate) fn tidy(&self) -> Result<()> {
+        let root = self.store.root();
+        if !root.exists() || self.records()?.next().is_some() {
+            return Ok(());
+        }
+        let Some(_lock) = self.lock(false)? else {
+            return Ok(());
+        };
+        let removed = std::fs::remove_file(root.join(LOCK)).and_then(|()| {
+            match std::fs::remove_dir(root) {
+                // Somebody began just now, or has left something that gc knows of.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+                removed => removed,
+            }
+        });
+        removed.map_err(|source| Error::System {
+            attempt: format!("remove {}", root.display()),
+            source,
+        })
     }
 
     /// Takes the makers' lock; nothing when somebody else has it, unless it is to be waited for.
@@ -180,19 +244,27 @@ impl Pool {
             attempt: format!("lock {}", path.display()),
             source,
         };
-        self.store.make()?;
-        let mut options = File::options();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(failed)?;
-        let operation = match wait {
-            true => FlockOperation::LockExclusive,
-            false => FlockOperation::NonBlockingLockExclusive,
-        };
-        match flock(&file, operation) {
-            Ok(()) => Ok(Some(MakersLock { file })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(errno) => Err(failed(errno.into())),
+        for _ in 0..LOCK_TRIES {
+            self.store.make()?;
+            let mut options = File::options();
+            options.write(true).create(true).truncate(false).mode(0o600);
+            let file = options.open(&path).map_err(failed)?;
+            let operation = match wait {
+                true => FlockOperation::LockExclusive,
+                false => FlockOperation::NonBlockingLockExclusive,
+            };
+            match flock(&file, operation) {
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                locked => locked.map_err(|errno| failed(errno.into()))?,
+            }
+            // Whoever had it before may have removed the file: it is nobody's lock then.
+            let own = file.metadata().map_err(failed)?;
+            let named = std::fs::metadata(&path);
+            if named.is_ok_and(|named| named.ino() == own.ino() && named.dev() == own.dev()) {
+                return Ok(Some(MakersLock { file }));
+            }
         }
+        Ok(None)
     }
 }
 
@@ -237,7 +309,12 @@ mod tests {
         let lock = pool.lock(false).unwrap().unwrap();
         assert!(pool.lock(false).unwrap().is_none());
         drop(lock);
-        assert!(pool.lock(true).unwrap().is_some());
+        let lock = pool.lock(true).unwrap();
+        pool.tidy().unwrap();
+        assert!(pool.root().exists(), "somebody makes one");
+        drop(lock);
+        pool.tidy().unwrap();
+        assert!(!pool.root().exists());
     }
 
     #[test]

@@ -144,28 +144,19 @@ pub(super) async fn connect(
     })
 }
 
-/// Makes the containers of a guest that is prepared, and attaches to their streams.
-pub(super) async fn make_containers(
+/// Writes the files that containers get.
+pub(super) async fn write_files(
     guest: &Guest,
-    containers: Vec<(ContainerId, Placement)>,
-    shared_pids: bool,
-    timeline: &mut Timeline,
-) -> Result<BTreeMap<ContainerId, Streams>> {
-    let made = async {
-        write_files(guest, &containers).await?;
-        create(guest, containers, shared_pids, timeline).await
-    };
-    guest.while_it_runs(made).await
-}
-
-async fn write_files(guest: &Guest, containers: &[(ContainerId, Placement)]) -> Result<()> {
+    containers: &[(ContainerId, Placement)],
+) -> Result<()> {
     for (_, placement) in containers {
         guest.write_files(placement).await?;
     }
     Ok(())
 }
 
-async fn create(
+/// Makes containers, and attaches to their streams.
+pub(super) async fn create(
     guest: &Guest,
     containers: Vec<(ContainerId, Placement)>,
     shared_pids: bool,

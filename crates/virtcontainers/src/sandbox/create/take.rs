@@ -15,7 +15,7 @@ use super::super::machine::{HOLDER, Machine};
 use super::super::place::Place;
 use super::super::surroundings::{SYSTEM_SHARE, USER_SHARE, VSOCK_DEVICE};
 use super::super::{machine_files, vsock};
-use super::connect::{Connected, hello, make_containers};
+use super::connect::{Connected, create, hello, write_files};
 use super::prepare::Prepared;
 use super::{Staged, at};
 use crate::container::placement::{Placement, ShareEntry};
@@ -49,7 +49,6 @@ pub(super) async fn take(
         return Ok(None);
     };
     timeline.mark(ClockPoint::Spawned);
-    fault::point("take.answered").map_err(at(Stage::Launch))?;
     let got = match receive(runtime, prepared, place, taken).await {
         Ok(got) => got,
         Err(error) => {
@@ -91,6 +90,7 @@ async fn receive(
         mut link,
         directory,
     } = taken;
+    fault::point("take.answered")?;
     let own = place.path().to_owned();
     blocking(move || move_files(&directory, &own)).await?;
     fault::point("take.moved")?;
@@ -109,8 +109,7 @@ async fn receive(
         .attach(&runtime.config, place.id(), &state)
         .await?;
     let processes = processes.into_iter();
-    let processes =
-        processes.filter_map(|process| Some((known(&process.name)?, process.identity)));
+    let processes = processes.filter_map(|process| Some((known(&process.name)?, process.identity)));
     let machine = Machine::held(vm, processes.collect(), link);
     place.describe(&machine).await?;
     fault::point("take.described")?;
@@ -170,11 +169,20 @@ async fn furnish(
             }
             Ok(())
         })?;
-        let shared = share(runtime, &machine, &containers);
-        machine.end().while_it_runs(place.id(), shared).await?;
-        fault::point("take.shared")?;
+        let shared = async {
+            share(runtime, &machine, &containers).await?;
+            fault::point("take.shared")
+        };
+        let written = write_files(&guest, &containers);
+        let prepared_both = async { tokio::try_join!(shared, written) };
+        machine
+            .end()
+            .while_it_runs(place.id(), prepared_both)
+            .await?;
+        timeline.step("files shared");
         let shared_pids = prepared.config.shared_pids;
-        make_containers(&guest, containers, shared_pids, timeline).await
+        let made = create(&guest, containers, shared_pids, timeline);
+        machine.end().while_it_runs(place.id(), made).await
     };
     match made.await {
         Ok(streams) => Ok(Connected {
@@ -237,7 +245,9 @@ fn move_files(from: &Path, to: &Path) -> Result<()> {
     // A machine before, of a sandbox that was stopped, may have left its own.
     match std::fs::remove_dir_all(to.join(vsock::DIRECTORY)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        removed => removed.map_err(|source| system("remove sockets of a machine before", source))?,
+        removed => {
+            removed.map_err(|source| system("remove sockets of a machine before", source))?
+        }
     }
     for name in machine_files() {
         match std::fs::rename(from.join(name), to.join(name)) {

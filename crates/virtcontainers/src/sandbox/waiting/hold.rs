@@ -10,13 +10,14 @@ use vc_hypervisor::StopLimits;
 use vc_store::{DeviceProcess, UnixMillis};
 use vc_types::{ProcessIdentity, SandboxId, Timeline};
 
+use super::below;
 use super::priority::Priority;
 use super::rehearsal::rehearse;
 use super::request::{Report, WaitingConfig};
 use crate::error::{Error, Result, chain};
 use crate::factory::{
-    Door, Ended, Facts, FilesTaken, HAND_OVER_LIMIT, KIND, Kind, Link, MakersLock, Pool, TEMPLATE,
-    Template, WAITS,
+    Door, Ended, FORM, FORM_OF, Facts, FilesTaken, HAND_OVER_LIMIT, KIND, Kind, Link, MakersLock,
+    Pool, TEMPLATE, Template, WAITS,
 };
 use crate::fault;
 use crate::keeper;
@@ -93,16 +94,17 @@ async fn make(
     let Some(lock) = blocking(move || locking.lock(patient)).await? else {
         return Ok((Report::Busy, None));
     };
-    let mut config = waiting.config.clone();
-    config.runtime.root = Pool::root_of(&waiting.config);
     let runtime = Runtime::open(RuntimeOptions {
-        factory: Arc::new(Template::new(&config)),
-        config,
+        factory: Arc::new(Template::new(&waiting.config)),
+        config: below(&waiting.config),
         program: waiting.program.clone(),
         ..RuntimeOptions::default()
     })?;
     let (id, kind) = name(waiting, &runtime)?;
-    let of_kind = pool.list()?.into_iter().filter(|one| one.kind == kind.as_str());
+    let of_kind = pool
+        .list()?
+        .into_iter()
+        .filter(|one| one.kind == kind.as_str());
     if of_kind.count() >= waiting.enough as usize {
         return Ok((Report::Enough, None));
     }
@@ -145,7 +147,8 @@ async fn prepare(
     kind: &Kind,
 ) -> Result<Held> {
     let mut config = waiting.sandbox(id)?;
-    config.annotations.insert(KIND.into(), kind.to_string());
+    let noted = [(KIND, kind.to_string()), (FORM_OF, FORM.to_owned())];
+    config.annotations = noted.map(|(key, value)| (key.to_owned(), value)).into();
     let sandbox = runtime.create_sandbox(config).await?;
     fault::point("hold.made")?;
     if let Some(template) = sandbox.template() {

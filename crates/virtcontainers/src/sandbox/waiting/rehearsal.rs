@@ -59,8 +59,7 @@ pub(super) async fn rehearse(sandbox: &Sandbox, directory: &Path) -> Result<()> 
 
 fn container(id: &ContainerId, directory: &Path) -> Result<ContainerConfig> {
     let capabilities = DEFAULT_CAPABILITIES.iter();
-    let capabilities =
-        capabilities.filter_map(|name| name.strip_prefix("CAP_")?.parse().ok());
+    let capabilities = capabilities.filter_map(|name| name.strip_prefix("CAP_")?.parse().ok());
     let spec = default_spec(ProcessConfig {
         args: vec![COMMAND.into()],
         env: vec!["PATH=/usr/bin:/bin".into()],
