@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -167,10 +168,12 @@ fn a_run_takes_what_waits_and_leaves_nothing_of_it() {
 fn a_taken_machine_has_the_hosts_clock_and_shares_no_random_number() {
     /// How far its clock may be from the host's.
     const CLOCK_SECONDS: f64 = 0.05;
-    let cache = Cache::warm(machines());
+    let cache = Cache::new();
     let script = format!("date +%s.%N\n{DRAW}");
     let mut seen = BTreeSet::new();
     for _ in 0..machines() {
+        let warm = cache.host.virtc(["factory", "warm", "-n", "1"]);
+        warm.expect_code(0);
         let before = unix();
         let (out, taken) = cache.run(&script);
         let after = unix();
@@ -208,18 +211,22 @@ fn changes_to_a_volume_reach_the_host() {
 #[test]
 fn what_was_taken_is_made_again_behind_the_run() {
     let mut cache = Cache::new();
-    cache.host.env("VIRTC_FACTORY_VM_CACHE_NUMBER", "1");
+    cache.host.env("VIRTC_FACTORY_VM_CACHE_NUMBER", "2");
     let (_, taken) = cache.run("true");
     assert!(!taken, "nothing has waited yet");
     for _ in 0..2 {
-        wait_for("a machine that waits", || cache.waiting().len() == 1);
+        wait_for("machines that wait", || cache.waiting().len() == 2);
         let (out, taken) = cache.run("echo taken");
         assert_eq!((out.as_str(), taken), ("taken\n", true));
     }
-    wait_for("a machine that waits", || cache.waiting().len() == 1);
-    let (_, taken) = cache.run("true");
-    assert!(taken);
-    wait_for("a machine that waits", || cache.waiting().len() == 1);
+    wait_for("machines that wait", || cache.waiting().len() == 2);
+    let before = cache.waiting();
+    // Those of another size take their room.
+    cache.host.run(&["-m", "512m"], &["true"]).expect_code(0);
+    wait_for("machines of another kind", || {
+        let now = cache.waiting();
+        now.len() == 2 && now.iter().all(|name| !before.contains(name))
+    });
     cache.close();
 }
 
@@ -245,6 +252,31 @@ fn ticks(process: &Process) -> u64 {
     // User and system, fields 14 and 15 of proc(5).
     let number = |field: usize| fields[field - 3].parse::<u64>().unwrap();
     number(14) + number(15)
+}
+
+#[test]
+fn a_machine_that_waits_has_nothing_of_whoever_had_it_made() {
+    let mut cache = Cache::new();
+    cache.host.env("VIRTC_FACTORY_VM_CACHE_NUMBER", "1");
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    // As a shell has a descriptor that a script has opened.
+    rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty()).unwrap();
+    let mut command = cache.host.command(["run", "--", "true"]);
+    command.env("TENANT", "secret");
+    let run = cache.host.start_command(command);
+    drop(writer);
+    run.wait().expect_code(0);
+    // Its end comes though the machine that is made now stays.
+    let mut read = Vec::new();
+    reader.read_to_end(&mut read).unwrap();
+    assert_eq!(read, b"");
+    wait_for("a machine that waits", || cache.waiting().len() == 1);
+    for process in processes("") {
+        let environment = fs::read(format!("/proc/{}/environ", process.pid)).unwrap();
+        let environment = String::from_utf8_lossy(&environment);
+        assert!(!environment.contains("secret"), "{process:?}");
+    }
+    cache.close();
 }
 
 #[test]

@@ -190,6 +190,25 @@ impl Pool {
         self.tidy()
     }
 
+    /// Ends those of other kinds that have waited for the longest time, until fewer than `enough` of all
+    /// kinds wait.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Pool::end`].
+    pub(crate) fn make_room(&self, kind: &Kind, enough: u32) -> Result<()> {
+        let mut all = self.list()?;
+        let mut left = all.len();
+        all.sort_by_key(|one| one.since);
+        for other in all.iter().filter(|one| one.kind != kind.as_str()) {
+            if left < enough as usize {
+                break;
+            }
+            left -= usize::from(self.end(&other.id)?);
+        }
+        Ok(())
+    }
+
     /// Those that can be taken and that nobody will ask for, each with the reason.
     pub(crate) fn unusable(&self, library: &Library) -> Result<Vec<(SandboxId, &'static str)>> {
         let reason = |record: &SandboxRecord| {

@@ -13,7 +13,7 @@ use vc_types::{ProcessIdentity, SandboxId, Timeline};
 use super::below;
 use super::priority::Priority;
 use super::rehearsal::rehearse;
-use super::request::{Report, WaitingConfig};
+use super::request::{Report, WaitingConfig, refill};
 use crate::error::{Error, Result, chain};
 use crate::factory::{
     Door, Ended, FORM, FORM_OF, Facts, FilesTaken, HAND_OVER_LIMIT, KIND, Kind, Link, MakersLock,
@@ -62,6 +62,7 @@ struct Held {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn hold() -> io::Result<()> {
+    vc_launch::close_inherited()?;
     // Neither a terminal nor a job control of whoever started it reaches it.
     let _ = setsid();
     let waiting = WaitingConfig::read(&mut io::stdin())?;
@@ -101,19 +102,29 @@ async fn make(
         ..RuntimeOptions::default()
     })?;
     let (id, kind) = name(waiting, &runtime)?;
-    let of_kind = pool
-        .list()?
-        .into_iter()
-        .filter(|one| one.kind == kind.as_str());
-    if of_kind.count() >= waiting.enough as usize {
+    if of_kind(&pool, &kind)? >= waiting.enough {
         return Ok((Report::Enough, None));
+    }
+    if !waiting.patient {
+        pool.make_room(&kind, waiting.enough)?;
     }
     fault::point("hold.begun")?;
     let held = prepare(waiting, &runtime, id.clone(), &kind).await?;
     let door = held.announce(priority).await?;
     fault::point("hold.announced")?;
     drop::<MakersLock>(lock);
+    // Whoever is patient counts by itself.
+    if !waiting.patient && of_kind(&pool, &kind)? < waiting.enough {
+        refill(runtime.shared(), waiting);
+    }
     Ok((Report::Waits(id), Some((held, door))))
+}
+
+/// How many of a kind wait, those included that are being made.
+fn of_kind(pool: &Pool, kind: &Kind) -> Result<u32> {
+    let all = pool.list()?.into_iter();
+    let number = all.filter(|one| one.kind == kind.as_str()).count();
+    Ok(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 /// A name that nobody has, and what the machine is.

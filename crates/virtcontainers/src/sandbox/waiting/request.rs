@@ -12,6 +12,7 @@ use vc_types::{ByteSize, SandboxId};
 
 use super::super::config::{SandboxConfig, Scratch, VmConfig};
 use crate::error::{Error, Result};
+use crate::fault::VARIABLE;
 use crate::runtime::Shared;
 
 /// Bytes of what a holder reports: one line.
@@ -34,7 +35,8 @@ pub struct WaitingConfig {
     pub shared_pids: bool,
     /// How many of its kind are enough: with so many that wait, it is not made.
     pub enough: u32,
-    /// Whether another maker is waited for. Otherwise it is not made while there is one.
+    /// Whether somebody waits for it, and another maker is waited for. Otherwise it is not made while
+    /// there is one; those of other kinds make room for it, and more are made until there are enough.
     pub patient: bool,
 }
 
@@ -119,6 +121,9 @@ impl WaitingConfig {
         command
             .arg0("virtc")
             .args(["internal", "hold"])
+            // What the caller has is of no concern to a machine of nobody yet.
+            .env_clear()
+            .envs(std::env::var_os(VARIABLE).map(|fault| (VARIABLE, fault)))
             .current_dir("/")
             .stdin(request)
             .stdout(Stdio::null())
