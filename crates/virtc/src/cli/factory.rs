@@ -21,6 +21,9 @@ pub(crate) enum FactoryCommand {
     },
     /// Make throw-away VMs that wait for `virtc run`, until so many do. Each takes memory
     Warm {
+        /// VMs for OCI bundles, containerd and Kubernetes instead
+        #[arg(long)]
+        containers: bool,
         /// How many; those of the configuration (factory.vm_cache_number) when not given
         #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
         number: Option<u32>,

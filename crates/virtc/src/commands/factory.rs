@@ -20,9 +20,14 @@ pub(crate) fn factory(global: &GlobalArgs, args: &FactoryArgs) -> Done {
         FactoryCommand::Init { containers, size } => {
             init(load(global, &size.flags())?.config, !containers)
         }
-        FactoryCommand::Warm { number, size } => {
+        FactoryCommand::Warm {
+            containers,
+            number,
+            size,
+        } => {
             let config = load(global, &size.flags())?.config;
-            warm(&config, number.unwrap_or(config.factory.vm_cache_number))
+            let number = number.unwrap_or(config.factory.vm_cache_number);
+            warm(&config, number, *containers)
         }
         FactoryCommand::Status(format) => status(&load(global, &[])?.config, format),
         FactoryCommand::Destroy { ids } => destroy(&load(global, &[])?.config, ids),
@@ -59,14 +64,20 @@ fn init(config: Config, throw_away: bool) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes VMs that wait for `virtc run`, one after the other.
-fn warm(config: &Config, number: u32) -> Done {
+/// Makes VMs that wait for `virtc run`, or for containers, one after the other.
+fn warm(config: &Config, number: u32, containers: bool) -> Done {
     if number == 0 {
         return Err(Failure::usage("how many VMs are to wait is not said")
             .hint("--number N, or factory.vm_cache_number in the configuration"));
     }
     let id = SandboxId::new("waiting").map_err(Failure::usage)?;
-    let like = usual_sandbox(id, config)?;
+    let like = match containers {
+        false => usual_sandbox(id, config)?,
+        true => SandboxConfig {
+            cgroup: true,
+            ..SandboxConfig::empty(id, config, false)?
+        },
+    };
     let waiting = WaitingConfig {
         enough: number,
         patient: true,

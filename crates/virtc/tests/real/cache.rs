@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_vm::{Host, Outcome, Process, descendants};
 use virtcontainers::fault::Walk;
 
+use super::network::Wire;
+use super::oci::bundle;
 use super::templates::{DRAW, unix};
 use super::{host, is_dead};
 
@@ -227,6 +230,67 @@ fn what_was_taken_is_made_again_behind_the_run() {
         let now = cache.waiting();
         now.len() == 2 && now.iter().all(|name| !before.contains(name))
     });
+    cache.close();
+}
+
+#[test]
+fn a_container_takes_what_waits_for_containers_and_leaves_nothing_of_it() {
+    let mut cache = Cache::new();
+    cache.host.env("VIRTC_FACTORY_ENABLE_TEMPLATE", "true");
+    let warm = ["factory", "warm", "--containers", "-n", "1"];
+    cache.host.virtc(warm).expect_code(0);
+    // A throw-away VM is of another kind.
+    let outcome = cache.host.run(&["--timeline"], &["true"]).expect_code(0);
+    assert!(!is_taken(&outcome));
+    let qemu = processes("qemu-system").remove(0);
+    let create = |id: &str| {
+        let bundle = bundle(&cache.host, &["/bin/sleep", "1000"], |config| {
+            config["linux"]["cgroupsPath"] = json!(cache.host.cgroup(id));
+        });
+        let output = |name: &str| fs::File::create(cache.host.cwd().join(name)).unwrap();
+        let mut command = cache.host.command(["create", "--bundle"]);
+        command
+            .arg(bundle)
+            .arg(id)
+            .env("VIRTC_FACTORY_VM_CACHE_NUMBER", "1")
+            .stdin(Stdio::null())
+            .stdout(output("stdout"))
+            .stderr(output("stderr"));
+        let made = command.status().unwrap();
+        let err = fs::read_to_string(cache.host.cwd().join("stderr")).unwrap();
+        assert!(made.success(), "{err}");
+        cache.host.virtc(["start", id]).expect_code(0);
+    };
+    create("c1");
+    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", qemu.pid)).unwrap();
+    assert!(cgroup.contains("virtcontainers/c1-"), "{cgroup}");
+    let ran = cache.host.virtc(["exec", "c1", "/bin/echo", "in it"]);
+    assert_eq!(ran.expect_code(0).out(), "in it\n");
+    wait_for("a machine that waits", || cache.waiting().len() == 1);
+    // What stands for the container has had it made, and takes nothing of it along.
+    cache.host.virtc(["delete", "--force", "c1"]).expect_code(0);
+    assert_eq!(cache.waiting().len(), 1);
+    create("c2");
+    wait_for("a machine that waits", || cache.waiting().len() == 1);
+    cache.host.virtc(["delete", "--force", "c2"]).expect_code(0);
+    cache.close();
+}
+
+#[test]
+fn a_taken_machine_gets_the_links_of_a_network_namespace() {
+    let cache = Cache::warm(1);
+    let wire = Wire::new();
+    let net = format!("ns:/run/netns/{}", wire.container);
+    // Nobody listens there: a refusal comes from the neighbour.
+    let script = "import errno, socket; s = socket.socket(); s.settimeout(10); \
+                  print(errno.errorcode[s.connect_ex(('10.7.0.1', 9))], \
+                  open('/sys/class/net/eth0/mtu').read())";
+    let outcome = cache
+        .host
+        .run(&["--net", &net, "--timeline"], &["python3", "-c", script]);
+    let outcome = outcome.expect_code(0);
+    assert!(is_taken(&outcome), "{}", outcome.err());
+    assert_eq!(outcome.out(), "ECONNREFUSED 1420\n\n");
     cache.close();
 }
 

@@ -172,11 +172,18 @@ impl Sandbox {
     pub async fn start_container(&self, container: &ContainerId) -> Result<Option<String>> {
         let not_executed = self.handle.start_container(container).await?;
         self.times().step("start acknowledged");
+        self.refill();
+        Ok(not_executed)
+    }
+
+    /// Has a machine like this one's made that waits for the next sandbox, where such are to wait. It is
+    /// made behind everything else, by a process of its own; nobody waits for it. The first call does
+    /// it, and [`Sandbox::start_container`] calls it: this is for those whose containers others start.
+    pub fn refill(&self) {
         let waiting = self.refill.lock();
         if let Some(waiting) = waiting.unwrap_or_else(PoisonError::into_inner).take() {
-            refill(&self.handle.0.runtime, &waiting);
+            refill(&waiting, self.place.directory());
         }
-        Ok(not_executed)
     }
 
     /// Starts the containers that wait for their start, in the order in which they were made.

@@ -91,6 +91,9 @@ pub(super) async fn boot(
         Ok(up) => {
             let mut sandbox = up.into_sandbox(place, timeline).await?;
             sandbox.refill = Mutex::new(refill);
+            if sandbox.origin == Origin::Waited {
+                sandbox.network.update().await?;
+            }
             sandbox.network.find_resolvers().await;
             Ok(sandbox)
         }
@@ -142,13 +145,13 @@ enum Beginning {
 
 async fn come_up(
     runtime: &Arc<Shared>,
-    prepared: Prepared,
+    mut prepared: Prepared,
     place: &mut Place,
     timeline: &mut Timeline,
     beginning: Beginning,
 ) -> Result<connect::Connected, Staged> {
     if beginning == Beginning::Any
-        && let Some(connected) = take::take(runtime, &prepared, place, timeline).await?
+        && let Some(connected) = take::take(runtime, &mut prepared, place, timeline).await?
     {
         return Ok(connected);
     }

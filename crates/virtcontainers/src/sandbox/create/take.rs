@@ -14,7 +14,7 @@ use super::super::guest::{EndWatch, Guest};
 use super::super::machine::{HOLDER, Machine};
 use super::super::place::Place;
 use super::super::surroundings::{SYSTEM_SHARE, USER_SHARE, VSOCK_DEVICE};
-use super::super::{machine_files, vsock};
+use super::super::{cgroups, machine_files, vsock};
 use super::connect::{Connected, create, hello, write_files};
 use super::prepare::Prepared;
 use super::{Staged, at};
@@ -32,7 +32,7 @@ use crate::runtime::{Shared, blocking};
 /// What keeps the containers from being made: another machine would not make them either.
 pub(super) async fn take(
     runtime: &Arc<Shared>,
-    prepared: &Prepared,
+    prepared: &mut Prepared,
     place: &mut Place,
     timeline: &mut Timeline,
 ) -> Result<Option<Connected>, Staged> {
@@ -94,14 +94,18 @@ async fn receive(
     let own = place.path().to_owned();
     blocking(move || move_files(&directory, &own)).await?;
     fault::point("take.moved")?;
-    let told = link.send(&FilesTaken).await;
-    told.map_err(|source| system("take the files of a machine", source))?;
     let Facts {
         vm,
         processes,
         containers_made,
         guest_epoch,
     } = facts;
+    let devices = processes.iter().map(|process| process.identity.clone());
+    let all: Vec<ProcessIdentity> = devices.chain(vm.processes()).collect();
+    let directory = place.directory().clone();
+    blocking(move || cgroups::move_into_sandbox(&directory.read()?, &all)).await?;
+    let told = link.send(&FilesTaken).await;
+    told.map_err(|source| system("take the files of a machine", source))?;
     let address = vsock::address(place.path());
     let state = vm.moved(place.path(), address.clone());
     let surroundings = runtime.driver.surroundings();
@@ -141,7 +145,7 @@ async fn receive(
 /// Makes the containers, as those that come later are made.
 async fn furnish(
     runtime: &Arc<Shared>,
-    prepared: &Prepared,
+    prepared: &mut Prepared,
     place: &mut Place,
     got: Got,
     timeline: &mut Timeline,
@@ -182,12 +186,17 @@ async fn furnish(
         timeline.step("files shared");
         let shared_pids = prepared.config.shared_pids;
         let made = create(&guest, containers, shared_pids, timeline);
-        machine.end().while_it_runs(place.id(), made).await
+        let streams = machine.end().while_it_runs(place.id(), made).await?;
+        let network = match prepared.surroundings.take_network() {
+            Some(network) => Some(network.make_later(place).await?),
+            None => None,
+        };
+        Ok((streams, network))
     };
     match made.await {
-        Ok(streams) => Ok(Connected {
+        Ok((streams, network)) => Ok(Connected {
             runtime: Arc::clone(runtime),
-            network: None,
+            network,
             guest,
             streams,
             writable: prepared.surroundings.is_writable(),

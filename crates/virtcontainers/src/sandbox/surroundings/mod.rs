@@ -29,7 +29,7 @@ pub(crate) use host::{Host, MKFS, SYSTEM_SHARE, USER_SHARE, VSOCK_DEVICE};
 
 use super::config::SandboxConfig;
 use super::machine::Device;
-use super::network::AttachedNetwork;
+use super::network::{AttachedNetwork, IntendedNetwork};
 use super::place::Place;
 use crate::container::placement::Placement;
 use crate::error::Result;
@@ -81,6 +81,11 @@ pub(crate) trait Planned: Send + Sync {
     /// same text can have the same one. Nothing where none can wait for it.
     fn waiting_key(&self, _runtime: &Shared, _config: &SandboxConfig) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    /// The network, for a machine that is there already; once.
+    fn take_network(&mut self) -> Option<IntendedNetwork> {
+        None
     }
 
     /// Whether changes may reach the host.

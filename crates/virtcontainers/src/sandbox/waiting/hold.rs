@@ -115,7 +115,7 @@ async fn make(
     drop::<MakersLock>(lock);
     // Whoever is patient counts by itself.
     if !waiting.patient && of_kind(&pool, &kind)? < waiting.enough {
-        refill(runtime.shared(), waiting);
+        refill(waiting, held.place.directory());
     }
     Ok((Report::Waits(id), Some((held, door))))
 }
@@ -172,7 +172,7 @@ async fn prepare(
         source,
     };
     std::fs::create_dir(&shown).map_err(system)?;
-    match timeout(REHEARSAL_LIMIT, rehearse(&sandbox, &shown)).await {
+    match timeout(REHEARSAL_LIMIT, rehearse(&sandbox, &shown, waiting)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(error),
         Err(_) => return Err(system(io::ErrorKind::TimedOut.into())),

@@ -6,6 +6,7 @@ use std::path::Path;
 use default_spec::{DEFAULT_CAPABILITIES, ProcessConfig, default_spec};
 use vc_types::ContainerId;
 
+use super::request::WaitingConfig;
 use crate::container::{Access, ContainerConfig, GeneratedFile, Root, RootSource, Volume};
 use crate::error::{Error, Result};
 use crate::runtime::blocking;
@@ -18,6 +19,9 @@ const TIMES: usize = 2;
 /// A program that every system has, and that ends at once.
 const COMMAND: &str = "true";
 
+/// Where a container with a root of its own finds a program, and what makes that end at once.
+const PROGRAM: [&str; 2] = ["/program", "version"];
+
 /// Where the container has a directory of the host, and one of its own.
 const SHOWN: &str = "/mnt/rehearsal";
 const EMPTY: &str = "/mnt/empty";
@@ -28,10 +32,16 @@ const EMPTY: &str = "/mnt/empty";
 /// # Errors
 ///
 /// Those of making and removing a container. That its program fails is none.
-pub(super) async fn rehearse(sandbox: &Sandbox, directory: &Path) -> Result<()> {
+pub(super) async fn rehearse(
+    sandbox: &Sandbox,
+    directory: &Path,
+    waiting: &WaitingConfig,
+) -> Result<()> {
     for time in 0..TIMES {
         let id = ContainerId::new(format!("rehearsal-{time}"))?;
-        let mut process = sandbox.create_container(container(&id, directory)?).await?;
+        let mut process = sandbox
+            .create_container(container(&id, directory, waiting)?)
+            .await?;
         let streams = process.take_streams();
         sandbox.start_container(&id).await?;
         if let Some(Streams {
@@ -57,11 +67,33 @@ pub(super) async fn rehearse(sandbox: &Sandbox, directory: &Path) -> Result<()> 
     Ok(())
 }
 
-fn container(id: &ContainerId, directory: &Path) -> Result<ContainerConfig> {
+fn container(
+    id: &ContainerId,
+    directory: &Path,
+    waiting: &WaitingConfig,
+) -> Result<ContainerConfig> {
+    // Others bring their roots.
+    let (source, args, program) = match waiting.throw_away {
+        true => (RootSource::HostSystem, vec![COMMAND.to_owned()], None),
+        false => {
+            let program = Volume {
+                source: waiting.program.clone(),
+                destination: PROGRAM[0].into(),
+                access: Access::ReadOnly,
+            };
+            let root = RootSource::Directory(directory.to_owned());
+            (root, PROGRAM.map(str::to_owned).into(), Some(program))
+        }
+    };
+    let shown = Volume {
+        source: directory.to_owned(),
+        destination: SHOWN.into(),
+        access: Access::Private,
+    };
     let capabilities = DEFAULT_CAPABILITIES.iter();
     let capabilities = capabilities.filter_map(|name| name.strip_prefix("CAP_")?.parse().ok());
     let spec = default_spec(ProcessConfig {
-        args: vec![COMMAND.into()],
+        args,
         env: vec!["PATH=/usr/bin:/bin".into()],
         cwd: SHOWN.into(),
         user: (0, 0, vec![]),
@@ -78,14 +110,10 @@ fn container(id: &ContainerId, directory: &Path) -> Result<ContainerConfig> {
         id: id.clone(),
         spec,
         root: Root {
-            source: RootSource::HostSystem,
+            source,
             access: Access::Private,
         },
-        volumes: vec![Volume {
-            source: directory.to_owned(),
-            destination: SHOWN.into(),
-            access: Access::Private,
-        }],
+        volumes: program.into_iter().chain([shown]).collect(),
         mounts: Vec::new(),
         files: vec![GeneratedFile {
             destination: "/etc/hostname".into(),

@@ -1,19 +1,20 @@
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
+use tokio::process::ChildStdin;
 use vc_config::Config;
-use vc_types::{ByteSize, SandboxId};
+use vc_store::SandboxDir;
+use vc_types::{ByteSize, ProcessIdentity, SandboxId};
 
+use super::super::cgroups;
 use super::super::config::{SandboxConfig, Scratch, VmConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::fault::VARIABLE;
-use crate::runtime::Shared;
 
 /// Bytes of what a holder reports: one line.
 const REPORT_BYTES_MAX: u64 = 64 << 10;
@@ -33,6 +34,8 @@ pub struct WaitingConfig {
     pub throw_away: bool,
     /// Whether its containers will share one pid namespace.
     pub shared_pids: bool,
+    /// Whether its processes have a cgroup of their own on the host.
+    pub cgroup: bool,
     /// How many of its kind are enough: with so many that wait, it is not made.
     pub enough: u32,
     /// Whether somebody waits for it, and another maker is waited for. Otherwise it is not made while
@@ -74,6 +77,7 @@ impl WaitingConfig {
             scratch: sandbox.scratch,
             throw_away: sandbox.throw_away,
             shared_pids: sandbox.shared_pids,
+            cgroup: sandbox.cgroup,
             enough: config.factory.vm_cache_number,
             patient: false,
         }
@@ -85,6 +89,7 @@ impl WaitingConfig {
             vm: self.vm.clone(),
             scratch: self.scratch,
             shared_pids: self.shared_pids,
+            cgroup: self.cgroup,
             ..SandboxConfig::empty(id, &self.config, self.throw_away)?
         })
     }
@@ -101,10 +106,15 @@ impl WaitingConfig {
         };
         let (report, writer) = io::pipe().map_err(failed)?;
         // Its end is nobody's to wait for: whoever started this process reaps it.
-        let mut command = self.command().map_err(failed)?;
+        let mut command = self.command();
         command.stdout(Stdio::from(OwnedFd::from(writer)));
-        command.spawn().map_err(failed)?;
+        let mut holder = command.spawn().map_err(failed)?;
         drop(command);
+        let input = holder.stdin.take().ok_or(io::ErrorKind::BrokenPipe);
+        let told = input
+            .map_err(io::Error::from)
+            .and_then(|input| self.tell(input));
+        told.map_err(failed)?;
         let mut text = Vec::new();
         report
             .take(REPORT_BYTES_MAX)
@@ -113,11 +123,9 @@ impl WaitingConfig {
         serde_json::from_slice(&text).map_err(|error| failed(error.into()))
     }
 
-    fn command(&self) -> io::Result<std::process::Command> {
-        let mut request = File::from(memfd_create("request", MemfdFlags::CLOEXEC)?);
-        serde_json::to_writer(&mut request, self)?;
-        request.rewind()?;
-        let mut command = std::process::Command::new(&self.program);
+    /// The holder, which begins once it has been told what to make.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
         command
             .arg0("virtc")
             .args(["internal", "hold"])
@@ -125,10 +133,15 @@ impl WaitingConfig {
             .env_clear()
             .envs(std::env::var_os(VARIABLE).map(|fault| (VARIABLE, fault)))
             .current_dir("/")
-            .stdin(request)
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        Ok(command)
+        command
+    }
+
+    /// Tells it. A pipe has room for all of it.
+    fn tell(&self, mut input: impl Write) -> io::Result<()> {
+        input.write_all(&serde_json::to_vec(self)?)
     }
 
     /// What whoever starts a holder has written to its standard input.
@@ -139,18 +152,31 @@ impl WaitingConfig {
     }
 }
 
-/// Starts a holder for a machine like that of this sandbox, where such are to wait. Nobody waits for
-/// it.
-pub(crate) fn refill(runtime: &Shared, waiting: &WaitingConfig) {
-    let spawned = waiting.command().and_then(|command| {
-        let mut child = tokio::process::Command::from(command).spawn()?;
-        // The executor reaps it where it ends first.
+/// Starts a holder. Nobody waits for it, and it is in no cgroup of a container that this process stands
+/// for in the sandbox in `directory`.
+pub(crate) fn refill(waiting: &WaitingConfig, directory: &SandboxDir) {
+    let failed = |source| Error::System {
+        attempt: "start the holder of a machine that waits".into(),
+        source,
+    };
+    let spawned = || -> Result<()> {
+        let mut command = tokio::process::Command::from(waiting.command());
+        let mut child = command.spawn().map_err(failed)?;
+        let input = child.stdin.take().map(ChildStdin::into_owned_fd);
+        let pid = child.id().unwrap_or_default();
+        // The executor reaps it, where it ends first.
         tokio::spawn(async move { child.wait().await });
-        Ok(())
-    });
-    if let Err(error) = spawned {
-        let root = runtime.store.root().display();
-        tracing::warn!(%root, %error, "no machine is made that waits");
+        // Before it has begun: what it makes is nobody's.
+        let holder = ProcessIdentity::of(i32::try_from(pid).unwrap_or_default())?;
+        cgroups::leave_containers(&directory.read()?, &holder)?;
+        let input = input.unwrap_or(Err(io::ErrorKind::BrokenPipe.into()));
+        // One that is told nothing ends by itself.
+        let told = input.and_then(|input| waiting.tell(File::from(input)));
+        told.map_err(failed)
+    };
+    if let Err(error) = spawned() {
+        let error = chain(&error);
+        tracing::warn!(error, "no machine is made that waits");
     }
 }
 

@@ -17,7 +17,7 @@ use crate::runtime::Shared;
 use crate::sandbox::cgroups;
 use crate::sandbox::config::{SandboxConfig, Scratch};
 use crate::sandbox::machine::Device;
-use crate::sandbox::network::MadeNetwork;
+use crate::sandbox::network::{IntendedNetwork, MadeNetwork};
 use crate::sandbox::place::Place;
 use crate::sandbox::process_log;
 use crate::sandbox::vsock::VsockSockets;
@@ -39,6 +39,10 @@ impl Planned for HostPlan {
 
     fn waiting_key(&self, runtime: &Shared, config: &SandboxConfig) -> Result<Option<String>> {
         self.key(runtime, config)
+    }
+
+    fn take_network(&mut self) -> Option<IntendedNetwork> {
+        self.network.take()
     }
 
     fn is_writable(&self) -> bool {

@@ -4,6 +4,7 @@ use std::fs::{Metadata, metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use vc_config::Physical;
 use vc_types::BootId;
 
 use super::HostPlan;
@@ -12,14 +13,14 @@ use crate::container::RootSource;
 use crate::error::{Error, Result};
 use crate::runtime::Shared;
 use crate::sandbox::config::SandboxConfig;
-use crate::sandbox::network::NetworkConfig;
+use crate::sandbox::network::IntendedNetwork;
 
 /// The mounts that the host's system is seen with.
 const MOUNT_NAMESPACE: &str = "/proc/self/ns/mnt";
 
 impl HostPlan {
-    /// Everything that differs between machines, the digests of what they boot included. A network
-    /// and disks are of one sandbox.
+    /// Everything that differs between machines, the digests of what they boot included. Disks and
+    /// cards are of one sandbox, and so are networks that are not a namespace's.
     pub(super) fn key(&self, runtime: &Shared, config: &SandboxConfig) -> Result<Option<String>> {
         let is_own = |source: &RootSource| match source {
             RootSource::Disk(_) => true,
@@ -27,8 +28,9 @@ impl HostPlan {
             RootSource::Directory(_) => false,
         };
         let mut containers = config.containers.iter();
-        let own_devices = !matches!(config.network, NetworkConfig::None)
-            || config.cgroup
+        let comes_later = |network: &IntendedNetwork| network.can_come_later();
+        let own_devices = !self.network.as_ref().is_none_or(comes_later)
+            || config.endpoints.physical == Physical::Pass
             || containers.any(|container| is_own(&container.root.source));
         let qemu = &runtime.config.hypervisor.qemu;
         let (Some(program), Some(firmware), false) =
@@ -46,6 +48,7 @@ impl HostPlan {
             format!("scratch {:?}", config.scratch),
             format!("throw-away {}", config.throw_away),
             format!("shared pids {}", config.shared_pids),
+            format!("cgroup {}", config.cgroup),
             format!("qemu {qemu:?}"),
             format!("share {:?}", runtime.config.share),
         ];
