@@ -1,5 +1,5 @@
-//! `xtask speed`: starts of `virtc run` from a template, in turns with those that boot, one at a time
-//! and several at once.
+//! `xtask speed`: starts of `virtc run` with a VM that waits, in turns with those from a template and
+//! those that boot, one at a time; and several at once.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -38,12 +38,16 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     let stage = Stage::make(&options.virtc)?;
     let mut rows = Rows::default();
     let began = Instant::now();
-    stage.start(true)?.finish()?;
+    stage.start(Origin::Template)?.finish()?;
     rows.add("the first run, which makes the template", began.elapsed());
     for _ in 0..options.runs {
-        for (from_template, name) in [(true, "from a template"), (false, "with a boot")] {
+        for origin in [Origin::Cache, Origin::Template, Origin::Boot] {
+            let name = origin.name();
+            if origin == Origin::Cache {
+                stage.warm()?;
+            }
             let began = Instant::now();
-            let mut start = stage.start(from_template)?;
+            let mut start = stage.start(origin)?;
             let stdout = start.0.stdout.as_mut().context("no stdout")?;
             stdout
                 .read_exact(&mut [0])
@@ -69,6 +73,24 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     Ok((rows.text() + &text, ExitCode::SUCCESS))
 }
 
+/// Where the VM of a start comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Cache,
+    Template,
+    Boot,
+}
+
+impl Origin {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cache => "with a VM that waits",
+            Self::Template => "from a template",
+            Self::Boot => "with a boot",
+        }
+    }
+}
+
 /// A root with one program, and a place for the template.
 struct Stage {
     virtc: PathBuf,
@@ -90,25 +112,38 @@ impl Stage {
         self.work.path().join("root")
     }
 
-    fn start(&self, from_template: bool) -> Result<Running> {
+    fn command(&self, origin: Origin) -> Command {
         let mut command = Command::new(&self.virtc);
         command
             .current_dir("/")
-            .env("VIRTC_FACTORY_AUTO", from_template.to_string())
+            .env("VIRTC_FACTORY_AUTO", (origin != Origin::Boot).to_string())
             .env("VIRTC_FACTORY_DIR", self.work.path().join("templates"))
             .env("VIRTC_RUNTIME_ROOT", self.work.path().join("state"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        command
+    }
+
+    fn start(&self, origin: Origin) -> Result<Running> {
+        let mut command = self.command(origin);
+        command
             .args(["run", "--quiet", "--timeout", "120", "--rootfs"])
             .arg(self.root())
             .arg("--")
-            .args(PROGRAM)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+            .args(PROGRAM);
         Running::spawn(&mut command)
+    }
+
+    /// Has one VM wait.
+    fn warm(&self) -> Result<()> {
+        let mut command = self.command(Origin::Cache);
+        command.args(["factory", "warm", "--number", "1"]);
+        Running::spawn(&mut command)?.finish()
     }
 
     fn at_once(&self, count: usize) -> Result<Duration> {
         let began = Instant::now();
-        let started: Result<Vec<_>> = (0..count).map(|_| self.start(true)).collect();
+        let started: Result<Vec<_>> = (0..count).map(|_| self.start(Origin::Template)).collect();
         for start in started? {
             start.finish()?;
         }

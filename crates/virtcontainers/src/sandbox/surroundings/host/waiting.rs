@@ -1,6 +1,6 @@
 //! What a machine of QEMU's is made of that waits before anybody asks for its sandbox.
 
-use std::fs::{Metadata, metadata};
+use std::fs::metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -67,18 +67,13 @@ fn changing(path: &Path) -> Result<String> {
         attempt: format!("look at {}", path.display()),
         source,
     })?;
+    // Not by its name: a program knows itself by another one than others do.
     let changed = (found.size(), found.mtime(), found.mtime_nsec());
-    Ok(format!("{} {changed:?}", identity(path, &found)))
+    Ok(format!("{}:{} {changed:?}", found.dev(), found.ino()))
 }
 
 /// Which file has this name, where one has.
 fn present(path: &Path) -> String {
-    match metadata(path) {
-        Ok(found) => identity(path, &found),
-        Err(_) => format!("no {}", path.display()),
-    }
-}
-
-fn identity(path: &Path, found: &Metadata) -> String {
-    format!("{} {}:{}", path.display(), found.dev(), found.ino())
+    let found = metadata(path).map(|found| format!("{}:{}", found.dev(), found.ino()));
+    format!("{} {}", path.display(), found.unwrap_or_default())
 }
