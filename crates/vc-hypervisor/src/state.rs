@@ -1,9 +1,11 @@
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use vc_types::ProcessIdentity;
 
-use crate::Plugged;
 use crate::mock::MockState;
 use crate::qemu::QemuState;
+use crate::{AgentAddress, Plugged};
 
 /// What is stored of a running VM, by driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,16 @@ impl DriverState {
         match self {
             Self::Qemu(state) => state.hot_plug.plugged(),
             Self::Mock(state) => state.hot_plug.plugged(),
+        }
+    }
+
+    /// The same VM, whose sockets were moved into `directory` under the names that they had, and
+    /// whose agent is reached at `agent` now.
+    #[must_use]
+    pub fn moved(self, directory: &Path, agent: AgentAddress) -> Self {
+        match self {
+            Self::Qemu(state) => Self::Qemu(state.moved(directory, agent)),
+            other @ Self::Mock(_) => other,
         }
     }
 

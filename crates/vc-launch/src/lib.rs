@@ -48,5 +48,5 @@ pub use spec::{
     Capability, DescriptorUse, LaunchSpec, Namespaces, PassedFd, Program, ResourceLimit, User,
 };
 pub use step::{internal_change_tree, internal_launch, internal_unpack};
-pub use sys::{end_by_signal, inherited_descriptor};
+pub use sys::{close_inherited, end_by_signal, inherited_descriptor};
 pub use tree_change::{Addition, TREE_CHANGE_LIMIT, TreeChange};

@@ -4,6 +4,9 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+/// The first descriptor after standard input, output and error.
+const FIRST_OWN: u32 = 3;
+
 /// Attributes and propagation of a mount, see mount_setattr(2).
 #[repr(C)]
 struct MountAttributes {
@@ -76,6 +79,24 @@ pub(crate) fn close_at_exec_from(first: u32) -> io::Result<()> {
             libc::CLOSE_RANGE_CLOEXEC,
         )
     };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Closes every descriptor but standard input, output and error: what a program that outlives its
+/// caller was started with and does not know of. To be called before anything in this process has
+/// opened one.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn close_inherited() -> io::Result<()> {
+    // SAFETY: it takes no pointer. Descriptors from 3 on that are open at a program's start belong to
+    // nobody in it.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST_OWN, u32::MAX, 0) };
     if result == 0 {
         Ok(())
     } else {

@@ -84,6 +84,15 @@ impl Store {
         &self.root
     }
 
+    /// Makes the root, unless it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnsafeRoot`] when others could change the states, [`Error::Io`].
+    pub fn make(&self) -> Result<()> {
+        self.make_root().map(drop)
+    }
+
     /// Makes a sandbox's directory with its state in it, and begins the operation that makes the
     /// rest.
     ///

@@ -11,7 +11,7 @@ use vc_hypervisor::qemu::QemuVersion;
 use vc_hypervisor::{Accelerator, HostDevices};
 use vc_types::{ByteSize, Hint};
 
-use crate::factory::Library;
+use crate::factory::{Library, Pool};
 use crate::runtime::{Runtime, accelerator_choice};
 use crate::sandbox::MKFS;
 
@@ -96,6 +96,7 @@ impl Runtime {
         items.push(mkfs(mkfs_path, self.config().scratch.kind));
         items.push(cgroups());
         items.push(self.templates());
+        items.push(self.waiting());
         items.extend(host());
         items
     }
@@ -143,6 +144,30 @@ impl Runtime {
                 name,
                 error.to_string(),
                 "set factory.dir to a directory that nobody else can use",
+            ),
+        }
+    }
+
+    /// Where none waits, VMs start all the same.
+    fn waiting(&self) -> CheckItem {
+        let name = "waiting VMs";
+        let pool = Pool::of(self.config());
+        match pool.list() {
+            Ok(waiting) => {
+                let bytes: u64 = waiting.iter().map(|vm| vm.bytes).sum();
+                let wanted = self.config().factory.vm_cache_number;
+                let root = pool.root().display();
+                let found = format!(
+                    "{} of {wanted} wanted, {} MiB, in {root}",
+                    waiting.len(),
+                    bytes >> 20
+                );
+                ok(name, found)
+            }
+            Err(error) => degraded(
+                name,
+                error.to_string(),
+                "see to it that nobody else can write to runtime.root",
             ),
         }
     }

@@ -8,6 +8,10 @@ pub enum Walk {
     Run,
     /// What it passes besides where it makes the template that its machine goes on from.
     Template,
+    /// The holder of a machine that waits: it makes that, and hands it over.
+    Hold,
+    /// What `virtc run` passes where it takes a machine that waits, instead of making one.
+    Take,
     /// `virtc create` and `virtc exec --detach`, which start a stand-in and wait for its report.
     Caller,
     /// The stand-in of a container with a sandbox of its own: it makes and keeps that.
@@ -38,9 +42,11 @@ pub enum Walk {
 
 impl Walk {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Run,
         Self::Template,
+        Self::Hold,
+        Self::Take,
         Self::Caller,
         Self::Keeper,
         Self::Network,
@@ -85,6 +91,20 @@ impl Walk {
                 "template.written",
                 "template.made",
                 "template.copying",
+            ],
+            Self::Hold => &[
+                "hold.begun",
+                "hold.made",
+                "hold.rehearsed",
+                "hold.announced",
+                "hold.answered",
+            ],
+            Self::Take => &[
+                "take.answered",
+                "take.moved",
+                "take.described",
+                "take.greeted",
+                "take.shared",
             ],
             Self::Caller => &["caller.spawned", "caller.reported", "caller.pid-written"],
             Self::Keeper => &[

@@ -50,6 +50,9 @@ impl TaskService {
         }
         // Its end is told from here on.
         drop(changing);
+        if let Some(kept) = &*pod.sandbox.lock().await {
+            kept.refill();
+        }
         if let Some(hooks) = task.hooks.get() {
             hooks.run(HookKind::Poststart, Some(task.pid())).await?;
         }

@@ -26,7 +26,7 @@ use test_vm::Host;
 
 use super::image;
 
-const NAMESPACE: &str = "direct";
+pub(super) const NAMESPACE: &str = "direct";
 pub(super) const ID: &str = "c1";
 const SECONDS: i64 = 1_000_000_000;
 
@@ -34,8 +34,8 @@ const SECONDS: i64 = 1_000_000_000;
 pub(super) struct Direct {
     pub(super) host: Host,
     pub(super) bundle: PathBuf,
-    /// A variable of the shim's.
-    env: Option<(&'static str, String)>,
+    /// Variables of the shim's.
+    pub(super) env: Vec<(&'static str, String)>,
 }
 
 impl Direct {
@@ -64,7 +64,7 @@ impl Direct {
         Self {
             host,
             bundle,
-            env: None,
+            env: Vec::new(),
         }
     }
 
@@ -230,7 +230,7 @@ fn a_shim_whose_task_was_never_made_is_found_and_ends_by_delete() {
 #[test]
 fn settings_that_are_wrong_are_said_where_a_task_is_started() {
     let mut direct = Direct::new(|_| {});
-    direct.env = Some(("VIRTC_VM_MEMORY", "lots".into()));
+    direct.env = vec![("VIRTC_VM_MEMORY", "lots".into())];
     let output = direct.output("start", None, b"");
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
@@ -250,7 +250,7 @@ fn what_a_killed_shim_has_left_is_removed_though_the_settings_are_wrong() {
     let shim = client.connect(limit(10), &request).unwrap().shim_pid;
     let shim = Pid::from_raw(i32::try_from(shim).unwrap()).unwrap();
     kill_process(shim, Signal::KILL).unwrap();
-    direct.env = Some(("VIRTC_VM_MEMORY", "lots".into()));
+    direct.env = vec![("VIRTC_VM_MEMORY", "lots".into())];
     let output = direct.output("delete", None, b"");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
@@ -279,10 +279,10 @@ fn options_that_cannot_be_are_refused_by_name() {
     let broken = allowed.join("broken.toml");
     fs::write(&broken, "[vm]\nmemory = \"lots\"\n").unwrap();
     let broken = broken.to_str().unwrap();
-    direct.env = Some((
+    direct.env = vec![(
         "VIRTC_RUNTIME_OPTION_PATHS",
         allowed.to_str().unwrap().to_owned(),
-    ));
+    )];
     let runc = "containerd.runc.v1.Options";
     let all = [
         (options("windows.Options", 2, "/x"), "windows.Options"),

@@ -9,6 +9,7 @@
     reason = "a test speaks by failing"
 )]
 
+mod cache;
 mod containerd;
 mod cri;
 mod direct;

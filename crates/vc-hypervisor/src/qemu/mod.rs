@@ -41,6 +41,7 @@ pub use accel::kernel_params;
 pub use args::port_pci_path;
 pub use config::{QemuConfig, QemuLimits, TcgThreads, VmmUser};
 pub use nic::{NicPlace, nic_places};
+pub use socket::COMMANDS_SOCKET;
 pub use state::QemuState;
 pub use version::QemuVersion;
 

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixStream;
 
-/// The name in the sandbox's directory.
-const NAME: &str = "qmp.sock";
+/// The name of the command socket in the sandbox's directory.
+pub const COMMANDS_SOCKET: &str = "qmp.sock";
 
 /// A listening socket's file, removed when this is dropped.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ impl SocketFile {
     /// Makes the socket, for its owner alone.
     pub(super) fn listen_in(directory: &Path) -> io::Result<(Self, OwnedFd)> {
         let opened = open_directory(directory)?;
-        let listener = UnixListener::bind(through(&opened, NAME))?;
-        let file = Self(directory.join(NAME));
+        let listener = UnixListener::bind(through(&opened, COMMANDS_SOCKET))?;
+        let file = Self(directory.join(COMMANDS_SOCKET));
         fs::set_permissions(&file.0, Permissions::from_mode(0o600))?;
         Ok((file, listener.into()))
     }

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vc_types::ProcessIdentity;
@@ -19,4 +19,15 @@ pub struct QemuState {
     /// Its root ports and what is behind them.
     #[serde(default)]
     pub hot_plug: HotPlugRecord,
+}
+
+impl QemuState {
+    /// See [`DriverState::moved`](crate::DriverState::moved).
+    pub(crate) fn moved(mut self, directory: &Path, agent: AgentAddress) -> Self {
+        if let Some(name) = self.commands_socket.file_name() {
+            self.commands_socket = directory.join(name);
+        }
+        self.agent = agent;
+        self
+    }
 }

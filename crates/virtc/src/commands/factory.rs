@@ -1,4 +1,4 @@
-//! The templates from which VMs start.
+//! The templates from which VMs start, and the VMs that wait.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -6,29 +6,28 @@ use std::sync::Arc;
 use serde::Serialize;
 use vc_config::Config;
 use vc_types::SandboxId;
-use virtcontainers::factory::{Library, ListedTemplate, Template, TemplateId};
-use virtcontainers::{Runtime, RuntimeOptions, SandboxConfig};
+use virtcontainers::factory::{Library, ListedTemplate, Pool, Template, TemplateId};
+use virtcontainers::{Report, Runtime, RuntimeOptions, SandboxConfig, WaitingConfig};
 
 use super::{Done, load, own_program};
 use crate::cli::{FactoryArgs, FactoryCommand, FormatArgs, GlobalArgs, OutputFormat};
 use crate::error::{FAILED, Failure};
 use crate::output;
+use crate::run::usual_sandbox;
 
 pub(crate) fn factory(global: &GlobalArgs, args: &FactoryArgs) -> Done {
     match &args.command {
-        FactoryCommand::Init {
+        FactoryCommand::Init { containers, size } => {
+            init(load(global, &size.flags())?.config, !containers)
+        }
+        FactoryCommand::Warm {
             containers,
-            memory,
-            cpus,
+            number,
+            size,
         } => {
-            let mut flags = Vec::new();
-            if let Some(memory) = memory {
-                flags.push(("vm.memory", "--memory", memory.clone()));
-            }
-            if let Some(cpus) = cpus {
-                flags.push(("vm.vcpus", "--cpus", cpus.to_string()));
-            }
-            init(load(global, &flags)?.config, !containers)
+            let config = load(global, &size.flags())?.config;
+            let number = number.unwrap_or(config.factory.vm_cache_number);
+            warm(&config, number, *containers)
         }
         FactoryCommand::Status(format) => status(&load(global, &[])?.config, format),
         FactoryCommand::Destroy { ids } => destroy(&load(global, &[])?.config, ids),
@@ -65,51 +64,114 @@ fn init(config: Config, throw_away: bool) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(config: &Config, format: &FormatArgs) -> Done {
-    #[derive(Serialize)]
-    struct Shown {
-        id: String,
-        bytes: u64,
-        used: String,
+/// Makes VMs that wait for `virtc run`, or for containers, one after the other.
+fn warm(config: &Config, number: u32, containers: bool) -> Done {
+    if number == 0 {
+        return Err(Failure::usage("how many VMs are to wait is not said")
+            .hint("--number N, or factory.vm_cache_number in the configuration"));
     }
-    let library = Library::open(&config.factory);
-    let templates: Vec<_> = list(&library)?
-        .into_iter()
-        .map(|template| Shown {
-            id: template.id.to_string(),
-            bytes: template.bytes,
-            used: template.used.to_string(),
-        })
-        .collect();
+    let id = SandboxId::new("waiting").map_err(Failure::usage)?;
+    let like = match containers {
+        false => usual_sandbox(id, config)?,
+        true => SandboxConfig {
+            cgroup: true,
+            ..SandboxConfig::empty(id, config, false)?
+        },
+    };
+    let waiting = WaitingConfig {
+        enough: number,
+        patient: true,
+        ..WaitingConfig::like(&like, config, &own_program())
+    };
+    // Each but the last is one more; others may make some too.
+    for _ in 0..number {
+        match waiting.make()? {
+            Report::Waits(id) => output::line(id.as_str())?,
+            Report::Enough => break,
+            Report::Busy => return Err(Failure::new(FAILED, "another process makes one just now")),
+            Report::Failed(reason) => return Err(Failure::new(FAILED, reason)),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a VM can start from, as lists show it.
+#[derive(Serialize)]
+struct Shown {
+    what: What,
+    id: String,
+    bytes: u64,
+    /// When a VM last went on from it, or since when it waits; nothing while it is being made.
+    used: Option<String>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum What {
+    Template,
+    WaitingVm,
+}
+
+impl What {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Template => "template",
+            Self::WaitingVm => "waiting VM",
+        }
+    }
+}
+
+fn status(config: &Config, format: &FormatArgs) -> Done {
+    let templates = list(&Library::open(&config.factory))?.into_iter();
+    let templates = templates.map(|template| Shown {
+        what: What::Template,
+        id: template.id.to_string(),
+        bytes: template.bytes,
+        used: Some(template.used.to_string()),
+    });
+    let waiting = Pool::of(config).list()?.into_iter();
+    let waiting = waiting.map(|vm| Shown {
+        what: What::WaitingVm,
+        id: vm.id.to_string(),
+        bytes: vm.bytes,
+        used: vm.since.map(|since| since.to_string()),
+    });
+    let shown: Vec<_> = templates.chain(waiting).collect();
     match format.format {
-        OutputFormat::Json => output::json(&templates)?,
+        OutputFormat::Json => output::json(&shown)?,
         OutputFormat::Table => {
-            let rows: Vec<_> = templates
+            let rows: Vec<_> = shown
                 .into_iter()
-                .map(|template| {
-                    let mib = template.bytes.div_ceil(1 << 20);
-                    [template.id, format!("{mib} MiB"), template.used]
+                .map(|one| {
+                    let mib = one.bytes.div_ceil(1 << 20);
+                    let used = one.used.unwrap_or_else(|| "being made".into());
+                    [one.what.name().into(), one.id, format!("{mib} MiB"), used]
                 })
                 .collect();
-            output::table(["TEMPLATE", "SIZE", "USED"], &rows)?;
+            output::table(["WHAT", "ID", "MEMORY", "USED"], &rows)?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn destroy(config: &Config, ids: &[String]) -> Done {
-    let library = Library::open(&config.factory);
+    let (library, pool) = (Library::open(&config.factory), Pool::of(config));
     if ids.is_empty() {
+        pool.end_all()?;
         library.remove_all().map_err(virtcontainers::Error::from)?;
     }
-    let ids: Result<Vec<TemplateId>, _> = ids.iter().map(|id| id.parse()).collect();
-    let ids = ids.map_err(Failure::usage)?;
     for id in ids {
-        let removed = library.remove(&id).map_err(virtcontainers::Error::from)?;
-        if !removed {
+        let there = match id.parse::<TemplateId>() {
+            Ok(id) => library.remove(&id).map_err(virtcontainers::Error::from)?,
+            Err(_) => {
+                let id = SandboxId::new(id).map_err(Failure::usage)?;
+                pool.end(&id)?
+            }
+        };
+        if !there {
             return Err(Failure::new(
                 FAILED,
-                format!("template {id} does not exist"),
+                format!("template or waiting VM {id} does not exist"),
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! What virtc starts itself as: the launcher step, the device processes, and stand-ins. It is
+//! What virtc starts itself as: the launcher step, the device processes, stand-ins and holders. It is
 //! dispatched before arguments are parsed, a runtime is made or a log is begun: these processes
 //! are many, and small.
 
@@ -29,6 +29,7 @@ pub(crate) fn dispatch() -> Option<ExitCode> {
                 Err(error) => Err(error),
             }
         }
+        "hold" => virtcontainers::hold().map_err(Into::into),
         "vsock-device" => vsock_device(args.next()?.to_str()?.parse().ok()?),
         "share-device" => share_device(args),
         _ => return None,

@@ -22,6 +22,7 @@ use crate::commands::{Done, load, own_program};
 use crate::error::{Failure, RUN_FAILED, USAGE};
 use crate::output;
 use plan::Caller;
+pub(crate) use plan::usual_sandbox;
 
 /// How long what was begun and given up may take to end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);

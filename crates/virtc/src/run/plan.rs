@@ -206,13 +206,38 @@ fn capabilities(args: &RunArgs) -> Result<Vec<OciCapability>, Failure> {
 fn scratch(args: &RunArgs, config: &Config) -> Result<Scratch, Failure> {
     let spec = match &args.scratch {
         Some(text) => text.parse::<ScratchSpec>().map_err(usage)?,
-        None => match config.scratch.kind {
-            vc_config::ScratchKind::Disk => ScratchSpec::Disk(config.scratch.size),
-            vc_config::ScratchKind::Tmpfs => ScratchSpec::Tmpfs(config.scratch.tmpfs_size),
-        },
+        None => return Ok(usual_scratch(config)),
     };
     Ok(match spec {
         ScratchSpec::Disk(size) => Scratch::Disk { size },
         ScratchSpec::Tmpfs(size) => Scratch::Memory { size },
+    })
+}
+
+/// The scratch space of a run that asks for none.
+fn usual_scratch(config: &Config) -> Scratch {
+    match config.scratch.kind {
+        vc_config::ScratchKind::Disk => Scratch::Disk {
+            size: config.scratch.size,
+        },
+        vc_config::ScratchKind::Tmpfs => Scratch::Memory {
+            size: config.scratch.tmpfs_size,
+        },
+    }
+}
+
+/// The machine of a run that asks for nothing special, without its container.
+///
+/// # Errors
+///
+/// When the host cannot be looked at.
+pub(crate) fn usual_sandbox(
+    id: SandboxId,
+    config: &Config,
+) -> Result<SandboxConfig, virtcontainers::Error> {
+    Ok(SandboxConfig {
+        scratch: usual_scratch(config),
+        shared_pids: true,
+        ..SandboxConfig::empty(id, config, true)?
     })
 }

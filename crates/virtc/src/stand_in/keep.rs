@@ -124,6 +124,7 @@ async fn stay(made: Made, reporter: Reporter, waiting: &Waiting) -> Outcome {
         return Outcome::FAILED;
     }
     waiting.begin();
+    sandbox.refill();
     let job = Kept {
         sandbox: &sandbox,
         container: &container,

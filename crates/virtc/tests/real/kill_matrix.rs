@@ -492,8 +492,8 @@ fn kill_9_of_whoever_stands_for_a_process_ends_that() {
 fn every_walk_is_in_the_matrix() {
     for walk in Walk::ALL {
         match walk {
-            // See the modules `faults` and `templates`.
-            Walk::Run | Walk::Template => {}
+            // See the modules `faults`, `templates` and `cache`.
+            Walk::Run | Walk::Template | Walk::Hold | Walk::Take => {}
             // See the tests of the shim.
             Walk::TaskExec | Walk::TaskDelete | Walk::TaskDeleteContainer => {}
             Walk::Caller

@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod cache;
 mod check;
 mod cni;
 mod cp;

@@ -50,8 +50,9 @@ impl Factory {
     fn templates(&self) -> Vec<String> {
         let listed = self.host.virtc(["factory", "status", "-f", "json"]);
         let listed: Vec<Value> = serde_json::from_str(&listed.expect_code(0).out()).unwrap();
+        let templates = listed.iter().filter(|one| one["what"] == "template");
         let id = |template: &Value| template["id"].as_str().unwrap().to_owned();
-        listed.iter().map(id).collect()
+        templates.map(id).collect()
     }
 
     fn only_template(&self) -> PathBuf {
@@ -130,7 +131,7 @@ fn the_first_run_makes_a_template_and_the_next_ones_go_on_from_it() {
 }
 
 /// Every source of random numbers that a process has, a word each.
-const DRAW: &str = "cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
+pub(super) const DRAW: &str = "cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
     head -c 16 /dev/urandom | base64
     head -c 16 /dev/random | base64
     python3 -c 'import os, random; print(os.getrandom(16).hex(), random.random(), hash(\"x\"))'
@@ -161,7 +162,7 @@ fn clones_share_no_random_number_and_have_the_hosts_clock() {
     }
 }
 
-fn unix() -> f64 {
+pub(super) fn unix() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     since.as_secs_f64()
 }

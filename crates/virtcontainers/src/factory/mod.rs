@@ -1,9 +1,11 @@
 //! Where VMs come from.
 //!
 //! A [`Factory`] gets everything that a VM is to have, and the driver that can make it, and gives
-//! a VM whose VMM runs. [`Direct`] has the driver launch one; a factory that clones a template or
-//! keeps VMs waiting decides whether what it has serves the request, and launches one where not.
+//! a VM whose VMM runs. [`Direct`] has the driver launch one; [`Template`] has one go on from a
+//! guest that booted before. [`Cache`] has whole machines that wait already, which a sandbox takes
+//! before anything is made for it; where none of its kind waits, it has a template.
 
+mod cache;
 mod direct;
 mod error;
 mod template;
@@ -15,6 +17,11 @@ use async_trait::async_trait;
 use vc_config::Config;
 pub use vc_hypervisor::{Capabilities, Hypervisor, Vm, VmSpec};
 
+pub use cache::{Cache, Kind, Pool, Taken, Waiting};
+pub(crate) use cache::{
+    Door, Ended, FORM, FORM_OF, Facts, FilesTaken, HAND_OVER_LIMIT, KIND, Link, MakersLock,
+    TEMPLATE, WAITS,
+};
 pub use direct::Direct;
 pub use error::{Error, Result};
 pub use template::{
@@ -52,12 +59,23 @@ pub trait Factory: fmt::Debug + Send + Sync {
     /// asks once more, for a VM that boots.
     async fn obtain(&self, driver: &dyn Hypervisor, request: VmRequest) -> Result<Obtained>;
 
+    /// A whole machine of this kind that waits: the caller's from now on, and it ends when the value
+    /// is dropped. Nothing where none waits.
+    async fn take(&self, _kind: &Kind) -> Option<Taken> {
+        None
+    }
+
+    /// How many machines of a kind are to wait, by the configuration.
+    fn wanted(&self) -> u32 {
+        0
+    }
+
     /// A VM that went on from this template did not come up: nobody is to get one from it again.
     fn discard(&self, _template: &TemplateId) {}
 }
 
-/// The factory that a configuration asks for: templates where they are enabled, or where the VMs are
-/// throw-away ones and nothing speaks against it (`factory.auto`).
+/// The factory that a configuration asks for: machines that wait and templates where the latter are
+/// enabled, or where the VMs are throw-away ones and nothing speaks against it (`factory.auto`).
 ///
 /// ```
 /// let config = vc_config::Config::default();
@@ -67,7 +85,7 @@ pub trait Factory: fmt::Debug + Send + Sync {
 pub fn configured(config: &Config, throw_away: bool) -> Arc<dyn Factory> {
     let settings = &config.factory;
     match settings.enable_template || (settings.auto && throw_away) {
-        true => Arc::new(Template::new(config)),
+        true => Arc::new(Cache::new(config)),
         false => Arc::new(Direct),
     }
 }
@@ -121,4 +139,6 @@ pub enum Origin {
     Booted,
     /// Its guest goes on from a template, and says when it is ready.
     Cloned(TemplateId),
+    /// It waited, and its guest was ready.
+    Waited,
 }

@@ -127,6 +127,10 @@ impl Runtime {
         })
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.shared.config
@@ -182,7 +186,8 @@ impl Runtime {
         Ok(Neighbours::of(&self.status_sandbox(sandbox)?))
     }
 
-    /// Removes what sandboxes whose keeper is gone have left; only names it when `dry_run`.
+    /// Removes what sandboxes whose keeper is gone have left, and ends machines that wait and that
+    /// nobody can use; only names it when `dry_run`.
     ///
     /// # Errors
     ///

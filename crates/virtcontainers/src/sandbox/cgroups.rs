@@ -67,6 +67,34 @@ pub(super) fn make_sandbox(record: &SandboxRecord) -> Result<Option<Cgroup>> {
     Ok(cgroup.map(Cgroup::make).transpose()?)
 }
 
+/// Makes the cgroup of a sandbox, and moves processes into it that were made before. What they have
+/// used stays where they were.
+pub(super) fn move_into_sandbox(
+    record: &SandboxRecord,
+    processes: &[ProcessIdentity],
+) -> Result<()> {
+    if let Some(cgroup) = make_sandbox(record)? {
+        for process in processes {
+            cgroup.add(process)?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves a process that this one has started to where this one was before it joined the cgroup of a
+/// container. Nothing where it joined none.
+pub(super) fn leave_containers(record: &SandboxRecord, process: &ProcessIdentity) -> Result<()> {
+    let own = ProcessIdentity::current()?;
+    for entry in record.containers.values() {
+        if let Some(Joined { cgroup, before }) = stored(entry.cgroup.as_ref())?
+            && cgroup.pids()?.contains(&own.pid())
+        {
+            before.restore(process)?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes the cgroup of a container as its state has it, and moves this process into it.
 pub(super) fn join_container(entry: &ContainerRecord) -> Result<()> {
     if let Some(joined) = stored::<Joined>(entry.cgroup.as_ref())? {

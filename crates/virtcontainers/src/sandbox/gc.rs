@@ -5,6 +5,7 @@ use vc_store::{Stale, StaleReason};
 use vc_types::SandboxId;
 
 use super::delete::end;
+use super::waiting;
 use crate::error::{Error, Result};
 use crate::runtime::Shared;
 
@@ -28,6 +29,13 @@ pub struct Removed {
 
 /// Removes what nobody looks after; only names it when `dry_run`.
 pub(crate) fn gc(runtime: &Shared, dry_run: bool) -> Result<GcReport> {
+    let mut report = gc_of_root(runtime, dry_run)?;
+    waiting::gc(runtime, dry_run, &mut report)?;
+    Ok(report)
+}
+
+/// The same for one state root, without the machines that wait for its sandboxes.
+pub(super) fn gc_of_root(runtime: &Shared, dry_run: bool) -> Result<GcReport> {
     let mut report = GcReport::default();
     for stale in runtime.store.stale()? {
         let name = name(&stale);

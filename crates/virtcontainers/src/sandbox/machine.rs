@@ -14,6 +14,10 @@ use vc_launch::{LaunchedProcess, Launcher, ProcessEnd};
 use vc_types::{EndReason, ProcessIdentity, SandboxId};
 
 use crate::error::{Error, Result};
+use crate::factory::{Ended, Link};
+
+/// What the state calls the process that held a machine before somebody took it.
+pub(crate) const HOLDER: &str = "holder of the machine";
 
 /// How long a killed device process may take to be gone.
 const DEVICE_END_LIMIT: Duration = Duration::from_secs(2);
@@ -34,7 +38,7 @@ pub(crate) struct Device {
 /// The VMM and its device processes, with the task that watches them. Dropping it ends them.
 pub(crate) struct Machine {
     vm: Arc<dyn Vm>,
-    /// Name and identity of each device process.
+    /// Name and identity of each device process, and of a holder.
     devices: Vec<(&'static str, ProcessIdentity)>,
     stopping: Arc<AtomicBool>,
     end: MachineEnd,
@@ -91,6 +95,27 @@ impl Machine {
         })
     }
 
+    /// A VM that its holder watches over, who is at the other end of `link` and ends it with that.
+    /// The holder is one of `processes`.
+    pub(crate) fn held(
+        vm: Box<dyn Vm>,
+        processes: Vec<(&'static str, ProcessIdentity)>,
+        link: Link,
+    ) -> Self {
+        let vm: Arc<dyn Vm> = Arc::from(vm);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (say, ended) = watch::channel(None);
+        let followed = follow(link, Arc::clone(&vm), Arc::clone(&stopping), say);
+        let watcher = tokio::spawn(followed);
+        Self {
+            vm,
+            devices: processes,
+            stopping,
+            end: MachineEnd(ended),
+            watcher,
+        }
+    }
+
     pub(crate) fn vm(&self) -> &Arc<dyn Vm> {
         &self.vm
     }
@@ -125,8 +150,10 @@ impl Machine {
         Ok(self.end.reason().await)
     }
 
+    /// What is killed. A holder ends by itself once it has reaped what it started.
     fn identities(&self) -> impl Iterator<Item = &ProcessIdentity> {
-        self.devices.iter().map(|(_, identity)| identity)
+        let devices = self.devices.iter().filter(|(name, _)| *name != HOLDER);
+        devices.map(|(_, identity)| identity)
     }
 }
 
@@ -292,6 +319,37 @@ async fn watch_over(
     }
     drop(devices);
     drop(launcher);
+    // Nobody may be listening any more.
+    let _ = say.send(Some(reason));
+}
+
+/// Waits until the holder of a machine says that it has ended, or is gone itself: its processes end
+/// with it.
+async fn follow(
+    mut link: Link,
+    vm: Arc<dyn Vm>,
+    stopping: Arc<AtomicBool>,
+    say: watch::Sender<Option<EndReason>>,
+) {
+    let said = match link.receive::<Ended>().await {
+        Ok(Some(Ended { reason })) => reason,
+        Ok(None) => device_ended(HOLDER),
+        Err(error) => {
+            tracing::warn!(%error, "the holder of the machine cannot be understood");
+            device_ended(HOLDER)
+        }
+    };
+    // The kernel is at it.
+    if let Err(error) = vm.stop(StopLimits::AT_ONCE).await {
+        tracing::error!(%error, "the VMM does not end");
+    }
+    let reason = match stopping.load(Ordering::SeqCst) {
+        true => EndReason::Requested,
+        false => said,
+    };
+    // It leaves nothing to be reaped by somebody else.
+    link.hang_up().await;
+    link.closed().await;
     // Nobody may be listening any more.
     let _ = say.send(Some(reason));
 }

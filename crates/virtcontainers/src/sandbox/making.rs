@@ -1,12 +1,13 @@
 //! The making of one container in a running sandbox: looked at, reserved, shared, made, written.
 
 use vc_storage::{Access as ShareAccess, Source};
-use vc_store::{ContainerRecord, OperationGuard, Verb, View};
+use vc_store::{ContainerRecord, DeviceProcess, OperationGuard, Verb, View};
 use vc_types::{ProcessIdentity, SandboxState};
 
 use super::cgroups;
 use super::handle::SandboxHandle;
 use super::process::Process;
+use super::surroundings::SYSTEM_SHARE;
 use crate::container::placement::{Placement, ShareEntry};
 use crate::container::{ContainerConfig, saved};
 use crate::error::{Error, Result};
@@ -42,6 +43,8 @@ struct Making<'a> {
     operation: OperationGuard,
     config: ContainerConfig,
     placement: Placement,
+    /// Whether it is in the pid namespace that the sandbox's containers share.
+    shared_pids: bool,
 }
 
 impl<'a> Making<'a> {
@@ -68,16 +71,20 @@ impl<'a> Making<'a> {
             .0
             .runtime
             .placement(&config, record.containers_made)?;
-        if placement.host_system {
+        let has_system = |process: &DeviceProcess| process.name == SYSTEM_SHARE;
+        if placement.host_system && !record.processes.iter().any(has_system) {
             return Err(Error::Unsupported {
                 what: "the host's system as the root of a container that comes later".into(),
             });
         }
+        let directory = operation.sandbox().path();
+        let shared_pids = record.throwaway && saved::load_sandbox(directory)?.shared_pids;
         Ok(Self {
             sandbox,
             operation,
             config,
             placement,
+            shared_pids,
         })
     }
 
@@ -112,7 +119,7 @@ impl<'a> Making<'a> {
         let streams = guest
             .while_it_runs(async {
                 guest.write_files(&self.placement).await?;
-                guest.create(id, &self.placement, false).await
+                guest.create(id, &self.placement, self.shared_pids).await
             })
             .await?;
         let record = self.operation.sandbox().read()?;

@@ -25,11 +25,12 @@ mod process_log;
 mod restart;
 mod states;
 mod stop;
+mod waiting;
 
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use vc_hypervisor::StopLimits;
+use vc_hypervisor::{StopLimits, qemu};
 use vc_store::ContainerRecord;
 use vc_types::{
     ClockPoint, ContainerId, ContainerState, EndReason, ExitStatus, SandboxState, Timeline,
@@ -55,6 +56,8 @@ pub use restart::Started;
 pub(crate) use restart::start;
 pub(crate) use stop::stop;
 pub(crate) use surroundings::MKFS;
+use waiting::refill;
+pub use waiting::{Report, WaitingConfig, hold};
 
 use crate::error::{Error, FailureReport, Result};
 use crate::factory::{Origin, TemplateId};
@@ -78,6 +81,12 @@ pub const PROCESS_LOGS: [&str; 4] = [
     "passt.log",
 ];
 
+/// The names of what a machine has in its sandbox's directory, besides the state.
+fn machine_files() -> impl Iterator<Item = &'static str> {
+    let logs = [CONSOLE_LOG, VMM_LOG].into_iter().chain(PROCESS_LOGS);
+    logs.chain([vsock::DIRECTORY, qemu::COMMANDS_SOCKET])
+}
+
 /// A running sandbox, kept by this process: its VM ends when this is dropped.
 ///
 /// Everything that its [`SandboxHandle`] does can be done with it. To leave nothing behind,
@@ -98,6 +107,8 @@ pub struct Sandbox {
     origin: Origin,
     timeline: Mutex<Timeline>,
     guest_epoch: u64,
+    /// A machine like this one's that is to wait, until it is asked for.
+    refill: Mutex<Option<WaitingConfig>>,
 }
 
 /// The guest said with the end of a container that no process is left in it. It holds as long as
@@ -126,7 +137,7 @@ impl Sandbox {
     pub fn template(&self) -> Option<&TemplateId> {
         match &self.origin {
             Origin::Cloned(template) => Some(template),
-            Origin::Booted => None,
+            Origin::Booted | Origin::Waited => None,
         }
     }
 
@@ -152,7 +163,8 @@ impl Sandbox {
         }
     }
 
-    /// Starts the process of a container, see [`SandboxHandle::start_container`].
+    /// Starts the process of a container, see [`SandboxHandle::start_container`]. After the first
+    /// one, a machine is made behind it that waits for the next sandbox, where such are to wait.
     ///
     /// # Errors
     ///
@@ -160,7 +172,18 @@ impl Sandbox {
     pub async fn start_container(&self, container: &ContainerId) -> Result<Option<String>> {
         let not_executed = self.handle.start_container(container).await?;
         self.times().step("start acknowledged");
+        self.refill();
         Ok(not_executed)
+    }
+
+    /// Has a machine like this one's made that waits for the next sandbox, where such are to wait. It is
+    /// made behind everything else, by a process of its own; nobody waits for it. The first call does
+    /// it, and [`Sandbox::start_container`] calls it: this is for those whose containers others start.
+    pub fn refill(&self) {
+        let waiting = self.refill.lock();
+        if let Some(waiting) = waiting.unwrap_or_else(PoisonError::into_inner).take() {
+            refill(&waiting, self.place.directory());
+        }
     }
 
     /// Starts the containers that wait for their start, in the order in which they were made.

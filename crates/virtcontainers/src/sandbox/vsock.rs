@@ -17,7 +17,7 @@ use vc_types::{AgentAddress, SocketPath, guest};
 use crate::error::{Error, Result};
 
 /// Sockets of the sandbox that belong to its vsock device process.
-const DIRECTORY: &str = "vsock";
+pub(super) const DIRECTORY: &str = "vsock";
 
 /// The hybrid vsock socket. What the guest dials arrives at this name, `_` and the port.
 const SOCKET: &str = "vsock.sock";

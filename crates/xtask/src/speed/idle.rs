@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Kind, Stage};
+use super::{Origin, Stage};
 use crate::bench::Running;
 use crate::bench::table::Table;
 use crate::process::Process;
@@ -32,7 +32,7 @@ struct Waiting {
 
 impl Waiting {
     fn begin(stage: &Stage) -> Result<(Running, ChildStdin)> {
-        let mut command = stage.command_for(Kind::Template, "--quiet", &ECHO);
+        let mut command = stage.command_for(Origin::Template, "--quiet", &ECHO);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut virtc = Running::spawn(&mut command)?;
         let mut stdin = virtc.0.stdin.take().context("no stdin")?;
@@ -87,7 +87,11 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
     }
     for _ in 0..LISTS {
         let began = Instant::now();
-        let status = stage.virtc(&["list"]).stdout(Stdio::null()).status()?;
+        let status = stage
+            .virtc(Origin::Template)
+            .arg("list")
+            .stdout(Stdio::null())
+            .status()?;
         ensure!(status.success(), "virtc list: {status}");
         rows.add(&format!("virtc list, {} idle", count + 1), began.elapsed());
     }
@@ -141,14 +145,4 @@ fn available_kib() -> Result<u64> {
         .find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
     Ok(kib.context("no MemAvailable")?.parse()?)
-}
-
-impl Stage {
-    fn virtc(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.virtc);
-        command
-            .env("VIRTC_RUNTIME_ROOT", self.work.path().join("state"))
-            .args(args);
-        command
-    }
 }

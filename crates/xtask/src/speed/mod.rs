@@ -1,5 +1,5 @@
-//! `xtask speed`: starts of `virtc run` from a template, in turns with those that boot, one at a time
-//! and several at once; and a picture of where the time of each goes.
+//! `xtask speed`: starts of `virtc run` with a VM that waits, in turns with those from a template and
+//! those that boot, one at a time and several at once; and a picture of where the time of each goes.
 
 mod idle;
 mod picture;
@@ -50,13 +50,14 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     let stage = Stage::make(&options.virtc)?;
     let mut rows = Rows::default();
     let began = Instant::now();
-    stage.start(Kind::Template)?.finish()?;
+    stage.start(Origin::Template)?.finish()?;
     rows.add("the first run, which makes the template", began.elapsed());
     for _ in 0..options.runs {
-        for kind in KINDS {
-            let name = kind.name();
+        for origin in ORIGINS {
+            let name = origin.name();
+            stage.ready(origin)?;
             let began = Instant::now();
-            let mut start = stage.start(kind)?;
+            let mut start = stage.start(origin)?;
             let stdout = start.0.stdout.as_mut().context("no stdout")?;
             stdout
                 .read_exact(&mut [0])
@@ -67,8 +68,8 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
         }
     }
     if let Some(directory) = &options.pictures {
-        for kind in KINDS {
-            stage.draw(kind, options.runs, directory)?;
+        for origin in ORIGINS {
+            stage.draw(origin, options.runs, directory)?;
         }
     }
     let mut text = String::new();
@@ -91,19 +92,21 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     Ok((rows.text() + &text + &idle, ExitCode::SUCCESS))
 }
 
-/// How a machine comes to be.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
+/// Where the machine of a start comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Cache,
     Template,
     Boot,
 }
 
 /// In the order in which they take turns.
-const KINDS: [Kind; 2] = [Kind::Template, Kind::Boot];
+const ORIGINS: [Origin; 3] = [Origin::Cache, Origin::Template, Origin::Boot];
 
-impl Kind {
+impl Origin {
     const fn name(self) -> &'static str {
         match self {
+            Self::Cache => "with a VM that waits",
             Self::Template => "from a template",
             Self::Boot => "with a boot",
         }
@@ -111,6 +114,7 @@ impl Kind {
 
     const fn file(self) -> &'static str {
         match self {
+            Self::Cache => "cache.svg",
             Self::Template => "template.svg",
             Self::Boot => "boot.svg",
         }
@@ -138,23 +142,18 @@ impl Stage {
         self.work.path().join("root")
     }
 
-    fn start(&self, kind: Kind) -> Result<Running> {
-        let mut command = self.command(kind, "--quiet");
+    fn start(&self, origin: Origin) -> Result<Running> {
+        let mut command = self.command(origin, "--quiet");
         Running::spawn(command.stdout(Stdio::piped()))
     }
 
-    fn command(&self, kind: Kind, flag: &str) -> Command {
-        self.command_for(kind, flag, &PROGRAM)
+    fn command(&self, origin: Origin, flag: &str) -> Command {
+        self.command_for(origin, flag, &PROGRAM)
     }
 
-    fn command_for(&self, kind: Kind, flag: &str, program: &[&str]) -> Command {
-        let from_template = matches!(kind, Kind::Template);
-        let mut command = Command::new(&self.virtc);
+    fn command_for(&self, origin: Origin, flag: &str, program: &[&str]) -> Command {
+        let mut command = self.virtc(origin);
         command
-            .current_dir("/")
-            .env("VIRTC_FACTORY_AUTO", from_template.to_string())
-            .env("VIRTC_FACTORY_DIR", self.work.path().join("templates"))
-            .env("VIRTC_RUNTIME_ROOT", self.work.path().join("state"))
             .args(["run", flag, "--timeout", TIMEOUT, "--rootfs"])
             .arg(self.root())
             .arg("--")
@@ -163,26 +162,51 @@ impl Stage {
         command
     }
 
-    /// Draws the medians of so many timelines of one kind.
-    fn draw(&self, kind: Kind, runs: usize, directory: &Path) -> Result<()> {
+    /// virtc with the stage's state and templates.
+    fn virtc(&self, origin: Origin) -> Command {
+        let mut command = Command::new(&self.virtc);
+        command
+            .current_dir("/")
+            .env("VIRTC_FACTORY_AUTO", (origin != Origin::Boot).to_string())
+            .env("VIRTC_FACTORY_DIR", self.work.path().join("templates"))
+            .env("VIRTC_RUNTIME_ROOT", self.work.path().join("state"));
+        command
+    }
+
+    /// Has a VM wait, for a start that takes one.
+    fn ready(&self, origin: Origin) -> Result<()> {
+        if origin != Origin::Cache {
+            return Ok(());
+        }
+        let mut command = self.virtc(origin);
+        command
+            .args(["factory", "warm", "--number", "1"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        Running::spawn(&mut command)?.finish()
+    }
+
+    /// Draws the medians of so many timelines of one origin.
+    fn draw(&self, origin: Origin, runs: usize, directory: &Path) -> Result<()> {
         let mut timelines = Vec::new();
         for _ in 0..runs {
-            let output = self.command(kind, "--timeline").output()?;
+            self.ready(origin)?;
+            let output = self.command(origin, "--timeline").output()?;
             let text = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.success(), "virtc: {}: {text}", output.status);
             timelines.push(timeline::parse(&text));
         }
         let timelines: Vec<_> = timelines.iter().map(Vec::as_slice).collect();
         let rows = timeline::medians(&timelines);
-        let title = format!("virtc run {}, ms (medians of {runs})", kind.name());
-        let path = directory.join(kind.file());
+        let title = format!("virtc run {}, ms (medians of {runs})", origin.name());
+        let path = directory.join(origin.file());
         std::fs::write(&path, picture::svg(&title, &rows))
             .with_context(|| path.display().to_string())
     }
 
     fn at_once(&self, count: usize) -> Result<Duration> {
         let began = Instant::now();
-        let started: Result<Vec<_>> = (0..count).map(|_| self.start(Kind::Template)).collect();
+        let started: Result<Vec<_>> = (0..count).map(|_| self.start(Origin::Template)).collect();
         for start in started? {
             start.finish()?;
         }

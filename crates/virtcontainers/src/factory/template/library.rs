@@ -112,6 +112,11 @@ impl Library {
         Ok(listed)
     }
 
+    /// Whether there is a template of this id.
+    pub fn has(&self, id: &TemplateId) -> bool {
+        self.directory(id).join(DESCRIPTION).exists()
+    }
+
     /// One of them, unless it goes just now.
     fn look_at(&self, id: TemplateId) -> Option<Listed> {
         let directory = self.directory(&id);

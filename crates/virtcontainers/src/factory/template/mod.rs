@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use vc_config::Config;
 
 pub use error::{TemplateError, TemplateResult};
+pub(super) use id::hex;
 pub use id::{NoTemplateId, TemplateId};
 pub use library::{Library, Listed as ListedTemplate};
 use stored::Stored;

@@ -19,6 +19,7 @@ use super::super::network::{AttachedNetwork, FollowedNetwork};
 use super::super::place::Place;
 use super::Staged;
 use super::launch::Launched;
+use crate::container::placement::Placement;
 use crate::error::{Error, Result, Stage};
 use crate::factory::Origin;
 use crate::fault;
@@ -33,17 +34,17 @@ const HOSTNAME_BYTES_MAX: usize = 63;
 
 /// A machine whose guest is prepared and whose containers wait for their start.
 pub(super) struct Connected {
-    runtime: Arc<Shared>,
-    machine: Machine,
+    pub(super) runtime: Arc<Shared>,
+    pub(super) machine: Machine,
     /// Goes after the machine, which has its taps.
-    network: Option<AttachedNetwork>,
-    guest: Guest,
-    streams: BTreeMap<ContainerId, Streams>,
-    writable: bool,
-    throw_away: bool,
-    origin: Origin,
+    pub(super) network: Option<AttachedNetwork>,
+    pub(super) guest: Guest,
+    pub(super) streams: BTreeMap<ContainerId, Streams>,
+    pub(super) writable: bool,
+    pub(super) throw_away: bool,
+    pub(super) origin: Origin,
     /// What the host's monotonic clock shows when the guest's shows 0, in microseconds.
-    guest_epoch: u64,
+    pub(super) guest_epoch: u64,
 }
 
 /// Waits for the guest and prepares it. Whatever is waited for, the end of the machine ends it.
@@ -99,12 +100,7 @@ pub(super) async fn connect(
             let request = sandbox_request(&config, &shares);
             Ok(guest.agent.create_sandbox(request).await?)
         };
-        let files_written = async {
-            for (_, placement) in &containers {
-                guest.write_files(placement).await?;
-            }
-            Ok(())
-        };
+        let files_written = write_files(&guest, &containers);
         let network_configured = async {
             let attached = network.as_ref().and_then(AttachedNetwork::for_the_guest);
             if let Some(wanted) = attached.or(guest_network) {
@@ -118,15 +114,7 @@ pub(super) async fn connect(
         fault::point("create.guest-prepared")?;
 
         enter(Stage::ContainerCreation);
-        let mut streams = BTreeMap::new();
-        for (id, placement) in containers {
-            let made = guest.create(&id, &placement, config.shared_pids);
-            if let Some(attached) = made.await? {
-                streams.insert(id, attached);
-            }
-            timeline.step("container made");
-        }
-        fault::point("create.container-made")?;
+        let streams = create(&guest, containers, config.shared_pids, timeline).await?;
         Ok((guest, streams, guest_epoch))
     };
     let prepared = machine.end().while_it_runs(&sandbox, prepared).await;
@@ -154,6 +142,35 @@ pub(super) async fn connect(
         origin,
         guest_epoch,
     })
+}
+
+/// Writes the files that containers get.
+pub(super) async fn write_files(
+    guest: &Guest,
+    containers: &[(ContainerId, Placement)],
+) -> Result<()> {
+    for (_, placement) in containers {
+        guest.write_files(placement).await?;
+    }
+    Ok(())
+}
+
+/// Makes containers, and attaches to their streams.
+pub(super) async fn create(
+    guest: &Guest,
+    containers: Vec<(ContainerId, Placement)>,
+    shared_pids: bool,
+    timeline: &mut Timeline,
+) -> Result<BTreeMap<ContainerId, Streams>> {
+    let mut streams = BTreeMap::new();
+    for (id, placement) in containers {
+        if let Some(attached) = guest.create(&id, &placement, shared_pids).await? {
+            streams.insert(id, attached);
+        }
+        timeline.step("container made");
+    }
+    fault::point("create.container-made")?;
+    Ok(streams)
 }
 
 impl Connected {
@@ -207,6 +224,7 @@ impl Connected {
             origin: self.origin,
             timeline: Mutex::new(timeline),
             guest_epoch: self.guest_epoch,
+            refill: Mutex::default(),
         })
     }
 }
@@ -238,7 +256,8 @@ async fn greet(
     Ok(())
 }
 
-fn hello(config: &SandboxConfig) -> Result<HelloRequest> {
+/// Who the guest is from now on, with the host's clock and randomness.
+pub(super) fn hello(config: &SandboxConfig) -> Result<HelloRequest> {
     let mut seed = vec![0; SEED_BYTES];
     getrandom(&mut seed)?;
     Ok(HelloRequest {

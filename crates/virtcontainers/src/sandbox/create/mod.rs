@@ -6,13 +6,17 @@
 //! all that     VMM, device   the agent     shares mounted, containers made
 //! is asked for processes run answers
 //! is possible
+//!    │                              ▲
+//!    └── a machine of its kind ─────┘
+//!        waits, and is taken
 //! ```
 
 mod connect;
 mod launch;
 mod prepare;
+mod take;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub(crate) use prepare::Prepared;
 
@@ -21,6 +25,7 @@ use vc_types::Timeline;
 
 use super::config::SandboxConfig;
 use super::place::Place;
+use super::waiting::WaitingConfig;
 use super::{Sandbox, failure};
 use crate::container::saved;
 use crate::error::{Error, Result, Stage, chain};
@@ -59,6 +64,7 @@ pub(super) async fn boot(
     mut timeline: Timeline,
 ) -> Result<Sandbox> {
     let config = prepared.config.clone();
+    let refill = to_refill(runtime, &prepared);
     let mut up = come_up(runtime, prepared, &mut place, &mut timeline, Beginning::Any).await;
     if let Err((stage, error)) = &up
         && let Some(template) = error.template()
@@ -83,7 +89,11 @@ pub(super) async fn boot(
     }
     match up {
         Ok(up) => {
-            let sandbox = up.into_sandbox(place, timeline).await?;
+            let mut sandbox = up.into_sandbox(place, timeline).await?;
+            sandbox.refill = Mutex::new(refill);
+            if sandbox.origin == Origin::Waited {
+                sandbox.network.update().await?;
+            }
             sandbox.network.find_resolvers().await;
             Ok(sandbox)
         }
@@ -98,6 +108,16 @@ pub(super) async fn boot(
             })
         }
     }
+}
+
+/// A machine like the one that this sandbox needs, where such are to wait and can.
+fn to_refill(runtime: &Arc<Shared>, prepared: &Prepared) -> Option<WaitingConfig> {
+    if runtime.factory.wanted() == 0 {
+        return None;
+    }
+    let config = &prepared.config;
+    let key = prepared.surroundings.waiting_key(runtime, config).ok()?;
+    key.map(|_| WaitingConfig::like(config, &runtime.config, &runtime.program))
 }
 
 /// An error, and the stage in which it came.
@@ -125,11 +145,16 @@ enum Beginning {
 
 async fn come_up(
     runtime: &Arc<Shared>,
-    prepared: Prepared,
+    mut prepared: Prepared,
     place: &mut Place,
     timeline: &mut Timeline,
     beginning: Beginning,
 ) -> Result<connect::Connected, Staged> {
+    if beginning == Beginning::Any
+        && let Some(connected) = take::take(runtime, &mut prepared, place, timeline).await?
+    {
+        return Ok(connected);
+    }
     let launched = launch::launch(runtime, prepared, place, timeline, beginning)
         .await
         .map_err(at(Stage::Launch))?;

@@ -86,6 +86,31 @@ impl IntendedNetwork {
         })
     }
 
+    /// Whether a machine can get it that is there already.
+    pub(crate) fn can_come_later(&self) -> bool {
+        matches!(self, Self::Namespace(_) | Self::Nat(_))
+    }
+
+    /// Makes it for a machine that is there, as [`IntendedNetwork::make`] does for one that is launched.
+    /// [`FollowedNetwork::update`](super::FollowedNetwork::update) brings what is in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`IntendedNetwork::make`]; [`Error::Unsupported`] for one that cannot come later.
+    pub(crate) async fn make_later(self, place: &Place) -> Result<AttachedNetwork> {
+        let directory = place.directory().clone();
+        let attached = match self {
+            Self::Namespace(plan) => blocking(move || plan.late().attach(&directory)).await,
+            Self::Nat(plan) => {
+                blocking(move || plan.lease(&directory)?.late().attach(&directory)).await
+            }
+            Self::VhostUser(_) | Self::User(_) => Err(Error::Unsupported {
+                what: "this network for a machine that is there".into(),
+            }),
+        };
+        Ok(attached?.0)
+    }
+
     /// Makes it for the sandbox in `place`, whose state says beforehand how it is undone.
     ///
     /// # Errors

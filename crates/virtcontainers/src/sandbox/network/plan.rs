@@ -87,6 +87,16 @@ impl NetworkPlan {
         })
     }
 
+    /// The same without its links, for a machine that is there: they come to it as those that appear
+    /// while it runs, with the first look at the namespace.
+    pub(super) fn late(self) -> Self {
+        Self {
+            scan: Scan::default(),
+            endpoints: Vec::new(),
+            ..self
+        }
+    }
+
     /// The same, with connections to the namespace's loopback addresses coming to the guest.
     ///
     /// # Errors

@@ -25,11 +25,11 @@ use vc_storage::ScratchDisk;
 use vc_store::SandboxRecord;
 use vc_types::{ContainerId, SandboxId, Timeline};
 
-pub(crate) use host::{Host, MKFS, USER_SHARE};
+pub(crate) use host::{Host, MKFS, SYSTEM_SHARE, USER_SHARE, VSOCK_DEVICE};
 
 use super::config::SandboxConfig;
 use super::machine::Device;
-use super::network::AttachedNetwork;
+use super::network::{AttachedNetwork, IntendedNetwork};
 use super::place::Place;
 use crate::container::placement::Placement;
 use crate::error::Result;
@@ -76,6 +76,22 @@ pub(crate) trait Surroundings: Send + Sync {
 pub(crate) trait Planned: Send + Sync {
     /// Notes in the state what the VM is made of.
     fn describe(&self, record: &mut SandboxRecord);
+
+    /// What a machine is made of that could wait before anybody asks for this sandbox: two with the
+    /// same text can have the same one. Nothing where none can wait for it.
+    fn waiting_key(&self, _runtime: &Shared, _config: &SandboxConfig) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// The network, for a machine that is there already; once.
+    fn take_network(&mut self) -> Option<IntendedNetwork> {
+        None
+    }
+
+    /// Whether changes may reach the host.
+    fn is_writable(&self) -> bool {
+        false
+    }
 
     /// Makes and starts what the VM needs, all at once: the VMM waits for its devices by itself.
     async fn start(

@@ -17,7 +17,7 @@ use crate::runtime::Shared;
 use crate::sandbox::cgroups;
 use crate::sandbox::config::{SandboxConfig, Scratch};
 use crate::sandbox::machine::Device;
-use crate::sandbox::network::MadeNetwork;
+use crate::sandbox::network::{IntendedNetwork, MadeNetwork};
 use crate::sandbox::place::Place;
 use crate::sandbox::process_log;
 use crate::sandbox::vsock::VsockSockets;
@@ -25,10 +25,28 @@ use crate::sandbox::vsock::VsockSockets;
 /// What the state calls the process of the share with the invoker's files.
 pub(crate) const USER_SHARE: &str = "share of the user's files";
 
+/// What it calls that of the share with the host's system.
+pub(crate) const SYSTEM_SHARE: &str = "share of the host's system";
+
+/// What it calls that of the vsock device.
+pub(crate) const VSOCK_DEVICE: &str = "vsock device process";
+
 #[async_trait]
 impl Planned for HostPlan {
     fn describe(&self, record: &mut SandboxRecord) {
         HostPlan::describe(self, record);
+    }
+
+    fn waiting_key(&self, runtime: &Shared, config: &SandboxConfig) -> Result<Option<String>> {
+        self.key(runtime, config)
+    }
+
+    fn take_network(&mut self) -> Option<IntendedNetwork> {
+        self.network.take()
+    }
+
+    fn is_writable(&self) -> bool {
+        self.shares.are_writable()
     }
 
     async fn start(
@@ -96,7 +114,7 @@ impl Planned for HostPlan {
             )),
             launcher: Some(launcher),
             devices: vec![Device {
-                name: "vsock device process",
+                name: VSOCK_DEVICE,
                 process: vsock_process,
             }],
             boot: self.boot,
@@ -162,7 +180,7 @@ async fn start_share(
 
 fn device_name(tag: &str) -> &'static str {
     if tag == guest::SYSTEM_SHARE_TAG {
-        "share of the host's system"
+        SYSTEM_SHARE
     } else {
         USER_SHARE
     }

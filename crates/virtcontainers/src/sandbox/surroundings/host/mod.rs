@@ -2,6 +2,7 @@
 
 mod launch;
 mod shares;
+mod waiting;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use vc_hypervisor::{Capabilities, DriverState, HostDevices, Vm};
 use vc_store::SandboxRecord;
 use vc_types::{ContainerId, SandboxId};
 
-pub(crate) use launch::USER_SHARE;
+pub(crate) use launch::{SYSTEM_SHARE, USER_SHARE, VSOCK_DEVICE};
 
 use super::{Boot, Planned, Surroundings};
 use crate::container::placement::Placement;

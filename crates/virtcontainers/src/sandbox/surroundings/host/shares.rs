@@ -24,7 +24,8 @@ impl SharePlans {
         containers: &[(ContainerId, Placement)],
     ) -> Result<Self> {
         let mut user: Option<SharePlan> = None;
-        if !config.throw_away {
+        let comes_later = containers.is_empty();
+        if !config.throw_away || comes_later {
             // More containers may come.
             let share = user.get_or_insert_with(|| invokers_share(host));
             share.grows = true;
@@ -35,7 +36,8 @@ impl SharePlans {
                 add_entries(user.get_or_insert_with(|| invokers_share(host)), placement)?;
             }
         }
-        let system = match containers.iter().any(|(_, one)| one.host_system) {
+        let shown = containers.iter().any(|(_, one)| one.host_system);
+        let system = match shown || (config.throw_away && comes_later) {
             true => {
                 let mut plan = host_system::plan(Path::new("/"))?;
                 plan.rights = Rights::NothingAs(SandboxUsers::of(&config.id).system_share());
