@@ -260,6 +260,11 @@ impl Held {
                 tracing::warn!(%reason, "the machine ended while it waited");
                 return;
             }
+            // Also where it cannot be watched: one that nobody finds would wait for ever.
+            _ = door.removed() => {
+                tracing::warn!("the place where the machine waited is gone");
+                return self.end().await;
+            }
         };
         // Whoever comes second finds nobody.
         drop(door);
