@@ -379,6 +379,15 @@ fn a_machine_that_waits_and_dies_is_swept() {
 }
 
 #[test]
+fn a_machine_that_nobody_can_find_any_more_ends() {
+    let cache = Cache::warm(1);
+    fs::remove_dir_all(cache.root()).unwrap();
+    let left = cache.host.left();
+    assert!(left.is_empty(), "{left:?}");
+    cache.close();
+}
+
+#[test]
 fn when_a_part_of_a_taken_machine_dies_it_is_named() {
     for (part, named) in [
         ("qemu-system", "SIGKILL"),

@@ -16,6 +16,8 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::inotify;
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
@@ -24,6 +26,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use vc_hypervisor::DriverState;
+use vc_hypervisor::watched_fd::WatchedFd;
 use vc_store::DeviceProcess;
 use vc_types::{EndReason, ProcessIdentity, SocketPath};
 
@@ -36,6 +39,9 @@ const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 /// How long the other one may take for its next word while a machine changes hands. It has nothing
 /// else to do; a machine whose processors do not go on is none to wait for.
 pub(crate) const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Bytes of events that are read at once. One has some dozens.
+const EVENT_BYTES: usize = 4096;
 
 /// How long a holder may take to end its machine and itself.
 const REFUSED_LIMIT: Duration = Duration::from_secs(10);
@@ -164,6 +170,8 @@ pub(crate) fn refuse(directory: &Path, holder: &ProcessIdentity) -> io::Result<(
 pub(crate) struct Door {
     listener: UnixListener,
     path: PathBuf,
+    /// Tells when something of the directory is removed.
+    watch: WatchedFd,
 }
 
 impl Door {
@@ -173,9 +181,34 @@ impl Door {
     ///
     /// What the system says.
     pub(crate) fn open(directory: &Path) -> io::Result<Self> {
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        let removals = inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_FROM;
+        inotify::add_watch(&watch, directory, removals)?;
         let path = directory.join(SOCKET);
         let listener = UnixListener::bind(SocketPath::new(&path)?.as_path())?;
-        Ok(Self { listener, path })
+        Ok(Self {
+            listener,
+            path,
+            watch: WatchedFd::new(watch)?,
+        })
+    }
+
+    /// Waits until nobody can find it any more: whoever removed the state root has removed its socket.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(crate) async fn removed(&self) -> io::Result<()> {
+        let mut events = [0; EVENT_BYTES];
+        while self.path.exists() {
+            let mut ready = self.watch.readable().await?;
+            // That there are some is enough.
+            match rustix::io::read(ready.get_inner(), &mut events) {
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                read => read.map(drop)?,
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the first taker. May be dropped at any point without losing one.
@@ -226,6 +259,21 @@ mod tests {
         assert!(Link::connect(directory.path(), &own).await.is_err());
         drop(holder);
         assert!(first.receive::<FilesTaken>().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_removed_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let door = Door::open(directory.path()).unwrap();
+        let other = directory.path().join("other");
+        std::fs::write(&other, "").unwrap();
+        let removed = door.removed();
+        tokio::pin!(removed);
+        std::fs::remove_file(&other).unwrap();
+        let moment = Duration::from_millis(50);
+        assert!(timeout(moment, &mut removed).await.is_err());
+        std::fs::remove_file(&door.path).unwrap();
+        removed.await.unwrap();
     }
 
     #[tokio::test]

@@ -26,6 +26,9 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::machine::{HOLDER, Machine};
 use crate::sandbox::place::Place;
 
+/// How long another maker may be waited for. One machine takes some seconds.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
+
 /// How long a rehearsal may take. It takes half a second.
 const REHEARSAL_LIMIT: Duration = Duration::from_secs(60);
 
@@ -92,7 +95,10 @@ async fn make(
 ) -> Result<(Report, Option<(Held, Door)>)> {
     let pool = Pool::of(&waiting.config);
     let (locking, patient) = (pool.clone(), waiting.patient);
-    let Some(lock) = blocking(move || locking.lock(patient)).await? else {
+    let locking = blocking(move || locking.lock(patient));
+    // One that makes a machine for longer is not waited for.
+    let lock = timeout(LOCK_LIMIT, locking).await.unwrap_or(Ok(None))?;
+    let Some(lock) = lock else {
         return Ok((Report::Busy, None));
     };
     let runtime = Runtime::open(RuntimeOptions {
@@ -101,6 +107,7 @@ async fn make(
         program: waiting.program.clone(),
         ..RuntimeOptions::default()
     })?;
+    sweep(&runtime);
     let (id, kind) = name(waiting, &runtime)?;
     if of_kind(&pool, &kind)? >= waiting.enough {
         return Ok((Report::Enough, None));
@@ -118,6 +125,18 @@ async fn make(
         refill(waiting, held.place.directory());
     }
     Ok((Report::Waits(id), Some((held, door))))
+}
+
+/// Removes what holders that were killed have left. It is no reason to make none.
+fn sweep(runtime: &Runtime) {
+    match runtime.gc(false) {
+        Ok(report) => {
+            for left in report.left {
+                tracing::warn!(left, "could not be removed");
+            }
+        }
+        Err(error) => tracing::warn!(error = chain(&error), "nothing is swept"),
+    }
 }
 
 /// How many of a kind wait, those included that are being made.
@@ -240,6 +259,11 @@ impl Held {
             reason = self.machine.end().reason() => {
                 tracing::warn!(%reason, "the machine ended while it waited");
                 return;
+            }
+            // Also where it cannot be watched: one that nobody finds would wait for ever.
+            _ = door.removed() => {
+                tracing::warn!("the place where the machine waited is gone");
+                return self.end().await;
             }
         };
         // Whoever comes second finds nobody.

@@ -105,7 +105,7 @@ impl WaitingConfig {
             source,
         };
         let (report, writer) = io::pipe().map_err(failed)?;
-        // Its end is nobody's to wait for: whoever started this process reaps it.
+        // It outlives this process, and whoever started that reaps it.
         let mut command = self.command();
         command.stdout(Stdio::from(OwnedFd::from(writer)));
         let mut holder = command.spawn().map_err(failed)?;
@@ -120,6 +120,9 @@ impl WaitingConfig {
             .take(REPORT_BYTES_MAX)
             .read_to_end(&mut text)
             .map_err(failed)?;
+        if text.is_empty() {
+            return Err(failed(io::Error::other("it ended without a word")));
+        }
         serde_json::from_slice(&text).map_err(|error| failed(error.into()))
     }
 

@@ -24,6 +24,7 @@ impl SharePlans {
         containers: &[(ContainerId, Placement)],
     ) -> Result<Self> {
         let mut user: Option<SharePlan> = None;
+        // One without a container gets those that come, of whatever kind they are.
         let comes_later = containers.is_empty();
         if !config.throw_away || comes_later {
             // More containers may come.
