@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use agent_protocol::Empty;
 use agent_protocol::agent::{
     CloseStdinRequest, CopyFileRequest, CreateContainerRequest, CreateSandboxRequest,
     DestroySandboxRequest, ExecProcessRequest, PauseContainerRequest, RemoveContainerRequest,
@@ -198,6 +199,18 @@ impl AgentClient {
             }
             forgotten => forgotten.map(drop),
         }
+    }
+
+    /// Lets the guest's kernel forget all that it knows of files that nobody has open: what it reads
+    /// from now on is as the host has it then.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn forget_files(&self) -> Result<()> {
+        let request = Empty::new();
+        let forgotten = self.guest.forget_files(self.short(), &request);
+        self.little("forget all files", forgotten).await.map(drop)
     }
 
     /// Removes a container that has ended.

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::launch::Copy;
 use crate::process::{Start, list_processes};
 use crate::sandbox::{Sandbox, blocking, uninterrupted};
-use crate::storage::forget;
+use crate::storage::{forget, forget_all};
 
 pub(super) struct GuestCalls {
     pub(super) sandbox: Arc<Sandbox>,
@@ -131,6 +131,11 @@ impl GuestService for GuestCalls {
         request: ForgetPathsRequest,
     ) -> ttrpc::Result<Empty> {
         blocking(move || forget(&request.paths)).await?;
+        Ok(Empty::new())
+    }
+
+    async fn forget_files(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
+        blocking(forget_all).await?;
         Ok(Empty::new())
     }
 }

@@ -1,5 +1,6 @@
 //! What the guest's kernel remembers of a share, and the host holds for it.
 
+use std::fs;
 use std::path::Path;
 
 use rustix::fs::{Mode, mkdir, rmdir};
@@ -9,6 +10,27 @@ use crate::error::{Attempt as _, Result};
 
 /// Paths that are looked at in one call.
 const PATHS_MAX: usize = 1024;
+
+/// Takes a mask of what the kernel drops (admin-guide/sysctl/vm.rst).
+const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
+
+/// Content, names and attributes.
+const ALL_CACHES: &str = "3";
+
+/// How often they are dropped: what was used a moment ago is only marked the first time.
+const DROPS: usize = 2;
+
+/// Lets the kernel forget content, names and attributes of all files that nobody has open.
+///
+/// # Errors
+///
+/// [`crate::error::Error::Io`] when the kernel does not do it.
+pub(crate) fn forget_all() -> Result<()> {
+    for _ in 0..DROPS {
+        fs::write(DROP_CACHES, ALL_CACHES).attempt(|| "forget what is known of files".into())?;
+    }
+    Ok(())
+}
 
 /// Lets the kernel forget what it knows of paths that the host has taken out of a share, and of all
 /// that was below them. For each file that it knows, the host's side keeps a descriptor, and with it

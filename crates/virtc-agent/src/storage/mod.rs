@@ -20,7 +20,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use crate::error::{Attempt as _, Error, Result};
 use crate::modules::Modules;
 
-pub(crate) use self::forget::forget;
+pub(crate) use self::forget::{forget, forget_all};
 pub(crate) use self::unwritten::has_unwritten;
 
 /// The drivers, as `GetGuestDetails` names them.

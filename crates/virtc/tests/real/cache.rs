@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -208,6 +208,45 @@ fn changes_to_a_volume_reach_the_host() {
     assert!(is_taken(&outcome), "{}", outcome.err());
     assert_eq!(outcome.out(), "from the host\n");
     assert_eq!(fs::read_to_string(directory.join("out")).unwrap(), "out\n");
+    cache.close();
+}
+
+/// When a file of the host was changed; it is so again when this is dropped.
+struct Changed {
+    file: fs::File,
+    before: SystemTime,
+}
+
+impl Changed {
+    fn at(path: &str, time: SystemTime) -> Self {
+        let file = fs::File::open(path).unwrap();
+        let before = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(time).unwrap();
+        Self { file, before }
+    }
+}
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        let _ = self.file.set_modified(self.before);
+    }
+}
+
+#[test]
+fn what_changes_on_the_host_while_a_machine_waits_is_seen_by_whoever_takes_it() {
+    let cache = Cache::warm(1);
+    // The program that was rehearsed.
+    let _changed = Changed::at(
+        "/usr/bin/true",
+        UNIX_EPOCH + Duration::from_secs(1_234_567_890),
+    );
+    let outcome = cache.host.run(
+        &["--timeline"],
+        &["stat", "-L", "-c", "%Y", "/usr/bin/true"],
+    );
+    let outcome = outcome.expect_code(0);
+    assert!(is_taken(&outcome));
+    assert_eq!(outcome.out(), "1234567890\n");
     cache.close();
 }
 

@@ -67,8 +67,8 @@ pub(super) fn make_sandbox(record: &SandboxRecord) -> Result<Option<Cgroup>> {
     Ok(cgroup.map(Cgroup::make).transpose()?)
 }
 
-/// Makes the cgroup of a sandbox, and moves processes into it that were made before. What they have
-/// used stays where they were.
+/// Makes the cgroup of a sandbox, and moves processes into it that were made before; where it has
+/// none, to where this process is. What they have used stays where they were.
 pub(super) fn move_into_sandbox(
     record: &SandboxRecord,
     processes: &[ProcessIdentity],
@@ -77,6 +77,14 @@ pub(super) fn move_into_sandbox(
         for process in processes {
             cgroup.add(process)?;
         }
+        return Ok(());
+    }
+    let memberships = |pid: &str| std::fs::read(format!("/proc/{pid}/cgroup")).ok();
+    let own = memberships("self");
+    let elsewhere = |process: &&ProcessIdentity| memberships(&process.pid().to_string()) != own;
+    let membership = Membership::of_caller(&Hierarchies::detect()?);
+    for process in processes.iter().filter(elsewhere) {
+        membership.restore(process)?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use vc_launch::{LaunchedProcess, Launcher, ProcessEnd};
 use vc_types::{EndReason, ProcessIdentity, SandboxId};
 
 use crate::error::{Error, Result};
-use crate::factory::{Ended, Link};
+use crate::factory::{Ended, HAND_OVER_LIMIT, Link};
 
 /// What the state calls the process that held a machine before somebody took it.
 pub(crate) const HOLDER: &str = "holder of the machine";
@@ -331,12 +331,26 @@ async fn follow(
     stopping: Arc<AtomicBool>,
     say: watch::Sender<Option<EndReason>>,
 ) {
-    let said = match link.receive::<Ended>().await {
-        Ok(Some(Ended { reason })) => reason,
-        Ok(None) => device_ended(HOLDER),
-        Err(error) => {
-            tracing::warn!(%error, "the holder of the machine cannot be understood");
-            device_ended(HOLDER)
+    let said = {
+        let mut said = std::pin::pin!(link.receive::<Ended>());
+        let said = tokio::select! {
+            said = &mut said => Some(said),
+            // Its holder says why a moment later, unless it cannot.
+            end = vm.wait() => match timeout(HAND_OVER_LIMIT, said).await {
+                Ok(said) => Some(said),
+                Err(_) => {
+                    tracing::warn!(?end, "the holder of the machine does not tell of its end");
+                    None
+                }
+            },
+        };
+        match said {
+            Some(Ok(Some(Ended { reason }))) => reason,
+            Some(Ok(None)) | None => device_ended(HOLDER),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the holder of the machine cannot be understood");
+                device_ended(HOLDER)
+            }
         }
     };
     // The kernel is at it.
@@ -349,7 +363,9 @@ async fn follow(
     };
     // It leaves nothing to be reaped by somebody else.
     link.hang_up().await;
-    link.closed().await;
+    if timeout(HAND_OVER_LIMIT, link.closed()).await.is_err() {
+        tracing::warn!("the holder of the machine does not end");
+    }
     // Nobody may be listening any more.
     let _ = say.send(Some(reason));
 }

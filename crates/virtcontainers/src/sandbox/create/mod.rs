@@ -16,11 +16,11 @@ mod launch;
 mod prepare;
 mod take;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use prepare::Prepared;
 
-use vc_store::SandboxRecord;
+use vc_store::{SandboxDir, SandboxRecord};
 use vc_types::Timeline;
 
 use super::config::SandboxConfig;
@@ -92,21 +92,37 @@ pub(super) async fn boot(
             let mut sandbox = up.into_sandbox(place, timeline).await?;
             sandbox.refill = Mutex::new(refill);
             if sandbox.origin == Origin::Waited {
-                sandbox.network.update().await?;
+                let end = sandbox.machine.end();
+                let network = end.while_it_runs(sandbox.id(), sandbox.network.update());
+                if let Err(source) = network.await {
+                    let failed = (Stage::GuestPreparation, source);
+                    let timeline = sandbox.timeline.lock();
+                    let timeline = timeline.unwrap_or_else(PoisonError::into_inner).clone();
+                    let directory = sandbox.place.directory();
+                    return Err(not_started(runtime, directory, failed, &timeline));
+                }
             }
             sandbox.network.find_resolvers().await;
             Ok(sandbox)
         }
-        Err((stage, source)) => {
-            let what = format!("{stage} failed");
-            let record = failure::keep(runtime, place.directory(), &what, &source, &timeline);
-            Err(Error::Start {
-                sandbox: place.id().clone(),
-                stage,
-                record: Box::new(record),
-                source: Box::new(source),
-            })
-        }
+        Err(failed) => Err(not_started(runtime, place.directory(), failed, &timeline)),
+    }
+}
+
+/// Why a start failed, with what is kept of it.
+fn not_started(
+    runtime: &Shared,
+    directory: &SandboxDir,
+    (stage, source): Staged,
+    timeline: &Timeline,
+) -> Error {
+    let what = format!("{stage} failed");
+    let record = failure::keep(runtime, directory, &what, &source, timeline);
+    Error::Start {
+        sandbox: directory.id().clone(),
+        stage,
+        record: Box::new(record),
+        source: Box::new(source),
     }
 }
 

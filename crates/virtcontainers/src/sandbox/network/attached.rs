@@ -1,6 +1,6 @@
 //! A network that is attached: what the machine has of it, and what takes it away again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +34,9 @@ pub(crate) struct AttachedNetwork {
     links: BTreeMap<u32, AttachedLink>,
     /// Of links that have vanished, whose devices the guest still has.
     left: Vec<LinkUndo>,
+    /// Links of the start that have not come to the machine yet, by their index: one that cannot come
+    /// fails it.
+    awaited: BTreeSet<u32>,
     /// Whether the guest has what the scan says. Where it could not be told, it is told again.
     told: bool,
     /// The rules that lead connections to the guest.
@@ -79,6 +82,7 @@ impl NetworkPlan {
             rules: self.rules,
             links: BTreeMap::new(),
             left: Vec::new(),
+            awaited: self.awaited,
             told: true,
             relay: self.relay.as_ref().map(|relay| relay.undo().clone()),
             listeners: None,
@@ -200,8 +204,11 @@ impl AttachedNetwork {
             self.detach(sandbox, link).await;
         }
         for link in difference.added_links {
-            let name = link.name.clone();
+            let (name, index) = (link.name.clone(), link.index);
             if let Err(error) = self.plug(sandbox, link).await {
+                if self.awaited.contains(&index) {
+                    return Err(error);
+                }
                 tracing::warn!(link = %name, error = chain(&error), "the guest does not get it");
                 newer.links.retain(|link| link.name != name);
             }
@@ -210,6 +217,7 @@ impl AttachedNetwork {
         let network = self.network();
         sandbox.0.guest.agent.configure_network(&network).await?;
         self.told = true;
+        self.awaited.clear();
         Ok(())
     }
 

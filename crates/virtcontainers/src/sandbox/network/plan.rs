@@ -1,5 +1,6 @@
 //! What a sandbox's network will be: everything looked at, nothing changed.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use vc_hypervisor::Capabilities;
@@ -26,6 +27,8 @@ pub(crate) struct NetworkPlan {
     pub(super) relay: Option<LoopbackRelay>,
     /// By which the namespace is there, where it was made for the sandbox.
     pub(super) lease: Option<NatLease>,
+    /// Links, by their index, that come to the machine with the first look at the namespace.
+    pub(super) awaited: BTreeSet<u32>,
 }
 
 impl NetworkPlan {
@@ -84,6 +87,7 @@ impl NetworkPlan {
             endpoints: planned,
             root_ports: vm.root_ports,
             lease: None,
+            awaited: BTreeSet::new(),
         })
     }
 
@@ -91,6 +95,7 @@ impl NetworkPlan {
     /// while it runs, with the first look at the namespace.
     pub(super) fn late(self) -> Self {
         Self {
+            awaited: self.scan.links.iter().map(|link| link.index).collect(),
             scan: Scan::default(),
             endpoints: Vec::new(),
             ..self

@@ -121,8 +121,13 @@ async fn make(
     fault::point("hold.announced")?;
     drop::<MakersLock>(lock);
     // Whoever is patient counts by itself.
-    if !waiting.patient && of_kind(&pool, &kind)? < waiting.enough {
-        refill(waiting, held.place.directory());
+    let left = waiting.left.saturating_sub(1);
+    if !waiting.patient && left > 0 && of_kind(&pool, &kind)? < waiting.enough {
+        let next = WaitingConfig {
+            left,
+            ..waiting.clone()
+        };
+        refill(&next, held.place.directory());
     }
     Ok((Report::Waits(id), Some((held, door))))
 }

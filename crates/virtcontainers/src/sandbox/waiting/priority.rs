@@ -3,25 +3,31 @@
 use std::io;
 
 use rustix::process::{Pid, getpriority_process, nice, setpriority_process};
+use rustix::thread::CapabilitySet;
 use vc_types::ProcessIdentity;
 
 /// What is added to the niceness while a machine is made: as much as there is.
 const GIVES_WAY: i32 = 19;
 
-/// The niceness that this process had.
+/// The niceness that this process had; nothing where it could not be had again.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Priority(i32);
+pub(super) struct Priority(Option<i32>);
 
 impl Priority {
-    /// From now on this thread, and all that it starts, runs when nobody else wants to.
+    /// From now on this thread, and all that it starts, runs when nobody else wants to. Without the
+    /// right to take that back, they run as others do.
     ///
     /// # Errors
     ///
     /// What the system says.
     pub(super) fn give_way() -> io::Result<Self> {
-        let before = Self(getpriority_process(None)?);
+        let rights = rustix::thread::capabilities(None)?;
+        if !rights.effective.contains(CapabilitySet::SYS_NICE) {
+            return Ok(Self(None));
+        }
+        let before = getpriority_process(None)?;
         nice(GIVES_WAY)?;
-        Ok(before)
+        Ok(Self(Some(before)))
     }
 
     /// Gives every thread of these processes the priority that this one had.
@@ -33,12 +39,15 @@ impl Priority {
         self,
         processes: impl IntoIterator<Item = &'a ProcessIdentity>,
     ) -> io::Result<()> {
+        let Some(before) = self.0 else {
+            return Ok(());
+        };
         for process in processes {
             for thread in std::fs::read_dir(format!("/proc/{}/task", process.pid()))? {
                 let name = thread?.file_name();
                 let number = name.to_str().and_then(|name| name.parse().ok());
                 // The system call takes threads, of which each has its own.
-                match setpriority_process(number.and_then(Pid::from_raw), self.0) {
+                match setpriority_process(number.and_then(Pid::from_raw), before) {
                     Err(rustix::io::Errno::SRCH) => {}
                     set => set?,
                 }
@@ -57,14 +66,14 @@ mod tests {
         let own = ProcessIdentity::current().unwrap();
         let given = std::thread::spawn(|| Priority::give_way().unwrap());
         let before = given.join().unwrap();
-        assert_eq!(before.0, getpriority_process(None).unwrap());
+        assert_eq!(before.0, Some(getpriority_process(None).unwrap()));
         before.restore([&own]).unwrap();
         let threads = std::fs::read_dir("/proc/self/task").unwrap();
         for thread in threads {
             let number = thread.unwrap().file_name().to_str().unwrap().parse();
             let pid = Pid::from_raw(number.unwrap());
             if let Ok(niceness) = getpriority_process(pid) {
-                assert_eq!(niceness, before.0);
+                assert_eq!(Some(niceness), before.0);
             }
         }
     }

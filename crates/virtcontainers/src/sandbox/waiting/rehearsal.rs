@@ -64,6 +64,8 @@ pub(super) async fn rehearse(
         tracing::debug!(sandbox = %sandbox.id(), ?exit, "rehearsed");
         sandbox.delete_container(&id, true).await?;
     }
+    // What it has read of the host may be something else by the time that it is taken.
+    sandbox.handle().0.guest.agent.forget_files().await?;
     Ok(())
 }
 

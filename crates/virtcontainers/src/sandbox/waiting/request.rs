@@ -38,6 +38,9 @@ pub struct WaitingConfig {
     pub cgroup: bool,
     /// How many of its kind are enough: with so many that wait, it is not made.
     pub enough: u32,
+    /// How many may be made one after the other, this one included, where nobody waits for it: what does
+    /// not stay alive is not made for ever.
+    pub left: u32,
     /// Whether somebody waits for it, and another maker is waited for. Otherwise it is not made while
     /// there is one; those of other kinds make room for it, and more are made until there are enough.
     pub patient: bool,
@@ -79,6 +82,7 @@ impl WaitingConfig {
             shared_pids: sandbox.shared_pids,
             cgroup: sandbox.cgroup,
             enough: config.factory.vm_cache_number,
+            left: config.factory.vm_cache_number,
             patient: false,
         }
     }
