@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 
-use rustix::net::sockopt::set_ipv6_v6only;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, io};
@@ -76,6 +76,25 @@ impl PublishedPort {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn take(&self) -> io::Result<OwnedFd> {
+        self.bound(false)
+    }
+
+    /// Looks whether a program could listen at the port, as one that takes it over from another does
+    /// (`SO_REUSEADDR`): connections that have ended and linger on (`TIME_WAIT`) are in nobody's way.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AddrInUse`] when somebody has it.
+    pub fn check_free(&self) -> io::Result<()> {
+        let socket = self.bound(true)?;
+        match self.protocol {
+            // Only now the kernel looks for others that listen.
+            Protocol::Tcp => Ok(listen(&socket, 0)?),
+            Protocol::Udp => Ok(()),
+        }
+    }
+
+    fn bound(&self, reuse: bool) -> io::Result<OwnedFd> {
         let address = SocketAddr::new(self.host_address, self.host_port.get());
         let kind = match self.protocol {
             Protocol::Udp => SocketType::DGRAM,
@@ -89,6 +108,9 @@ impl PublishedPort {
         let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
         if address.is_ipv6() {
             set_ipv6_v6only(&socket, true)?;
+        }
+        if reuse && self.protocol == Protocol::Tcp {
+            set_socket_reuseaddr(&socket, true)?;
         }
         bind(&socket, &address)?;
         Ok(socket)
@@ -128,4 +150,41 @@ pub(super) fn hold(host: &Namespace, ports: &[PublishedPort]) -> Result<Vec<Owne
                 })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_port_is_free_while_ended_connections_linger_and_not_while_somebody_listens_or_holds_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let number = address.port().try_into().unwrap();
+        let port = PublishedPort::on_loopback(Protocol::Tcp, number, number);
+        let in_use = |result: io::Result<()>| {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        };
+        in_use(port.check_free());
+        // The side that closes first keeps the connection for a minute.
+        let mut client = TcpStream::connect(address).unwrap();
+        drop(listener.accept().unwrap());
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        drop((client, listener));
+        in_use(port.take().map(drop));
+        port.check_free().unwrap();
+
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = free.local_addr().unwrap().port().try_into().unwrap();
+        drop(free);
+        let port = PublishedPort::on_loopback(Protocol::Tcp, number, number);
+        let held = port.take().unwrap();
+        in_use(port.check_free());
+        drop(held);
+        port.check_free().unwrap();
+    }
 }

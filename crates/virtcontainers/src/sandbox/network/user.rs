@@ -381,8 +381,7 @@ fn check_others(port: &PublishedPort, before: &[PublishedPort], passt: bool) -> 
 
 /// Whoever takes it finds it taken later too, but says less of it.
 fn check_free(port: &PublishedPort) -> Result<()> {
-    let bound = port.take().map(drop);
-    bound.map_err(|source| match source.kind() {
+    port.check_free().map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => Error::Network(vc_network::Error::PortTaken {
             port: *port,
             owner: None,
