@@ -54,7 +54,11 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
         }
         false => block_on(runtime.delete_container(&sandbox, &id, force))?,
     };
-    deleted.map_err(|error| Failure::from_error(FAILED, &error))?;
+    match deleted {
+        // Somebody else has deleted it meanwhile, or its sandbox with all that joined it.
+        Err(error) if force && error.is_not_found() => {}
+        deleted => deleted.map_err(|error| Failure::from_error(FAILED, &error))?,
+    }
     if let Some(hooks) = hooks {
         block_on(hooks.run(HookKind::Poststop, None))??;
     }
