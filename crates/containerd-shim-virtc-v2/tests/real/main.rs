@@ -25,5 +25,6 @@ mod soak;
 mod streams;
 mod task;
 mod terminal;
+mod uses;
 
 use containerd::Containerd;
