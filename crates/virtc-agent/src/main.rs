@@ -39,7 +39,6 @@ use std::sync::Arc;
 use agent_protocol::guest::{AGENT_PORT, RELAY_PORT, STREAM_PORT};
 
 use crate::cgroup::OomEvents;
-
 use crate::error::{Attempt as _, Result};
 use crate::init::Booted;
 use crate::reaper::Reaper;

@@ -56,8 +56,8 @@ pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{
     Address, CONSOLE_LOG, CopyOptions, Device, DeviceConfig, EndpointConfig, GcReport,
     GuestProcess, Interface, Lease, NetworkConfig, PROCESS_LOGS, Process, ProcessExit, Removed,
-    Report, Route, Sandbox, SandboxConfig, SandboxHandle, Scratch, Started, VMM_LOG,
-    VhostUserConfig, VmConfig, WaitingConfig, hold,
+    Route, Sandbox, SandboxConfig, SandboxHandle, Scratch, Started, VMM_LOG, VhostUserConfig,
+    VmConfig, WaitingConfig, WaitingReport, hold,
 };
 pub use stats::{
     BlkioEntry, BlkioStats, ContainerStats, CpuStats, HugetlbStats, MemoryStats, MemoryUsage,

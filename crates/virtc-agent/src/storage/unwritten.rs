@@ -11,8 +11,8 @@ const COUNTERS: &str = "/proc/vmstat";
 /// Pages that are to be written, and those on their way. Memory file systems count none.
 const WAITING: [&str; 3] = ["nr_dirty", "nr_writeback", "nr_writeback_temp"];
 
-/// Whether a page of any file waits to be written, or is being written. It takes a fraction of
-/// what `sync` does, which also has the host write its own file systems to their disks.
+/// Whether a page of any file waits to be written, or is being written. It takes less than `sync`,
+/// which goes through every file system and asks the host about each share.
 ///
 /// # Errors
 ///

@@ -35,11 +35,7 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
         // A sandbox whose state cannot be read has its name alone.
         Err(Error::UnknownContainer { .. }) => {
             let sandbox = SandboxId::new(name).map_err(Failure::usage)?;
-            return match runtime.delete_sandbox(&sandbox, force) {
-                // Nothing is what force asks for, as other runtimes have it.
-                Err(error) if force && error.is_not_found() => Ok(()),
-                done => done.map_err(|error| Failure::from_error(FAILED, &error)),
-            };
+            return deleted_or_gone(runtime.delete_sandbox(&sandbox, force), force);
         }
         Err(error) => return Err(error.into()),
     };
@@ -54,15 +50,20 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
         }
         false => block_on(runtime.delete_container(&sandbox, &id, force))?,
     };
-    match deleted {
-        // Somebody else has deleted it meanwhile, or its sandbox with all that joined it.
-        Err(error) if force && error.is_not_found() => {}
-        deleted => deleted.map_err(|error| Failure::from_error(FAILED, &error))?,
-    }
+    deleted_or_gone(deleted, force)?;
     if let Some(hooks) = hooks {
         block_on(hooks.run(HookKind::Poststop, None))??;
     }
     Ok(fault::point("delete.hooks-run")?)
+}
+
+/// That nothing is there is what force asks for, as other runtimes have it: somebody else may have
+/// deleted it meanwhile, or its sandbox with all that joined it.
+fn deleted_or_gone(deleted: virtcontainers::Result<()>, force: bool) -> Result<(), Failure> {
+    match deleted {
+        Err(error) if force && error.is_not_found() => Ok(()),
+        deleted => deleted.map_err(|error| Failure::from_error(FAILED, &error)),
+    }
 }
 
 fn does_not_run(runtime: &Runtime, sandbox: &SandboxId) -> Result<bool, Failure> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use vc_config::Config;
 use vc_types::SandboxId;
 use virtcontainers::factory::{Library, ListedTemplate, Pool, Template, TemplateId};
-use virtcontainers::{Report, Runtime, RuntimeOptions, SandboxConfig, WaitingConfig};
+use virtcontainers::{Runtime, RuntimeOptions, SandboxConfig, WaitingConfig, WaitingReport};
 
 use super::{Done, load, own_program};
 use crate::cli::{FactoryArgs, FactoryCommand, FormatArgs, GlobalArgs, OutputFormat};
@@ -86,10 +86,12 @@ fn warm(config: &Config, number: u32, containers: bool) -> Done {
     // Each but the last is one more; others may make some too.
     for _ in 0..number {
         match waiting.make()? {
-            Report::Waits(id) => output::line(id.as_str())?,
-            Report::Enough => break,
-            Report::Busy => return Err(Failure::new(FAILED, "another process makes one just now")),
-            Report::Failed(reason) => return Err(Failure::new(FAILED, reason)),
+            WaitingReport::Waits(id) => output::line(id.as_str())?,
+            WaitingReport::Enough => break,
+            WaitingReport::Busy => {
+                return Err(Failure::new(FAILED, "another process makes one just now"));
+            }
+            WaitingReport::Failed(reason) => return Err(Failure::new(FAILED, reason)),
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -3,20 +3,21 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use test_vm::{Host, Outcome, Process, descendants};
+use serde_json::json;
+use test_vm::{Outcome, Process, descendants};
 use virtcontainers::fault::Walk;
 
+use super::factory::{Factory, compared};
+use super::is_dead;
 use super::network::Wire;
 use super::oci::bundle;
 use super::templates::{DRAW, unix};
-use super::{host, is_dead};
 
 /// How long a machine may take to be made behind a run.
 const MADE_LIMIT: Duration = Duration::from_secs(60);
@@ -27,27 +28,26 @@ const IDLE: Duration = Duration::from_secs(2);
 /// What a machine may do in that time, in ticks of the clock: the kernel counts whole ones.
 const IDLE_TICKS_MAX: u64 = 1;
 
-/// How many machines that wait are compared; `make soak` compares more.
-fn machines() -> usize {
-    let set = std::env::var("VIRTC_TEST_CLONES").ok();
-    set.map_or(3, |set| set.parse().unwrap())
+/// A host with a cache of its own.
+struct Cache(Factory);
+
+impl Deref for Cache {
+    type Target = Factory;
+
+    fn deref(&self) -> &Factory {
+        &self.0
+    }
 }
 
-/// A host with a cache of its own.
-struct Cache {
-    host: Host,
-    /// Where its templates lie, in memory as they do by default.
-    templates: TempDir,
+impl DerefMut for Cache {
+    fn deref_mut(&mut self) -> &mut Factory {
+        &mut self.0
+    }
 }
 
 impl Cache {
     fn new() -> Self {
-        let mut cache = Self {
-            host: host(),
-            templates: TempDir::new_in("/dev/shm").unwrap(),
-        };
-        cache.set_env();
-        cache
+        Self(Factory::new())
     }
 
     /// One with so many machines that wait.
@@ -60,26 +60,13 @@ impl Cache {
         cache
     }
 
-    fn set_env(&mut self) {
-        self.host.clear_env();
-        self.host.env("VIRTC_FACTORY_AUTO", "true");
-        self.host
-            .env("VIRTC_FACTORY_DIR", self.templates.path().join("templates"));
-    }
-
     fn root(&self) -> PathBuf {
         self.host.root().join(".waiting:vms")
     }
 
     /// The names of those that can be taken.
     fn waiting(&self) -> Vec<String> {
-        let listed = self.host.virtc(["factory", "status", "-f", "json"]);
-        let listed: Vec<Value> = serde_json::from_str(&listed.expect_code(0).out()).unwrap();
-        let waits = |one: &&Value| one["what"] == "waiting-vm" && one["used"].is_string();
-        let waiting = listed.iter().filter(waits);
-        waiting
-            .map(|one| one["id"].as_str().unwrap().to_owned())
-            .collect()
+        self.ids("waiting-vm")
     }
 
     /// Runs a command of the host's system and says whether its machine had waited.
@@ -174,7 +161,7 @@ fn a_taken_machine_has_the_hosts_clock_and_shares_no_random_number() {
     let cache = Cache::new();
     let script = format!("date +%s.%N\n{DRAW}");
     let mut seen = BTreeSet::new();
-    for _ in 0..machines() {
+    for _ in 0..compared(3) {
         let warm = cache.host.virtc(["factory", "warm", "-n", "1"]);
         warm.expect_code(0);
         let before = unix();
@@ -470,7 +457,7 @@ fn gc_ends_what_nobody_can_use() {
     let name = cache.waiting().remove(0);
     let kept = cache.host.virtc(["gc"]).expect_code(0);
     assert_eq!(kept.out(), "", "it can be used");
-    fs::remove_dir_all(cache.templates.path().join("templates")).unwrap();
+    fs::remove_dir_all(cache.library()).unwrap();
     let would = cache.host.virtc(["gc", "--dry-run"]).expect_code(0);
     assert!(would.out().contains(&name), "{}", would.out());
     assert_eq!(cache.waiting(), [name.as_str()]);

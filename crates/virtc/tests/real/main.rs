@@ -21,6 +21,7 @@ mod ends;
 mod engine_network;
 mod engines;
 mod exec;
+mod factory;
 mod faults;
 mod files;
 mod host_side;

@@ -6,53 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use tempfile::TempDir;
-use test_vm::{Host, Outcome};
+use test_vm::Outcome;
 use virtcontainers::fault::Walk;
 
+use super::factory::{Factory, compared};
+use super::is_dead;
 use super::network::Wire;
-use super::{host, is_dead};
-
-/// How many clones are compared; `make soak` compares more.
-fn clones() -> usize {
-    let set = std::env::var("VIRTC_TEST_CLONES").ok();
-    set.map_or(4, |set| set.parse().unwrap())
-}
-
-/// A host whose runs come from templates, and where those lie.
-struct Factory {
-    host: Host,
-    dir: TempDir,
-}
 
 impl Factory {
-    fn new() -> Self {
-        let mut factory = Self {
-            host: host(),
-            // Where they lie by default.
-            dir: TempDir::new_in("/dev/shm").unwrap(),
-        };
-        factory.set_env();
-        factory
-    }
-
-    fn set_env(&mut self) {
-        self.host.clear_env();
-        self.host.env("VIRTC_FACTORY_AUTO", "true");
-        self.host.env("VIRTC_FACTORY_DIR", self.library());
-    }
-
-    fn library(&self) -> PathBuf {
-        self.dir.path().join("templates")
-    }
-
     /// The ids of the templates.
     fn templates(&self) -> Vec<String> {
-        let listed = self.host.virtc(["factory", "status", "-f", "json"]);
-        let listed: Vec<Value> = serde_json::from_str(&listed.expect_code(0).out()).unwrap();
-        let templates = listed.iter().filter(|one| one["what"] == "template");
-        let id = |template: &Value| template["id"].as_str().unwrap().to_owned();
-        templates.map(id).collect()
+        self.ids("template")
     }
 
     fn only_template(&self) -> PathBuf {
@@ -144,7 +108,7 @@ fn clones_share_no_random_number_and_have_the_hosts_clock() {
     let factory = Factory::new();
     let script = format!("date +%s.%N\n{DRAW}");
     let mut seen = BTreeSet::new();
-    for _ in 0..clones() {
+    for _ in 0..compared(4) {
         let before = unix();
         let (outcome, cloned) = factory.run(&script);
         let after = unix();

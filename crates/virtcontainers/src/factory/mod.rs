@@ -59,6 +59,11 @@ pub trait Factory: fmt::Debug + Send + Sync {
     /// asks once more, for a VM that boots.
     async fn obtain(&self, driver: &dyn Hypervisor, request: VmRequest) -> Result<Obtained>;
 
+    /// Whether any machine may wait, of whatever kind: what a sandbox needs is looked at only then.
+    fn has_waiting(&self) -> bool {
+        false
+    }
+
     /// A whole machine of this kind that waits: the caller's from now on, and it ends when the value
     /// is dropped. Nothing where none waits.
     async fn take(&self, _kind: &Kind) -> Option<Taken> {

@@ -82,8 +82,12 @@ pub(super) fn move_into_sandbox(
     let memberships = |pid: &str| std::fs::read(format!("/proc/{pid}/cgroup")).ok();
     let own = memberships("self");
     let elsewhere = |process: &&ProcessIdentity| memberships(&process.pid().to_string()) != own;
+    let mut elsewhere = processes.iter().filter(elsewhere).peekable();
+    if elsewhere.peek().is_none() {
+        return Ok(());
+    }
     let membership = Membership::of_caller(&Hierarchies::detect()?);
-    for process in processes.iter().filter(elsewhere) {
+    for process in elsewhere {
         membership.restore(process)?;
     }
     Ok(())

@@ -57,7 +57,7 @@ pub(crate) use restart::start;
 pub(crate) use stop::stop;
 pub(crate) use surroundings::MKFS;
 use waiting::refill;
-pub use waiting::{Report, WaitingConfig, hold};
+pub use waiting::{WaitingConfig, WaitingReport, hold};
 
 use crate::error::{Error, FailureReport, Result};
 use crate::factory::{Origin, TemplateId};

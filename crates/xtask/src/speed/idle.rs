@@ -8,6 +8,7 @@ use std::process::{ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use vc_config::HostFacts;
 
 use super::{Origin, Stage};
 use crate::bench::Running;
@@ -69,7 +70,7 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
         host.insert(process.title(), (own, guests));
     }
     std::thread::sleep(SETTLED);
-    let before = available_kib()?;
+    let before = available()?;
     let mut rows = Rows::default();
     let mut machines = Vec::new();
     while machines.len() < count {
@@ -83,7 +84,7 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
         rows.add(&name, began.elapsed());
     }
     std::thread::sleep(SETTLED);
-    let more = before.saturating_sub(available_kib()?) / count.max(1) as u64;
+    let more = before.saturating_sub(available()?) / count.max(1) as u64;
 
     let mut shares: BTreeMap<String, u64> = BTreeMap::new();
     for machine in &machines {
@@ -104,7 +105,7 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
     let mut memory = Table::new(&["MB of memory, for each further idle machine", "PSS"]);
     memory.row(vec!["all of it, by MemAvailable".into(), megabytes(more)]);
     for (title, sum) in shares {
-        memory.row(vec![title, megabytes(sum / count.max(1) as u64)]);
+        memory.row(vec![title, megabytes((sum << 10) / count.max(1) as u64)]);
     }
     let mut time = Table::new(&["processor time of a start, ms", "host's", "guest's"]);
     for (title, (own, guests)) in host {
@@ -119,8 +120,8 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
     ))
 }
 
-fn megabytes(kib: u64) -> String {
-    format!("{:.1}", (kib << 10) as f64 / 1e6)
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e6)
 }
 
 /// What the threads of a process that live have taken: the host's, and those that run a guest's
@@ -144,11 +145,7 @@ fn processor_time(pid: u32) -> Result<(Duration, Duration)> {
     Ok((own, guests))
 }
 
-fn available_kib() -> Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
-    Ok(kib.context("no MemAvailable")?.parse()?)
+/// Bytes of memory that the host has for new processes.
+fn available() -> Result<u64> {
+    Ok(HostFacts::read()?.memory_available.bytes())
 }

@@ -64,6 +64,10 @@ impl Factory for Cache {
         self.template.obtain(driver, request).await
     }
 
+    fn has_waiting(&self) -> bool {
+        self.pool.root().exists()
+    }
+
     async fn take(&self, kind: &Kind) -> Option<Taken> {
         self.pool.take(kind).await
     }

@@ -16,7 +16,7 @@ mod launch;
 mod prepare;
 mod take;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 pub(crate) use prepare::Prepared;
 
@@ -92,15 +92,13 @@ pub(super) async fn boot(
             let mut sandbox = up.into_sandbox(place, timeline).await?;
             sandbox.refill = Mutex::new(refill);
             if sandbox.origin == Origin::Waited {
-                let end = sandbox.machine.end();
-                let network = end.while_it_runs(sandbox.id(), sandbox.network.update());
-                if let Err(source) = network.await {
-                    let failed = (Stage::GuestPreparation, source);
-                    let timeline = sandbox.timeline.lock();
-                    let timeline = timeline.unwrap_or_else(PoisonError::into_inner).clone();
+                let updated = sandbox.network.update();
+                let updated = sandbox.machine.end().while_it_runs(sandbox.id(), updated);
+                updated.await.map_err(|error| {
+                    let failed = at(Stage::GuestPreparation)(error);
                     let directory = sandbox.place.directory();
-                    return Err(not_started(runtime, directory, failed, &timeline));
-                }
+                    not_started(runtime, directory, failed, &sandbox.timeline())
+                })?;
             }
             sandbox.network.find_resolvers().await;
             Ok(sandbox)

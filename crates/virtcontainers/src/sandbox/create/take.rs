@@ -36,6 +36,9 @@ pub(super) async fn take(
     place: &mut Place,
     timeline: &mut Timeline,
 ) -> Result<Option<Connected>, Staged> {
+    if !runtime.factory.has_waiting() {
+        return Ok(None);
+    }
     let key = prepared.surroundings.waiting_key(runtime, &prepared.config);
     let kind = match key {
         Ok(Some(key)) => Kind::of(&key),

@@ -13,7 +13,8 @@ use vc_types::{ProcessIdentity, SandboxId, Timeline};
 use super::below;
 use super::priority::Priority;
 use super::rehearsal::rehearse;
-use super::request::{Report, WaitingConfig, refill};
+use super::request::{WaitingConfig, WaitingReport, refill};
+use super::stillness::{go_on, stand_still};
 use crate::error::{Error, Result, chain};
 use crate::factory::{
     Door, Ended, FORM, FORM_OF, Facts, FilesTaken, HAND_OVER_LIMIT, KIND, Kind, Link, MakersLock,
@@ -74,7 +75,7 @@ pub fn hold() -> io::Result<()> {
         let made = Box::pin(make(&waiting, priority)).await;
         let (report, held) = match made {
             Ok((report, held)) => (report, held),
-            Err(error) => (Report::Failed(chain(&error)), None),
+            Err(error) => (WaitingReport::Failed(chain(&error)), None),
         };
         report.send(io::stdout())?;
         // Whoever waits for the report reads to its end.
@@ -92,14 +93,14 @@ pub fn hold() -> io::Result<()> {
 async fn make(
     waiting: &WaitingConfig,
     priority: Priority,
-) -> Result<(Report, Option<(Held, Door)>)> {
+) -> Result<(WaitingReport, Option<(Held, Door)>)> {
     let pool = Pool::of(&waiting.config);
     let (locking, patient) = (pool.clone(), waiting.patient);
     let locking = blocking(move || locking.lock(patient));
     // One that makes a machine for longer is not waited for.
     let lock = timeout(LOCK_LIMIT, locking).await.unwrap_or(Ok(None))?;
     let Some(lock) = lock else {
-        return Ok((Report::Busy, None));
+        return Ok((WaitingReport::Busy, None));
     };
     let runtime = Runtime::open(RuntimeOptions {
         factory: Arc::new(Template::new(&waiting.config)),
@@ -110,7 +111,7 @@ async fn make(
     sweep(&runtime);
     let (id, kind) = name(waiting, &runtime)?;
     if of_kind(&pool, &kind)? >= waiting.enough {
-        return Ok((Report::Enough, None));
+        return Ok((WaitingReport::Enough, None));
     }
     if !waiting.patient {
         pool.make_room(&kind, waiting.enough)?;
@@ -129,7 +130,7 @@ async fn make(
         };
         refill(&next, held.place.directory());
     }
-    Ok((Report::Waits(id), Some((held, door))))
+    Ok((WaitingReport::Waits(id), Some((held, door))))
 }
 
 /// Removes what holders that were killed have left. It is no reason to make none.
@@ -220,7 +221,7 @@ impl Held {
         } = sandbox;
         drop((clock, leases, network, handle));
         let containers_made = place.directory().read()?.containers_made;
-        machine.vm().pause().await?;
+        stand_still(machine.vm().as_ref()).await?;
         Ok(Self {
             machine,
             place,
@@ -283,7 +284,7 @@ impl Held {
             }
         };
         let handed_over = async {
-            vm.resume().await?;
+            go_on(vm.as_ref()).await?;
             let stood = Timeline::now().saturating_sub(self.paused);
             link.send(&self.facts(self.guest_epoch + stood)?).await?;
             fault::point("hold.answered")?;

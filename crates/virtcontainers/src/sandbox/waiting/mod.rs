@@ -15,6 +15,7 @@ mod hold;
 mod priority;
 mod rehearsal;
 mod request;
+mod stillness;
 
 use vc_config::Config;
 
@@ -23,7 +24,7 @@ use crate::factory::Pool;
 pub(super) use gc::gc;
 pub use hold::hold;
 pub(crate) use request::refill;
-pub use request::{Report, WaitingConfig};
+pub use request::{WaitingConfig, WaitingReport};
 
 /// The configuration of the machines that wait for sandboxes of this one.
 fn below(config: &Config) -> Config {

@@ -49,7 +49,7 @@ pub struct WaitingConfig {
 /// What became of a machine that was to wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Report {
+pub enum WaitingReport {
     /// It waits under this name.
     Waits(SandboxId),
     /// As many wait as are enough.
@@ -103,7 +103,7 @@ impl WaitingConfig {
     /// # Errors
     ///
     /// [`Error::System`] when it cannot be started, or ends without a word.
-    pub fn make(&self) -> Result<Report> {
+    pub fn make(&self) -> Result<WaitingReport> {
         let failed = |source| Error::System {
             attempt: "start the holder of a machine that waits".into(),
             source,
@@ -187,7 +187,7 @@ pub(crate) fn refill(waiting: &WaitingConfig, directory: &SandboxDir) {
     }
 }
 
-impl Report {
+impl WaitingReport {
     pub(super) fn send(&self, mut output: impl io::Write) -> io::Result<()> {
         serde_json::to_writer(&mut output, self)?;
         output.flush()
