@@ -117,11 +117,11 @@ impl Virtc<'_> {
             Way::Tcfilter | Way::Macvtap => {
                 let mut command = Command::new(&self.program);
                 command.env("VIRTC_NETWORK_INTERWORKING", way.name());
-                self.run(&mut command, &["--quiet", "--net", &self.namespace()]);
+                self.run(&mut command, &["--quiet", "--net", &self.namespace(way)]);
                 command
             }
             Way::User => {
-                let mut command = self.stage.user.command(&self.program);
+                let mut command = self.stage.namespace(way).command(&self.program);
                 command.env("VIRTC_NETWORK_USER_BACKEND", "passt");
                 let ports = [ECHO_PORT, CLOSE_PORT, IPERF_PORT];
                 let mut flags: Vec<_> = ports
@@ -148,7 +148,7 @@ impl Virtc<'_> {
     /// From *exec* to *ready*, in milliseconds, with an interface or without.
     pub(super) fn start(&self, with: bool) -> Result<f64> {
         let mut command = Command::new(&self.program);
-        let namespace = self.namespace();
+        let namespace = self.namespace(Way::Tcfilter);
         let net = if with { namespace.as_str() } else { "none" };
         self.run(&mut command, &["--timeline", "--net", net]);
         command.args(["--", BUSYBOX, "true"]);
@@ -158,8 +158,8 @@ impl Virtc<'_> {
         timeline::point(&timeline::parse(&said), "ready")
     }
 
-    fn namespace(&self) -> String {
-        format!("ns:{}", self.stage.container.path().display())
+    fn namespace(&self, way: Way) -> String {
+        format!("ns:{}", self.stage.namespace(way).path().display())
     }
 
     fn run(&self, command: &mut Command, flags: &[&str]) {

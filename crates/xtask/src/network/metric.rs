@@ -57,16 +57,17 @@ impl Metric {
 pub(super) struct Figures([Vec<f64>; METRICS.len()]);
 
 impl Figures {
-    /// Measures once what is `wanted`.
+    /// Measures it once.
     pub(super) fn measure(
         &mut self,
+        metric: Metric,
         client: &Client<'_>,
         time: Duration,
-        wanted: impl Fn(Metric) -> bool,
     ) -> Result<()> {
+        let figure = metric.measure(client, time)?;
         let all = METRICS.into_iter().zip(&mut self.0);
-        for (metric, figures) in all.filter(|(metric, _)| wanted(*metric)) {
-            figures.push(metric.measure(client, time)?);
+        for (_, figures) in all.filter(|(other, _)| *other == metric) {
+            figures.push(figure);
         }
         Ok(())
     }

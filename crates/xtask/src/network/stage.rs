@@ -76,13 +76,52 @@ impl Drop for Namespace {
     }
 }
 
+/// Two namespaces with a pair of veths between them.
+#[derive(Debug)]
+struct Pair {
+    /// Where `eth0` is.
+    container: Namespace,
+    /// Where its other end is.
+    neighbour: Namespace,
+}
+
+impl Pair {
+    fn make(end: &str) -> Result<Self> {
+        let pair = Self {
+            container: Namespace::make(end)?,
+            neighbour: Namespace::make(&format!("{end}-peer"))?,
+        };
+        let Self {
+            container,
+            neighbour,
+        } = &pair;
+        connect((container, "eth0", GUEST), (neighbour, NEIGHBOUR))?;
+        Ok(pair)
+    }
+}
+
+/// Makes a pair of veths, with an address at each end and a route by the outer one.
+fn connect(
+    (inside, link, inner): (&Namespace, &str, &str),
+    (outside, outer): (&Namespace, &str),
+) -> Result<()> {
+    let peer = &outside.0;
+    inside.ip(&format!(
+        "link add {link} type veth peer name end netns {peer}"
+    ))?;
+    for (namespace, link, address) in [(inside, link, inner), (outside, "end", outer)] {
+        namespace.ip(&format!("link set dev {link} up"))?;
+        namespace.address(address, link)?;
+    }
+    inside.ip(&format!("route add default via {outer}"))
+}
+
 /// Everything that guests are reached by.
 #[derive(Debug)]
 pub(super) struct Stage {
-    /// What becomes the guest's: `eth0`.
-    pub(super) container: Namespace,
-    /// The other end of `eth0`.
-    neighbour: Namespace,
+    /// What becomes the guest's, by each way of a namespace.
+    tcfilter: Pair,
+    macvtap: Pair,
     /// Where the bare VM's tap is, and whoever reaches it.
     pub(super) bare: Namespace,
     /// Where its tap is on a bridge with one end of a pair, as ours is beside one.
@@ -90,35 +129,23 @@ pub(super) struct Stage {
     /// The other end of that.
     opposite: Namespace,
     /// Where connections for a guest are made, and beyond.
-    pub(super) user: Namespace,
+    user: Namespace,
     beyond: Namespace,
 }
 
 impl Stage {
     pub(super) fn make() -> Result<Self> {
         let stage = Self {
-            container: Namespace::make("container")?,
-            neighbour: Namespace::make("neighbour")?,
+            tcfilter: Pair::make("tcfilter")?,
+            macvtap: Pair::make("macvtap")?,
             bare: Namespace::make("bare")?,
             bridged: Namespace::make("bridged")?,
             opposite: Namespace::make("opposite")?,
             user: Namespace::make("user")?,
             beyond: Namespace::make("beyond")?,
         };
-        for (inside, link, outside, inner, outer) in [
-            (&stage.container, "eth0", &stage.neighbour, GUEST, NEIGHBOUR),
-            (&stage.user, "uplink", &stage.beyond, "10.8.0.2", "10.8.0.1"),
-        ] {
-            let peer = &outside.0;
-            inside.ip(&format!(
-                "link add {link} type veth peer name end netns {peer}"
-            ))?;
-            for (namespace, link, address) in [(inside, link, inner), (outside, "end", outer)] {
-                namespace.ip(&format!("link set dev {link} up"))?;
-                namespace.address(address, link)?;
-            }
-            inside.ip(&format!("route add default via {outer}"))?;
-        }
+        let (user, beyond) = (&stage.user, &stage.beyond);
+        connect((user, "uplink", "10.8.0.2"), (beyond, "10.8.0.1"))?;
         for namespace in [&stage.bare, &stage.bridged] {
             namespace.ip(&format!("tuntap add mode tap name {TAP} vnet_hdr"))?;
             namespace.ip(&format!("link set dev {TAP} up"))?;
@@ -143,15 +170,20 @@ impl Stage {
 
     /// Whoever reaches a guest of ours.
     pub(super) fn client(&self, way: Way) -> Client<'_> {
+        let (namespace, address) = match way {
+            Way::Tcfilter => (&self.tcfilter.neighbour, GUEST),
+            Way::Macvtap => (&self.macvtap.neighbour, GUEST),
+            Way::User => (&self.user, "127.0.0.1"),
+        };
+        Client { namespace, address }
+    }
+
+    /// Where a guest of ours has its network from, or is reached from.
+    pub(super) fn namespace(&self, way: Way) -> &Namespace {
         match way {
-            Way::Tcfilter | Way::Macvtap => Client {
-                namespace: &self.neighbour,
-                address: GUEST,
-            },
-            Way::User => Client {
-                namespace: &self.user,
-                address: "127.0.0.1",
-            },
+            Way::Tcfilter => &self.tcfilter.container,
+            Way::Macvtap => &self.macvtap.container,
+            Way::User => &self.user,
         }
     }
 
