@@ -45,11 +45,12 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    /// A program that finds it.
+    /// A program that finds it, in a session of its own as virtc's are: where the kernel shares processors out
+    /// by sessions (`sched_autogroup_enabled`), it would have to share one with whoever reaches the guest.
     pub(super) fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = Command::new("setsid");
         let net = format!("--net={}", self.namespace.display());
-        command.arg(net).arg(program);
+        command.args(["nsenter", &net]).arg(program);
         command
     }
 
