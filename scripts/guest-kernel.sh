@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the guest's own kernel from the distribution's source and the two lists of guest/kernel.
+# Builds the guest's own kernel from the distribution's source, the patches and the two lists of guest/kernel.
 # Does nothing where the cache has the one that today's inputs give.
 #
 # `guest-kernel.sh --find` builds nothing: it prints the kernel's directory, or ends with 1. `--name`
@@ -13,7 +13,7 @@ kernels=$VIRTCONTAINERS_CACHE/guest-kernel
 
 # flex, bison, bc           the kernel's own build
 # libelf-dev                objtool, by which returns and branches are found that are mitigated
-packages='make gcc libc6-dev binutils flex bison bc libelf-dev xz-utils'
+packages='make gcc libc6-dev binutils flex bison bc libelf-dev xz-utils patch'
 
 # Megabytes that the source and what is built from it take.
 BUILD_MIB=4000
@@ -27,8 +27,8 @@ value_of() {
 # What the kernel is made of, and thereby its name. The compiler is not part of it: another one is
 # no reason to build again.
 inputs_digest() {
-    cat "$lists/source" "$lists/builtin.config" "$lists/modules.config" "$scripts/guest-kernel.sh" |
-        sha256sum | cut -c 1-16
+    cat "$lists/source" "$lists/builtin.config" "$lists/modules.config" "$lists"/patches/*.patch \
+        "$scripts/guest-kernel.sh" | sha256sum | cut -c 1-16
 }
 
 name=$(inputs_digest)
@@ -171,6 +171,10 @@ mkdir "$work/source" "$work/out" "$work/new"
 tar -C "$work/source" --strip-components=1 -xf "$work/package/usr/src/$package.tar.xz" ||
     fail "cannot unpack the source in $source"
 rm -rf "$work/package"
+for patch in "$lists"/patches/*.patch; do
+    quietly patch -d "$work/source" -p1 --fuzz=0 --batch -i "$patch" || fail "the source does not take $(basename "$patch")" \
+        "the patch is for another version: make it again (docs/guest-kernel.md)"
+done
 
 # The same inputs give the same bytes: nothing of this host or of today is in them.
 export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' KBUILD_BUILD_VERSION=1

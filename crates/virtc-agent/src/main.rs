@@ -9,6 +9,7 @@
 
 #![deny(unsafe_code)]
 
+mod aslr;
 mod cgroup;
 mod clock;
 mod container;

@@ -16,6 +16,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::aslr;
 use crate::error::{Attempt as _, Error, Result};
 use crate::sandbox::blocking;
 use crate::service::add_randomness;
@@ -42,6 +43,11 @@ const ROOT_BUS: &str = "0000:00";
 /// longer than all of a clone's look for its devices.
 const HOT_PLUG_EVENT: &str = "/sys/firmware/acpi/interrupts/gpe01";
 
+/// What the file takes (`drivers/acpi/sysfs.c`), each with the end of its line.
+const DISABLE: &str = "disable\n";
+const CLEAR: &str = "clear\n";
+const ENABLE: &str = "enable\n";
+
 /// Says on the serial port `port`, such as `ttyS1`, that everything is ready, and returns in a
 /// clone, with its devices.
 pub(crate) async fn wait_for_hand_over(port: &str, rehearsed: bool) -> Result<()> {
@@ -49,7 +55,7 @@ pub(crate) async fn wait_for_hand_over(port: &str, rehearsed: bool) -> Result<()
     let serial = open_raw(port)?;
     let serial = crate::sys::watch(serial, Interest::READABLE).attempt(attempt)?;
     // A machine without this event has nothing to be kept from.
-    let quiet = fs::write(HOT_PLUG_EVENT, "disable").is_ok();
+    let quiet = fs::write(HOT_PLUG_EVENT, DISABLE).is_ok();
     let says = if rehearsed { WAITS } else { WAITS_UNREHEARSED };
     rustix::io::write(serial.get_ref(), says).attempt(attempt)?;
     let line = read_line(&serial).await.attempt(attempt)?;
@@ -57,13 +63,14 @@ pub(crate) async fn wait_for_hand_over(port: &str, rehearsed: bool) -> Result<()
         let (seed, places) = parse(&line)?;
         // Whatever is found may draw random numbers, and all clones have the generators of one.
         add_randomness(&seed)?;
+        aslr::draw_places()?;
         look_for_devices(places)?;
         if quiet {
-            // What it told of so far has been found.
-            for word in ["clear", "enable"] {
-                fs::write(HOT_PLUG_EVENT, word)
-                    .attempt(|| format!("{word} the event of devices that come and go"))?;
-            }
+            // What it told of so far has been found. Where it told of nothing, there is nothing to clear,
+            // which is an error.
+            let _ = fs::write(HOT_PLUG_EVENT, CLEAR);
+            fs::write(HOT_PLUG_EVENT, ENABLE)
+                .attempt(|| "enable the event of devices that come and go".into())?;
         }
         Ok(())
     })

@@ -83,6 +83,14 @@ const LOOPS_PER_JIFFY: &str = "lpj=10000000";
 /// code: that keeps a breakpoint which is not in memory any more, and the guest hangs for ever.
 const FEW_REWRITES: [&str; 2] = ["cgroup.memory=nokmem,nosocket", "cgroup_disable=cpuset"];
 
+/// QEMU 7.2 knows translated code by its virtual address: programs that lie elsewhere each time they are
+/// started are translated again each time. With this, our own kernel draws places once a guest.
+const PLACES_ONCE: &str = "aslr.once=1";
+
+/// The frequency of QEMU's local timer (`hw/intc/apic.c`: it counts nanoseconds), which our own kernel then
+/// does not measure for 100 ms.
+const TIMER_RATE: &str = "apic.timer_hz=1000000000";
+
 /// The kernel parameters of every VM, before those of its [`VmSpec`](crate::VmSpec).
 ///
 /// `tsc_khz` is the rate of the host's time stamp counter where that is known. Under TCG it is the
@@ -120,6 +128,8 @@ pub fn kernel_params(
         // report its programs as hanging.
         params.extend(["no_timer_check", "nowatchdog"]);
         params.extend(FEW_REWRITES);
+        // A kernel that does not know them ignores them.
+        params.extend([PLACES_ONCE, TIMER_RATE]);
         if devices.tsc_is_reliable() {
             params.push("tsc=reliable");
             params.push(LOOPS_PER_JIFFY);
@@ -195,7 +205,14 @@ mod tests {
         let rate = "tsc_early_khz=2445000";
         assert!(!has(Accelerator::Tcg, rate));
         fs::write(clock.path(), "tsc\n").unwrap();
-        for param in ["no_timer_check", "tsc=reliable", rate, FEW_REWRITES[0]] {
+        for param in [
+            "no_timer_check",
+            "tsc=reliable",
+            rate,
+            FEW_REWRITES[0],
+            PLACES_ONCE,
+            TIMER_RATE,
+        ] {
             assert!(has(Accelerator::Tcg, param), "{param}");
             assert!(!has(Accelerator::Kvm, param), "{param}");
         }

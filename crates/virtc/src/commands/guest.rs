@@ -1,4 +1,4 @@
-//! `virtc guest build-kernel`: the tree's own script with its lists, all of which are in this program.
+//! `virtc guest build-kernel`: the tree's own script with its lists and patches, all of which are in this program.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -14,7 +14,7 @@ use crate::error::{FAILED, Failure};
 const SCRIPT: &str = "scripts/guest-kernel.sh";
 
 /// What the script reads, as it lies in the tree.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 7] = [
     (SCRIPT, include_str!("../../../../scripts/guest-kernel.sh")),
     (
         "scripts/step.sh",
@@ -31,6 +31,14 @@ const FILES: [(&str, &str); 5] = [
     (
         "guest/kernel/modules.config",
         include_str!("../../../../guest/kernel/modules.config"),
+    ),
+    (
+        "guest/kernel/patches/0001-x86-mm-aslr-once.patch",
+        include_str!("../../../../guest/kernel/patches/0001-x86-mm-aslr-once.patch"),
+    ),
+    (
+        "guest/kernel/patches/0002-x86-apic-timer-hz.patch",
+        include_str!("../../../../guest/kernel/patches/0002-x86-apic-timer-hz.patch"),
     ),
 ];
 

@@ -1,5 +1,7 @@
-//! What only the guest's own kernel has: modules that come when the kernel itself asks for one.
+//! What only the guest's own kernel has: modules that come when the kernel itself asks for one, and places of
+//! mappings that an emulator knows again.
 
+use super::factory::Factory;
 use super::host;
 
 /// The end of the own kernel's release (`CONFIG_LOCALVERSION` in `guest/kernel/builtin.config`).
@@ -44,4 +46,42 @@ fn a_packet_filter_comes_with_all_that_its_rules_need() {
         let rule = "-A POSTROUTING -m addrtype --src-type LOCAL -j MASQUERADE";
         assert!(out.contains(rule), "{out}");
     }
+}
+
+/// Where a program has its C library and its stack, twice.
+const PLACES: &str = "for i in 1 2; do \
+    awk '/libc.so/ && !seen++ || /\\[stack\\]/ { print $1 }' /proc/self/maps; done";
+
+#[test]
+fn without_kvm_a_guest_draws_the_places_of_mappings_once_and_each_clone_draws_its_own() {
+    let factory = Factory::new();
+    let script = format!("uname -r; cat /proc/cmdline; {PLACES}");
+    let mut libraries = Vec::new();
+    // The first one makes the template, and goes on from it too.
+    for _ in 0..3 {
+        let outcome = factory.host.run(&[], &["sh", "-c", &script]).expect_code(0);
+        let out = outcome.out();
+        let lines: Vec<_> = out.lines().collect();
+        let [
+            release,
+            parameters,
+            library,
+            stack,
+            same_library,
+            other_stack,
+        ] = lines[..]
+        else {
+            panic!("{out}");
+        };
+        if !release.ends_with(RELEASE_END) || !parameters.contains("aslr.once=1") {
+            eprintln!("skipped: {release} draws for each program ({parameters})");
+            return;
+        }
+        assert_eq!(library, same_library);
+        assert_ne!(stack, other_stack);
+        libraries.push(library.to_owned());
+    }
+    libraries.sort_unstable();
+    libraries.dedup();
+    assert_eq!(libraries.len(), 3, "{libraries:?}");
 }
