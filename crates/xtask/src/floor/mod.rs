@@ -5,7 +5,9 @@
 //! In place of the agent runs `bench/floor/init.c`, which is added to the same initrd. What it
 //! writes comes over the serial line.
 
+mod devices;
 mod machine;
+mod serial;
 mod vm;
 
 use std::fs;
