@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::command_line::Replacement;
 use super::devices::Devices;
-use super::machine::{Machine, Replacement, Tap};
+use super::machine::{Machine, Tap};
 use super::serial::Serial;
 use crate::bench::Running;
 
@@ -45,6 +46,7 @@ impl Vm {
             scratch: &devices.scratch(),
             parameters,
             tap,
+            of_template: None,
         })?;
 
         let begin = Instant::now();
@@ -87,7 +89,7 @@ impl Vm {
 }
 
 /// Waits for a call of the VMM or its guest at a listener that does not block. Nothing when the VMM has ended.
-fn accept(listener: &UnixListener, vmm: &mut Child) -> Result<Option<UnixStream>> {
+pub(super) fn accept(listener: &UnixListener, vmm: &mut Child) -> Result<Option<UnixStream>> {
     let deadline = Instant::now() + START_MAX;
     loop {
         match listener.accept() {
