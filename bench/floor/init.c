@@ -4,10 +4,15 @@
  *   floor run TAG DIR PROGRAM ARG...     loads all, mounts DIR of share TAG with the scratch disk
  *                                        over it, and runs PROGRAM in that root
  *   floor net TAG DIR PROGRAM ARG...     the same with the driver of network devices
+ *   floor clone BRIDGE TAG DIR PROGRAM ARG...
+ *                                        in a template: loads all, says so on the second serial line,
+ *                                        and reads a line there. A clone has its devices behind BRIDGE
+ *                                        then, and runs PROGRAM as above
  *   floor stream PORT BYTES              sends BYTES to the host's vsock port; in a second
  *                                        connection reads to the end, then answers with a byte
  */
 #include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +21,14 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 #include <linux/vm_sockets.h>
 
 static void check(long result, const char *what) {
     if (result < 0) {
         fprintf(stderr, "floor: %s: %m\n", what);
+        tcdrain(2);
         exit(1); /* of init: the kernel panics, and the VM ends */
     }
 }
@@ -52,11 +59,42 @@ static void mount_at(const char *source, const char *at, const char *type, unsig
     check(mount(source, at, type, flags, options), at);
 }
 
-static void run(char **argv) {
-    char options[512];
+static void load_rest(void) {
     while (wait(NULL) > 0) /* for what is loaded beside the boot */
         ;
     load_modules("background");
+}
+
+static void write_to(const char *path, const char *text) {
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    check(fd, path);
+    check(write(fd, text, strlen(text)), path);
+    close(fd);
+}
+
+/* Waits in a template, and has the devices of a clone found. */
+static void wait_for_devices(const char *bridge) {
+    char pattern[128];
+    struct termios raw;
+    glob_t bus;
+    char byte;
+    int port = open("/dev/ttyS1", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    check(tcgetattr(port, &raw), "ttyS1");
+    cfmakeraw(&raw);
+    check(tcsetattr(port, TCSANOW, &raw), "ttyS1");
+    mount_at("sys", "/sys", "sysfs", 0, NULL);
+    /* The devices are looked for below. ACPI's interpretation of the event that tells of them would
+     * take longer. The kernel knows the word with its end of line only. */
+    write_to("/sys/firmware/acpi/interrupts/gpe01", "disable\n");
+    check(write(port, "T", 1), "ttyS1");
+    check(read(port, &byte, 1) - 1, "ttyS1");
+    snprintf(pattern, sizeof pattern, "/sys/bus/pci/devices/0000:00:%s/pci_bus/*/rescan", bridge);
+    check(-glob(pattern, 0, NULL, &bus), pattern);
+    write_to(bus.gl_pathv[0], "1");
+}
+
+static void run(char **argv) {
+    char options[512];
     mount_at(argv[0], "/run/share", "virtiofs", MS_NODEV, NULL);
     mount_at("/dev/vda", "/run/scratch", "ext4", MS_NODEV | MS_NOATIME, NULL);
     mkdir("/run/scratch/upper", 0755);
@@ -107,12 +145,18 @@ int main(int argc, char **argv) {
     load_modules("boot");
     if (argc > 4 && !strcmp(argv[1], "net"))
         load_modules("virtio_net");
-    if (argc > 4 && (!strcmp(argv[1], "run") || !strcmp(argv[1], "net")))
+    if (argc > 4 && (!strcmp(argv[1], "run") || !strcmp(argv[1], "net"))) {
+        load_rest();
         run(argv + 2);
-    else if (argc > 3 && !strcmp(argv[1], "stream"))
+    } else if (argc > 5 && !strcmp(argv[1], "clone")) {
+        load_rest();
+        wait_for_devices(argv[2]);
+        run(argv + 3);
+    } else if (argc > 3 && !strcmp(argv[1], "stream")) {
         stream(argv[2], atol(argv[3]));
-    else
+    } else {
         check(write(1, "ready\n", 6), "serial line");
+    }
     for (;;)
         pause();
 }

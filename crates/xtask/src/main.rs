@@ -2,7 +2,8 @@
 //!
 //! - `xtask commands`: what the commands of the OCI command line cost, `exec` beside runc's
 //! - `xtask containerd`: what a task costs under containerd, beside runc's shim and `virtc run`
-//! - `xtask speed`: what a start with a VM that waits and one from a template cost, beside one that boots
+//! - `xtask speed`: what a start with a VM that waits and one from a template cost, beside a bare clone and one
+//!   that boots
 //! - `xtask network`: what a machine's network reaches, beside that of a VM with nothing of virtc in it
 //! - `xtask bench`: what a start of `virtc run` costs, beside a VM with nothing of virtc in it
 #![forbid(unsafe_code)]
@@ -40,7 +41,7 @@ enum Command {
     Commands(commands::Options),
     /// Measure tasks of containerd, beside those of runc's shim
     Containerd(containerd::Options),
-    /// Measure starts with VMs that wait, from a template and, in turn with them, those that boot
+    /// Measure starts with VMs that wait, from a template and, in turn with them, bare clones and those that boot
     Speed(speed::Options),
 }
 

@@ -17,6 +17,12 @@ impl Rows {
         }
     }
 
+    /// The middle of what is under a name, in milliseconds.
+    pub(crate) fn median(&self, name: &str) -> f64 {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map_or(0.0, |(_, figures)| median(figures))
+    }
+
     pub(crate) fn text(&self) -> String {
         let mut text = String::from("| ms | runs | median | 95 % |\n|---|---:|---:|---:|\n");
         for (name, figures) in &self.0 {

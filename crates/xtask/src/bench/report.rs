@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::measure::{Measured, megabytes, milliseconds};
 use super::record::Record;
 use super::table::Table;
-use super::target::{Limit, Target};
+use super::target::{Target, verdicts};
 use super::timeline;
 use super::virtc::Start;
 use crate::median::median;
@@ -116,27 +116,6 @@ fn memory(measured: &Measured) -> Table {
         let mb = |kib: u64| figure(megabytes(kib << 10));
         let (pss, shared) = (mb(process.pss_kib), mb(process.shared_kib));
         table.row(vec![process.title(), pss, shared]);
-    }
-    table
-}
-
-fn verdicts(targets: &[Target]) -> Table {
-    let mut table = Table::new(&["target", "figure", "limit", "verdict"]);
-    for target in targets {
-        let side = match target.limit {
-            Limit::AtMost(_) => "≤",
-            Limit::AtLeast(_) => "≥",
-        };
-        let value = |figure: f64| match target.unit {
-            "×" => format!("{figure:.2}"),
-            unit => format!("{figure:.1} {unit}"),
-        };
-        table.row(vec![
-            target.name.clone(),
-            value(target.figure),
-            format!("{side} {}", value(target.limit.value())),
-            target.verdict().to_owned(),
-        ]);
     }
     table
 }

@@ -1,5 +1,7 @@
 //! What is promised: ratios to the floors, and budgets.
 
+use super::table::Table;
+
 /// One promise and what came of it.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -96,6 +98,28 @@ impl Target {
             (false, Limit::AtLeast(_)) => "under",
         }
     }
+}
+
+/// What came of each.
+pub(crate) fn verdicts(targets: &[Target]) -> Table {
+    let mut table = Table::new(&["target", "figure", "limit", "verdict"]);
+    for target in targets {
+        let side = match target.limit {
+            Limit::AtMost(_) => "≤",
+            Limit::AtLeast(_) => "≥",
+        };
+        let value = |figure: f64| match target.unit {
+            "×" => format!("{figure:.2}"),
+            unit => format!("{figure:.1} {unit}"),
+        };
+        table.row(vec![
+            target.name.clone(),
+            value(target.figure),
+            format!("{side} {}", value(target.limit.value())),
+            target.verdict().to_owned(),
+        ]);
+    }
+    table
 }
 
 #[cfg(test)]

@@ -116,7 +116,8 @@ impl Virtc {
     }
 }
 
-/// A virtc that does not outlive the measurement.
+/// A virtc, or another program, that does not outlive the measurement.
+#[derive(Debug)]
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {

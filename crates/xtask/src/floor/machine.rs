@@ -1,7 +1,7 @@
 //! The machine of a running sandbox, to be started again without virtc.
 //!
 //! The command lines are read from the sandbox's processes, so that a floor is the same machine by
-//! construction. What virtc holds by descriptor gets a path, and its monitors are left out.
+//! construction.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,24 +17,11 @@ const SHARE: &str = "share-device";
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(super) vmm: PathBuf,
-    args: Vec<String>,
+    pub(super) args: Vec<String>,
     pub(super) kernel: PathBuf,
     pub(crate) initrd: PathBuf,
     pub(super) share: PathBuf,
     share_args: Vec<String>,
-}
-
-/// What a machine of the floor has in place of virtc's descriptors.
-#[derive(Debug)]
-pub(super) struct Replacement<'a> {
-    pub(super) initrd: &'a Path,
-    pub(super) vsock: &'a Path,
-    pub(super) share: &'a Path,
-    pub(super) scratch: &'a Path,
-    /// Kernel parameters behind virtc's.
-    pub(super) parameters: &'a str,
-    /// The tap of the one network device, where there is one.
-    pub(super) tap: Option<&'a Tap>,
 }
 
 /// A tap that is there, in a network namespace.
@@ -55,7 +42,7 @@ impl Tap {
     }
 
     /// In place of virtc's back end.
-    fn netdev(&self, value: &str) -> String {
+    pub(super) fn netdev(&self, value: &str) -> String {
         let id = part(value, "id=").unwrap_or_default();
         let vhost = part(value, "vhost=").unwrap_or("off");
         let name = &self.name;
@@ -98,6 +85,16 @@ impl Machine {
         format!("{} processors, {}", of("-smp"), of("-m"))
     }
 
+    /// How much memory the guest has.
+    pub(super) fn memory_bytes(&self) -> Result<u64> {
+        let size = value(&self.args, "-m").unwrap_or_default();
+        let mib = size
+            .strip_suffix('M')
+            .and_then(|mib| mib.parse::<u64>().ok());
+        let mib = mib.with_context(|| format!("the memory is `{size}`, not in MiB"))?;
+        Ok(mib << 20)
+    }
+
     /// `kvm` or `tcg`.
     pub(crate) fn accelerator(&self) -> &str {
         let value = value(&self.args, "-accel").unwrap_or("?");
@@ -128,89 +125,24 @@ impl Machine {
         let given = self.share_args.iter().filter(|arg| !arg.is_empty());
         given.map(replaced).collect()
     }
-
-    /// The arguments of the VMM whose console is its standard input.
-    pub(super) fn vmm_args(&self, with: &Replacement<'_>) -> Result<Vec<String>> {
-        let mut args = Vec::new();
-        let mut given = self.args.iter().filter(|arg| !arg.is_empty());
-        while let Some(option) = given.next() {
-            let mut value = || given.next().map_or("", String::as_str);
-            let replaced = match option.as_str() {
-                "-mon" | "-add-fd" => {
-                    value();
-                    continue;
-                }
-                "-chardev" => match chardev(value(), with)? {
-                    Some(replaced) => replaced,
-                    None => continue,
-                },
-                "-netdev" => match with.tap {
-                    Some(tap) => tap.netdev(value()),
-                    None => {
-                        bail!("the sandbox's machine has a network device, and the floor no tap")
-                    }
-                },
-                "-blockdev" => disk(value(), with.scratch),
-                "-kernel" => {
-                    value();
-                    self.kernel.display().to_string()
-                }
-                "-initrd" => {
-                    value();
-                    with.initrd.display().to_string()
-                }
-                "-append" => format!("{} {}", value(), with.parameters),
-                _ => {
-                    args.push(option.clone());
-                    continue;
-                }
-            };
-            args.extend([option.clone(), replaced]);
-        }
-        Ok(args)
-    }
-}
-
-fn chardev(value: &str, with: &Replacement<'_>) -> Result<Option<String>> {
-    let id = part(value, "id=").unwrap_or_default();
-    let socket = |path: &Path| Ok(Some(format!("socket,id={id},path={}", path.display())));
-    match id {
-        "events" | "commands" => Ok(None),
-        "console" => Ok(Some("socket,id=console,fd=0".to_owned())),
-        "vsock" => socket(with.vsock),
-        "share0" => socket(with.share),
-        _ => bail!("the sandbox's machine has `-chardev {value}`, which the floor does not know"),
-    }
-}
-
-fn disk(value: &str, image: &Path) -> String {
-    let replaced = value.split(',').map(|part| {
-        if part.starts_with("filename=") {
-            format!("filename={}", image.display())
-        } else {
-            part.to_owned()
-        }
-    });
-    replaced.collect::<Vec<_>>().join(",")
 }
 
 /// What follows an option.
-fn value<'a>(args: &'a [String], option: &str) -> Option<&'a str> {
+pub(super) fn value<'a>(args: &'a [String], option: &str) -> Option<&'a str> {
     let at = args.iter().position(|arg| arg == option)?;
     args.get(at + 1).map(String::as_str)
 }
 
 /// The part of a comma-separated value that begins with `name`.
-fn part<'a>(value: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn part<'a>(value: &'a str, name: &str) -> Option<&'a str> {
     value.split(',').find_map(|part| part.strip_prefix(name))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn machine(args: &str) -> Machine {
-        Machine {
+impl Machine {
+    /// One whose VMM has these arguments.
+    pub(super) fn with_args(args: &str) -> Self {
+        Self {
             vmm: "/qemu".into(),
             args: args.split(' ').map(str::to_owned).collect(),
             kernel: "/vmlinux".into(),
@@ -221,60 +153,15 @@ mod tests {
                 .into(),
         }
     }
+}
 
-    const WITH: fn() -> Replacement<'static> = || Replacement {
-        initrd: Path::new("/w/initrd"),
-        vsock: Path::new("/w/vsock"),
-        share: Path::new("/w/share"),
-        scratch: Path::new("/w/disk"),
-        parameters: "rdinit=/floor",
-        tap: None,
-    };
-
-    #[test]
-    fn descriptors_become_paths_and_monitors_go() {
-        let given = "-no-reboot -chardev socket,id=events,fd=3 -mon chardev=events,mode=control \
-            -add-fd fd=5,set=5 -chardev file,id=console,path=/dev/fdset/5,append=on \
-            -kernel /proc/self/fd/6 -append quiet -chardev socket,id=vsock,fd=8 \
-            -blockdev driver=file,filename=/dev/fdset/9,locking=off -smp 2";
-        let args = machine(given).vmm_args(&WITH()).unwrap().join(" ");
-        assert_eq!(
-            args,
-            "-no-reboot -chardev socket,id=console,fd=0 -kernel /vmlinux \
-             -append quiet rdinit=/floor -chardev socket,id=vsock,path=/w/vsock \
-             -blockdev driver=file,filename=/w/disk,locking=off -smp 2"
-        );
-    }
-
-    #[test]
-    fn a_network_device_has_the_tap_of_the_floor() {
-        let given = "-netdev tap,id=net0,fds=9,vhost=off -device virtio-net-pci,netdev=net0";
-        let tap = Tap {
-            namespace: "/run/netns/x".into(),
-            name: "tap0".into(),
-        };
-        let with = Replacement {
-            tap: Some(&tap),
-            ..WITH()
-        };
-        let args = machine(given).vmm_args(&with).unwrap().join(" ");
-        assert_eq!(
-            args,
-            "-netdev tap,id=net0,ifname=tap0,script=no,downscript=no,vhost=off \
-             -device virtio-net-pci,netdev=net0"
-        );
-        assert!(machine(given).vmm_args(&WITH()).is_err());
-    }
-
-    #[test]
-    fn a_device_that_the_floor_cannot_have_is_refused() {
-        let args = machine("-chardev socket,id=share1,fd=9").vmm_args(&WITH());
-        assert!(args.is_err());
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn the_share_is_served_from_elsewhere() {
-        let args = machine("").share_args(Path::new("/w"));
+        let args = Machine::with_args("").share_args(Path::new("/w"));
         assert_eq!(args, ["--fd=0", "--shared-dir=/w", "--cache=checked"]);
     }
 }

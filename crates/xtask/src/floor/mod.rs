@@ -2,10 +2,21 @@
 //! root of a share and an overlay, and the first byte of a static program in it; and what one
 //! connection carries when nothing but a loop is at its end.
 //!
+//! F2 of a bare clone is that of a VM that goes on from a template of its own: see [`Template`].
+//!
 //! In place of the agent runs `bench/floor/init.c`, which is added to the same initrd. What it
 //! writes comes over the serial line.
 
+mod clone;
+mod command_line;
+mod devices;
+mod late;
 mod machine;
+mod memory;
+mod qmp;
+mod serial;
+mod sockets;
+mod template;
 mod vm;
 
 use std::fs;
@@ -19,6 +30,7 @@ use guest_image::build::cpio::{Archive, Entry};
 
 use crate::stream::{Rates, receive, send};
 pub(crate) use machine::{Machine, Tap};
+pub(crate) use template::Template;
 pub(crate) use vm::Vm;
 
 /// The floor's init in the initrd.

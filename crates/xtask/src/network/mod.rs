@@ -22,7 +22,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::bench::table::Table;
-use crate::bench::target::{Limit, Target};
+use crate::bench::target::{Limit, Target, verdicts};
 use crate::median::median;
 use guest::{Bare, Root, Virtc};
 use metric::{Figures, METRICS, Metric};
@@ -227,21 +227,4 @@ fn targets(ours: &[(Way, Figures)], floor: &Figures) -> Vec<Target> {
         })
     });
     of_each.collect()
-}
-
-fn verdicts(targets: &[Target]) -> Table {
-    let mut table = Table::new(&["target", "figure", "limit", "verdict"]);
-    for target in targets {
-        let side = match target.limit {
-            Limit::AtMost(_) => "≤",
-            Limit::AtLeast(_) => "≥",
-        };
-        table.row(vec![
-            target.name.clone(),
-            format!("{:.2}", target.figure),
-            format!("{side} {:.2}", target.limit.value()),
-            target.verdict().to_owned(),
-        ]);
-    }
-    table
 }

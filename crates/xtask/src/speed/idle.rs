@@ -3,21 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::process::{ChildStdin, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use vc_config::HostFacts;
 
-use super::{Origin, Stage};
-use crate::bench::Running;
+use super::Origin;
+use super::stage::Stage;
+use super::waiting::Waiting;
 use crate::bench::table::Table;
-use crate::process::Process;
 use crate::rows::Rows;
-
-/// Echoes what it reads: it answers, and then waits.
-const ECHO: [&str; 2] = ["/bin/busybox", "cat"];
 
 /// How long nothing is done before memory is looked at. A keeper gives memory back after a second.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -28,44 +24,11 @@ const AT_ONCE: usize = 20;
 /// How often the list is asked for.
 const LISTS: usize = 10;
 
-/// A machine whose job has answered, and waits for more.
-struct Waiting {
-    virtc: Running,
-    _stdin: ChildStdin,
-}
-
-impl Waiting {
-    fn begin(stage: &Stage) -> Result<(Running, ChildStdin)> {
-        let mut command = stage.command_for(Origin::Template, "--quiet", &ECHO);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut virtc = Running::spawn(&mut command)?;
-        let mut stdin = virtc.0.stdin.take().context("no stdin")?;
-        stdin.write_all(b"\n")?;
-        Ok((virtc, stdin))
-    }
-
-    fn answered(mut virtc: Running, stdin: ChildStdin) -> Result<Self> {
-        let stdout = virtc.0.stdout.as_mut().context("no stdout")?;
-        stdout
-            .read_exact(&mut [0])
-            .context("the job answered nothing")?;
-        Ok(Self {
-            virtc,
-            _stdin: stdin,
-        })
-    }
-
-    fn start(stage: &Stage) -> Result<Self> {
-        let (virtc, stdin) = Self::begin(stage)?;
-        Self::answered(virtc, stdin)
-    }
-}
-
 /// Starts one machine, so many more at once, and describes them.
 pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
-    let first = Waiting::start(stage)?;
+    let first = Waiting::start(stage, Origin::Template)?;
     let mut host = BTreeMap::new();
-    for process in Process::tree(first.virtc.0.id())? {
+    for process in first.processes()? {
         let (own, guests) = processor_time(process.pid)?;
         host.insert(process.title(), (own, guests));
     }
@@ -76,9 +39,10 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
     while machines.len() < count {
         let batch = AT_ONCE.min(count - machines.len());
         let began = Instant::now();
-        let begun: Result<Vec<_>> = (0..batch).map(|_| Waiting::begin(stage)).collect();
-        for (virtc, stdin) in begun? {
-            machines.push(Waiting::answered(virtc, stdin)?);
+        let begin = |_| Waiting::begin(stage, Origin::Template);
+        let begun: Result<Vec<_>> = (0..batch).map(begin).collect();
+        for machine in begun? {
+            machines.push(machine.answered()?);
         }
         let name = format!("{batch} at once from a template, until all answer");
         rows.add(&name, began.elapsed());
@@ -88,7 +52,7 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
 
     let mut shares: BTreeMap<String, u64> = BTreeMap::new();
     for machine in &machines {
-        for process in Process::tree(machine.virtc.0.id())? {
+        for process in machine.processes()? {
             *shares.entry(process.title()).or_default() += process.pss_kib;
         }
     }

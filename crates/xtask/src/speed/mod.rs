@@ -1,23 +1,29 @@
-//! `xtask speed`: starts of `virtc run` with a VM that waits, in turns with those from a template and
-//! those that boot, one at a time and several at once; and a picture of where the time of each goes.
+//! `xtask speed`: starts of `virtc run` with a VM that waits, in turns with those from a template,
+//! those of a bare clone and those that boot, one at a time and several at once; and a picture of where
+//! the time of each goes.
 
 mod idle;
 mod picture;
+mod stage;
+mod waiting;
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
-use tempfile::TempDir;
 
-use crate::bench::{PROGRAM, Running, make_root, timeline};
+use crate::bench::PROGRAM;
+use crate::bench::target::{Limit, Target, verdicts};
+use crate::floor::Template;
 use crate::rows::Rows;
+use stage::Stage;
 
-/// What ends a start that hangs, in seconds of virtc's `--timeout`.
-const TIMEOUT: &str = "600";
+/// How the floor is called in the table.
+const FLOOR: &str = "a bare clone: exec to output (F2)";
+
+/// What every row but those of idle machines runs.
+const PROGRAM_RUN: &str = "The root is a directory with a static `busybox`, and the program its `echo`, in the bare clone too.\n\n";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -39,9 +45,15 @@ pub(crate) struct Options {
     /// The virtc to measure; it finds the guest by itself
     #[arg(long, value_name = "FILE")]
     virtc: PathBuf,
+    /// The floor's init, in C
+    #[arg(long, value_name = "FILE", default_value = "bench/floor/init.c")]
+    init: PathBuf,
+    /// Fail when a target is missed
+    #[arg(long)]
+    gate: bool,
 }
 
-/// Measures everything; returns the table.
+/// Measures everything; returns the tables and the exit code.
 pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     ensure!(
         options.runs > 0 && options.at_once > 0,
@@ -49,24 +61,20 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     );
     let stage = Stage::make(&options.virtc)?;
     let mut rows = Rows::default();
-    let began = Instant::now();
-    stage.start(Origin::Template)?.finish()?;
-    rows.add("the first run, which makes the template", began.elapsed());
+    rows.add("the first run, which makes the template", stage.at_once(1)?);
+    let floor = stage.floor(&options.init)?;
+    let booted = stage.machine(Origin::Boot)?;
+    let bare = Template::make(&floor, &booted, &PROGRAM)?;
     for _ in 0..options.runs {
         for origin in ORIGINS {
-            let name = origin.name();
-            stage.ready(origin)?;
-            let began = Instant::now();
-            let mut start = stage.start(origin)?;
-            let stdout = start.0.stdout.as_mut().context("no stdout")?;
-            stdout
-                .read_exact(&mut [0])
-                .context("virtc printed nothing")?;
-            rows.add(&format!("{name}: exec to output"), began.elapsed());
-            start.finish()?;
-            rows.add(&format!("{name}: exec to exit"), began.elapsed());
+            stage.measure(origin, &mut rows)?;
+            // Next to what it is the floor of.
+            if origin == Origin::Template {
+                rows.add(FLOOR, bare.program()?);
+            }
         }
     }
+    let targets = targets(&rows);
     if let Some(directory) = &options.pictures {
         for origin in ORIGINS {
             stage.draw(origin, options.runs, directory)?;
@@ -89,7 +97,24 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
         0 => String::new(),
         count => format!("\n{}", idle::measure(&stage, count)?),
     };
-    Ok((rows.text() + &text + &idle, ExitCode::SUCCESS))
+    let verdicts = verdicts(&targets).markdown();
+    let met = targets.iter().all(Target::is_met);
+    let code = match options.gate && !met {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    };
+    let rows = rows.text();
+    Ok((format!("{PROGRAM_RUN}{rows}{text}\n{verdicts}{idle}"), code))
+}
+
+fn targets(rows: &Rows) -> Vec<Target> {
+    let output_max = 1.25 * rows.median(FLOOR) + 60.0;
+    vec![Target {
+        name: "from a template: exec to output, 1.25 × F2 of a bare clone + 60 ms".into(),
+        figure: rows.median(&Origin::Template.output()),
+        limit: Limit::AtMost(output_max),
+        unit: "ms",
+    }]
 }
 
 /// Where the machine of a start comes from.
@@ -112,104 +137,16 @@ impl Origin {
         }
     }
 
+    /// The row of its time to the first output.
+    fn output(self) -> String {
+        format!("{}: exec to output", self.name())
+    }
+
     const fn file(self) -> &'static str {
         match self {
             Self::Cache => "cache.svg",
             Self::Template => "template.svg",
             Self::Boot => "boot.svg",
         }
-    }
-}
-
-/// A root with one program, and a place for the template.
-struct Stage {
-    virtc: PathBuf,
-    work: TempDir,
-}
-
-impl Stage {
-    fn make(virtc: &Path) -> Result<Self> {
-        let stage = Self {
-            virtc: std::fs::canonicalize(virtc).with_context(|| virtc.display().to_string())?,
-            // Where templates and states are on hosts: in memory.
-            work: tempfile::tempdir_in("/dev/shm")?,
-        };
-        make_root(&stage.root())?;
-        Ok(stage)
-    }
-
-    fn root(&self) -> PathBuf {
-        self.work.path().join("root")
-    }
-
-    fn start(&self, origin: Origin) -> Result<Running> {
-        let mut command = self.command(origin, "--quiet");
-        Running::spawn(command.stdout(Stdio::piped()))
-    }
-
-    fn command(&self, origin: Origin, flag: &str) -> Command {
-        self.command_for(origin, flag, &PROGRAM)
-    }
-
-    fn command_for(&self, origin: Origin, flag: &str, program: &[&str]) -> Command {
-        let mut command = self.virtc(origin);
-        command
-            .args(["run", flag, "--timeout", TIMEOUT, "--rootfs"])
-            .arg(self.root())
-            .arg("--")
-            .args(program)
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// virtc with the stage's state and templates.
-    fn virtc(&self, origin: Origin) -> Command {
-        let mut command = Command::new(&self.virtc);
-        command
-            .current_dir("/")
-            .env("VIRTC_FACTORY_AUTO", (origin != Origin::Boot).to_string())
-            .env("VIRTC_FACTORY_DIR", self.work.path().join("templates"))
-            .env("VIRTC_RUNTIME_ROOT", self.work.path().join("state"));
-        command
-    }
-
-    /// Has a VM wait, for a start that takes one.
-    fn ready(&self, origin: Origin) -> Result<()> {
-        if origin != Origin::Cache {
-            return Ok(());
-        }
-        let mut command = self.virtc(origin);
-        command
-            .args(["factory", "warm", "--number", "1"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        Running::spawn(&mut command)?.finish()
-    }
-
-    /// Draws the medians of so many timelines of one origin.
-    fn draw(&self, origin: Origin, runs: usize, directory: &Path) -> Result<()> {
-        let mut timelines = Vec::new();
-        for _ in 0..runs {
-            self.ready(origin)?;
-            let output = self.command(origin, "--timeline").output()?;
-            let text = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.success(), "virtc: {}: {text}", output.status);
-            timelines.push(timeline::parse(&text));
-        }
-        let timelines: Vec<_> = timelines.iter().map(Vec::as_slice).collect();
-        let rows = timeline::medians(&timelines);
-        let title = format!("virtc run {}, ms (medians of {runs})", origin.name());
-        let path = directory.join(origin.file());
-        std::fs::write(&path, picture::svg(&title, &rows))
-            .with_context(|| path.display().to_string())
-    }
-
-    fn at_once(&self, count: usize) -> Result<Duration> {
-        let began = Instant::now();
-        let started: Result<Vec<_>> = (0..count).map(|_| self.start(Origin::Template)).collect();
-        for start in started? {
-            start.finish()?;
-        }
-        Ok(began.elapsed())
     }
 }
