@@ -201,9 +201,8 @@ impl AgentClient {
         }
     }
 
-    /// Lets the guest's kernel forget names and attributes of all files that nobody has open: what it
-    /// reads from now on is as the host has it then. Content that it has is believed where the host tells
-    /// the same size and time of change.
+    /// Lets the guest's kernel forget all that it knows of files that nobody has open: what it reads
+    /// from now on is as the host has it then.
     ///
     /// # Errors
     ///
@@ -211,9 +210,7 @@ impl AgentClient {
     pub async fn forget_files(&self) -> Result<()> {
         let request = Empty::new();
         let forgotten = self.guest.forget_files(self.short(), &request);
-        self.little("forget names of files", forgotten)
-            .await
-            .map(drop)
+        self.little("forget all files", forgotten).await.map(drop)
     }
 
     /// Removes a container that has ended.

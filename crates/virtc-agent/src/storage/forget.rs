@@ -14,23 +14,20 @@ const PATHS_MAX: usize = 1024;
 /// Takes a mask of what the kernel drops (admin-guide/sysctl/vm.rst).
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
-/// Names and attributes. Content goes when a name is looked up again and the host says that size or time of
-/// change are others (`FUSE_AUTO_INVAL_DATA`). What is the same keeps its place in memory, and with
-/// it what an emulator has translated of it.
-const NAMES: &str = "2";
+/// Content, names and attributes.
+const ALL_CACHES: &str = "3";
 
 /// How often they are dropped: what was used a moment ago is only marked the first time.
 const DROPS: usize = 2;
 
-/// Lets the kernel forget names and attributes of all files that nobody has open, so that it asks the
-/// host about each before it believes its content.
+/// Lets the kernel forget content, names and attributes of all files that nobody has open.
 ///
 /// # Errors
 ///
 /// [`crate::error::Error::Io`] when the kernel does not do it.
 pub(crate) fn forget_all() -> Result<()> {
     for _ in 0..DROPS {
-        fs::write(DROP_CACHES, NAMES).attempt(|| "forget what is known of files".into())?;
+        fs::write(DROP_CACHES, ALL_CACHES).attempt(|| "forget what is known of files".into())?;
     }
     Ok(())
 }
