@@ -424,6 +424,34 @@ mod tests {
     }
 
     #[test]
+    fn the_cgroup_of_a_pod_is_above_the_one_that_a_bundle_names() {
+        use CgroupDriver::{Cgroupfs, Systemd};
+        let pod = |named: Option<&str>, driver| {
+            let bundle = bundle(|spec| {
+                let linux = spec.linux_mut().as_mut().unwrap();
+                linux.set_cgroups_path(named.map(PathBuf::from));
+            });
+            bundle.pod_cgroup(driver)
+        };
+        for (named, driver, expected) in [
+            (None, Cgroupfs, None),
+            (Some(""), Systemd, None),
+            (Some("/web"), Cgroupfs, None),
+            (Some("web"), Cgroupfs, None),
+            (Some("/kubepods/pod1/web"), Cgroupfs, Some("/kubepods/pod1")),
+            (
+                Some("kubepods-pod1.slice:cri:web"),
+                Systemd,
+                Some("/kubepods.slice/kubepods-pod1.slice"),
+            ),
+        ] {
+            let found = pod(named, driver).unwrap().map(String::from);
+            assert_eq!(found.as_deref(), expected, "{named:?}");
+        }
+        pod(Some("/../web"), Cgroupfs).unwrap_err();
+    }
+
+    #[test]
     fn a_root_has_the_propagation_that_the_guest_knows() {
         let config = container(bundle(|spec| {
             let linux = spec.linux_mut().as_mut().unwrap();

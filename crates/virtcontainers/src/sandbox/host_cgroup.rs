@@ -14,12 +14,11 @@ use crate::error::Result;
 const NAME_PREFIX: &str = "virtc";
 
 /// Which cgroup the VMM and the device processes of a sandbox are in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum HostCgroup {
     /// That of whoever makes the sandbox.
-    #[default]
     Inherited,
     /// One of the sandbox's own among those of all sandboxes, `/virtcontainers/<name>`.
     Own,

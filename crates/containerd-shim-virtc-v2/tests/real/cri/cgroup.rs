@@ -43,6 +43,17 @@ impl PodCgroup {
         text.trim().parse().unwrap()
     }
 
+    /// How often the limit was reached.
+    fn reached(&self) -> u64 {
+        let (file, key) = match self.is_v2 {
+            false => ("memory.failcnt", ""),
+            true => ("memory.events", "max "),
+        };
+        let text = fs::read_to_string(self.directory.join(file)).unwrap();
+        let mut numbers = text.lines().filter_map(|line| line.strip_prefix(key));
+        numbers.find_map(|number| number.parse().ok()).unwrap()
+    }
+
     /// The names of the cgroups below.
     fn below(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.directory).unwrap().flatten();
@@ -104,9 +115,10 @@ fn the_machine_of_a_pod_is_in_the_pods_cgroup_and_held_to_its_limit() {
     assert_eq!(pod_cgroup.below(), Vec::<String>::new());
     client.remove_pod(&pod);
 
+    assert_eq!(pod_cgroup.reached(), 0);
     pod_cgroup.limit(TOO_LITTLE);
-    let error = client.try_run_pod("tight", |_| {}).unwrap_err();
-    assert!(!error.message().is_empty());
+    client.try_run_pod("tight", |_| {}).unwrap_err();
+    assert!(pod_cgroup.reached() > 0);
     assert_eq!(pod_cgroup.below(), Vec::<String>::new());
     assert!(client.pods().is_empty());
 }
