@@ -16,6 +16,7 @@ mod io;
 mod log;
 mod options;
 mod pod;
+mod pod_config;
 mod process;
 mod publisher;
 mod rootfs;

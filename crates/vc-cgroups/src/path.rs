@@ -150,6 +150,21 @@ impl CgroupPath {
         Self::new(format!("{}/{name}", self.0))
     }
 
+    /// The cgroup above it; nothing where that is the root, or the cgroup of the calling process.
+    ///
+    /// ```
+    /// use vc_cgroups::CgroupPath;
+    ///
+    /// let path = CgroupPath::new("/pods/web-1")?;
+    /// assert_eq!(path.parent(), Some(CgroupPath::new("/pods")?));
+    /// assert_eq!(CgroupPath::new("/pods")?.parent(), None);
+    /// # Ok::<(), vc_cgroups::Error>(())
+    /// ```
+    pub fn parent(&self) -> Option<Self> {
+        let (above, _) = self.0.rsplit_once('/')?;
+        (!above.is_empty()).then(|| Self(above.to_owned()))
+    }
+
     /// Whether it begins at the roots of the hierarchies.
     pub fn is_absolute(&self) -> bool {
         self.0.starts_with('/')
@@ -266,6 +281,19 @@ mod tests {
         assert_eq!(path.join("b").unwrap().as_str(), "a/b");
         for name in ["", "..", "b/c", "/b"] {
             assert!(path.join(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_above_is_a_cgroup_below_the_root_or_nothing() {
+        for (text, above) in [
+            ("/a", None),
+            ("a", None),
+            ("/a/b", Some("/a")),
+            ("a/b/c", Some("a/b")),
+        ] {
+            let parent = CgroupPath::new(text).unwrap().parent();
+            assert_eq!(parent.as_ref().map(CgroupPath::as_str), above, "{text}");
         }
     }
 

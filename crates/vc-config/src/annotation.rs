@@ -19,27 +19,59 @@ pub const ANNOTATION_KEYS: &[&str] = &[
     "network.receive_rate",
     "network.send_rate",
     "network.vhost",
+    "runtime.sandbox_cgroup",
     "vm.memory",
     "vm.vcpus",
 ];
 
-/// Annotations of Kata Containers that say what a key does, with the key and the unit that their
-/// value has there. They hold as ours do, as far as the administrator allows the key.
-const KATA_NAMES: [(&str, &str, &str); 3] = [
+/// How a value of Kata Containers is written here.
+#[derive(Clone, Copy, Debug)]
+enum KataValue {
+    /// As it is there.
+    Same,
+    /// A number in this unit.
+    In(&'static str),
+    /// One word for `true`, another for `false`.
+    Switch { on: &'static str, off: &'static str },
+}
+
+impl KataValue {
+    /// What is neither `true` nor `false` stays: it is no value here either.
+    fn translated(self, text: &str) -> String {
+        match (self, text) {
+            (Self::Switch { on, .. }, "true") => on.to_owned(),
+            (Self::Switch { off, .. }, "false") => off.to_owned(),
+            (Self::Same | Self::Switch { .. }, text) => text.to_owned(),
+            (Self::In(unit), text) => format!("{text}{unit}"),
+        }
+    }
+}
+
+/// Annotations of Kata Containers that say what a key does, with the key and how their value is
+/// written for it. They hold as ours do, as far as the administrator allows the key.
+const KATA_NAMES: [(&str, &str, KataValue); 4] = [
     (
         "io.katacontainers.config.hypervisor.default_memory",
         "vm.memory",
-        "MiB",
+        KataValue::In("MiB"),
     ),
     (
         "io.katacontainers.config.hypervisor.default_vcpus",
         "vm.vcpus",
-        "",
+        KataValue::Same,
     ),
     (
         "io.katacontainers.config.runtime.internetworking_model",
         "network.interworking",
-        "",
+        KataValue::Same,
+    ),
+    (
+        "io.katacontainers.config.runtime.sandbox_cgroup_only",
+        "runtime.sandbox_cgroup",
+        KataValue::Switch {
+            on: "pod",
+            off: "own",
+        },
     ),
 ];
 
@@ -49,7 +81,7 @@ pub(crate) fn setting_of(annotation: &str, text: &str) -> Option<(String, String
         return Some((key.to_owned(), text.to_owned()));
     }
     let known = KATA_NAMES.iter().find(|(name, ..)| *name == annotation);
-    known.map(|(_, key, unit)| ((*key).to_owned(), format!("{text}{unit}")))
+    known.map(|(_, key, value)| ((*key).to_owned(), value.translated(text)))
 }
 
 /// The keys that annotations may set, each matched whole.

@@ -35,6 +35,7 @@ pub use name::random_name;
 pub use rate::Rate;
 pub use sections::{
     Accelerator, Demand, Factory, Guest, Interworking, Limits, Millis, Network, Physical, Qemu,
-    Runtime, Scratch, ScratchKind, Share, ShareCache, TcgThreads, UserBackend, Vhost, Vm, VmSize,
+    Runtime, SandboxCgroup, Scratch, ScratchKind, Share, ShareCache, TcgThreads, UserBackend,
+    Vhost, Vm, VmSize,
 };
 pub use setting::{Key, Kind, Section};

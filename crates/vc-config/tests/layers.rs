@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use vc_config::{Accelerator, Config, Error, Origin, Problem, Sources};
+use vc_config::{Accelerator, Config, Error, Origin, Problem, SandboxCgroup, Sources};
 use vc_types::Hint;
 
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
@@ -335,6 +335,22 @@ fn names_of_kata_containers_are_understood_where_their_key_is_allowed() {
     );
     assert!(shown.contains("runtime.annotations"), "{shown}");
     with_annotations(allowed, &[(VCPUS, "0")]).unwrap_err();
+}
+
+#[test]
+fn the_pods_cgroup_is_asked_for_by_its_name_of_kata_containers() {
+    const ONLY: &str = "io.katacontainers.config.runtime.sandbox_cgroup_only";
+    let allowed = "[runtime]\nannotations = [\"runtime.sandbox_cgroup\"]\n";
+    let of = |text: &str, value| {
+        let config = with_annotations(text, &[(ONLY, value)]);
+        config.map(|config| config.runtime.sandbox_cgroup)
+    };
+    assert_eq!(of(allowed, "true").unwrap(), SandboxCgroup::Pod);
+    let pod = format!("{allowed}sandbox_cgroup = \"pod\"\n");
+    assert_eq!(of(&pod, "false").unwrap(), SandboxCgroup::Own);
+    let said = of(allowed, "both").unwrap_err()[0].to_string();
+    assert!(said.contains(ONLY) && said.contains("pod"), "{said}");
+    of("", "true").unwrap_err();
 }
 
 #[test]

@@ -55,9 +55,9 @@ pub use runtime::{Runtime, RuntimeOptions, accelerator_choice};
 pub use sandbox::vsock::{DIRECTORY_FD, HOST_FD, VHOST_FD};
 pub use sandbox::{
     Address, CONSOLE_LOG, CopyOptions, Device, DeviceConfig, EndpointConfig, GcReport,
-    GuestProcess, Interface, Lease, NetworkConfig, PROCESS_LOGS, Process, ProcessExit, Removed,
-    Route, Sandbox, SandboxConfig, SandboxHandle, Scratch, Started, VMM_LOG, VhostUserConfig,
-    VmConfig, WaitingConfig, WaitingReport, hold,
+    GuestProcess, HostCgroup, Interface, Lease, NetworkConfig, PROCESS_LOGS, Process, ProcessExit,
+    Removed, Route, Sandbox, SandboxConfig, SandboxHandle, Scratch, Started, VMM_LOG,
+    VhostUserConfig, VmConfig, WaitingConfig, WaitingReport, hold,
 };
 pub use stats::{
     BlkioEntry, BlkioStats, ContainerStats, CpuStats, HugetlbStats, MemoryStats, MemoryUsage,

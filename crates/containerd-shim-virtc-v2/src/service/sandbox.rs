@@ -17,12 +17,13 @@ use containerd_shim_protos::ttrpc::Result as Answer;
 use containerd_shim_protos::ttrpc::asynchronous::TtrpcContext;
 use containerd_shim_protos::types::platform::Platform;
 use vc_types::{EndReason, SandboxId, SandboxState};
-use virtcontainers::{NetworkConfig, SandboxConfig, SandboxHandle, demand_of_pod};
+use virtcontainers::{HostCgroup, NetworkConfig, SandboxConfig, SandboxHandle, demand_of_pod};
 
 use super::{pid, to_its_end};
 use crate::error::{Error, Result};
 use crate::options::is_options;
 use crate::pod::Pod;
+use crate::pod_config::pod_cgroup;
 use crate::process::Exit;
 use crate::publisher::timestamp;
 use crate::sandbox::network_of;
@@ -58,7 +59,13 @@ impl SandboxService {
         let runtime = pod.runtime_with(options, bundle, annotations)?;
         let config = SandboxConfig::empty(SandboxId::new(id)?, runtime.config(), false)?;
         let mut config = config.sized_for(demand)?;
-        config.cgroup = true;
+        let pod_cgroup = asked
+            .options
+            .as_ref()
+            .map(pod_cgroup)
+            .transpose()?
+            .flatten();
+        config.cgroup = HostCgroup::chosen(runtime.config().runtime.sandbox_cgroup, pod_cgroup);
         config.network = match network_of(&asked) {
             Some(path) => NetworkConfig::Namespace {
                 path,

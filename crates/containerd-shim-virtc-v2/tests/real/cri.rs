@@ -1,5 +1,6 @@
 //! Pods of Kubernetes, by the interface that its node agent uses.
 
+mod cgroup;
 mod client;
 mod lifecycle;
 mod security;

@@ -21,6 +21,7 @@ mod install;
 mod kills;
 mod options;
 mod pod;
+mod sandbox_cgroup;
 mod soak;
 mod streams;
 mod task;

@@ -15,7 +15,7 @@ pub use guest::Guest;
 pub use limits::{Limits, Millis};
 pub use network::{Interworking, Network, Physical, UserBackend, Vhost};
 pub use qemu::{Qemu, TcgThreads};
-pub use runtime::{Accelerator, Runtime};
+pub use runtime::{Accelerator, Runtime, SandboxCgroup};
 pub use scratch::{Scratch, ScratchKind};
 pub use share::{Share, ShareCache};
 pub use vm::{Demand, Vm, VmSize};

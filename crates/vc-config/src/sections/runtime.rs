@@ -15,6 +15,16 @@ choice! {
     }
 }
 
+choice! {
+    /// Which cgroup of the host the processes of a container's or pod's machine are in.
+    pub enum SandboxCgroup {
+        /// One of the machine's own below `/virtcontainers`.
+        Own = "own",
+        /// One of the machine's own below the pod's.
+        Pod = "pod",
+    }
+}
+
 section! {
     /// What concerns every sandbox.
     pub struct Runtime at "runtime" {
@@ -27,6 +37,11 @@ section! {
         /// What runs the guest's instructions. `auto` is KVM where it can run the guest's
         /// kernel, otherwise TCG.
         pub accelerator: Accelerator = Accelerator::Auto;
+        /// Which cgroup of the host the VMM and the device processes of a container or pod are in: one
+        /// below `/virtcontainers` (`own`), or one beside that of the first container, below the
+        /// pod's, where an engine names such a one (`pod`). What limits the pod limits its machine then,
+        /// whose memory and own needs the pod's overhead has to cover.
+        pub sandbox_cgroup: SandboxCgroup = SandboxCgroup::Own;
         /// The keys that annotations of a bundle may set for its sandbox, each matched whole.
         pub annotations: AllowedKeys = AllowedKeys::default();
         /// The directories with the configuration files and programs that containerd's options

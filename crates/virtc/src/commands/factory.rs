@@ -7,7 +7,9 @@ use serde::Serialize;
 use vc_config::Config;
 use vc_types::SandboxId;
 use virtcontainers::factory::{Library, ListedTemplate, Pool, Template, TemplateId};
-use virtcontainers::{Runtime, RuntimeOptions, SandboxConfig, WaitingConfig, WaitingReport};
+use virtcontainers::{
+    HostCgroup, Runtime, RuntimeOptions, SandboxConfig, WaitingConfig, WaitingReport,
+};
 
 use super::{Done, load, own_program};
 use crate::cli::{FactoryArgs, FactoryCommand, FormatArgs, GlobalArgs, OutputFormat};
@@ -74,7 +76,7 @@ fn warm(config: &Config, number: u32, containers: bool) -> Done {
     let like = match containers {
         false => usual_sandbox(id, config)?,
         true => SandboxConfig {
-            cgroup: true,
+            cgroup: HostCgroup::Own,
             ..SandboxConfig::empty(id, config, false)?
         },
     };

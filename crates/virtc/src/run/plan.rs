@@ -15,8 +15,8 @@ use vc_config::syntax::{
 use vc_config::{Config, HostFacts};
 use vc_types::{ContainerId, SandboxId};
 use virtcontainers::{
-    Access, ContainerConfig, EndpointConfig, ProcessConfig, Root, RootSource, SandboxConfig,
-    Scratch, VmConfig, default_spec,
+    Access, ContainerConfig, EndpointConfig, HostCgroup, ProcessConfig, Root, RootSource,
+    SandboxConfig, Scratch, VmConfig, default_spec,
 };
 
 use self::files::{Files, is_host_root};
@@ -148,7 +148,7 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
             empty_dirs: files.empty_dirs,
         }],
         annotations: BTreeMap::new(),
-        cgroup: false,
+        cgroup: HostCgroup::Inherited,
         shared_pids: true,
         throw_away: true,
     };

@@ -268,8 +268,10 @@ fn a_container_takes_what_waits_for_containers_and_leaves_nothing_of_it() {
     // A throw-away VM is of another kind.
     let outcome = cache.host.run(&["--timeline"], &["true"]).expect_code(0);
     assert!(!is_taken(&outcome));
-    let qemu = processes("qemu-system").remove(0);
-    let create = |id: &str| {
+    let waits = || processes("qemu-system").remove(0).pid;
+    let cgroup = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let qemu = waits();
+    let create = |id: &str, sandbox_cgroup: &str| {
         let bundle = bundle(&cache.host, &["/bin/sleep", "1000"], |config| {
             config["linux"]["cgroupsPath"] = json!(cache.host.cgroup(id));
         });
@@ -279,6 +281,7 @@ fn a_container_takes_what_waits_for_containers_and_leaves_nothing_of_it() {
             .arg(bundle)
             .arg(id)
             .env("VIRTC_FACTORY_VM_CACHE_NUMBER", "1")
+            .env("VIRTC_RUNTIME_SANDBOX_CGROUP", sandbox_cgroup)
             .stdin(Stdio::null())
             .stdout(output("stdout"))
             .stderr(output("stderr"));
@@ -287,16 +290,21 @@ fn a_container_takes_what_waits_for_containers_and_leaves_nothing_of_it() {
         assert!(made.success(), "{err}");
         cache.host.virtc(["start", id]).expect_code(0);
     };
-    create("c1");
-    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", qemu.pid)).unwrap();
-    assert!(cgroup.contains("virtcontainers/c1-"), "{cgroup}");
+    create("c1", "own");
+    let its = cgroup(qemu);
+    assert!(its.contains("virtcontainers/c1-"), "{its}");
     let ran = cache.host.virtc(["exec", "c1", "/bin/echo", "in it"]);
     assert_eq!(ran.expect_code(0).out(), "in it\n");
     wait_for("a machine that waits", || cache.waiting().len() == 1);
     // What stands for the container has had it made, and takes nothing of it along.
     cache.host.virtc(["delete", "--force", "c1"]).expect_code(0);
     assert_eq!(cache.waiting().len(), 1);
-    create("c2");
+    // Where it goes makes it no other kind.
+    let qemu = waits();
+    create("c2", "pod");
+    let its = cgroup(qemu);
+    let pods = cache.host.cgroup("virtc-c2-");
+    assert!(its.contains(&pods), "{its}");
     wait_for("a machine that waits", || cache.waiting().len() == 1);
     cache.host.virtc(["delete", "--force", "c2"]).expect_code(0);
     cache.close();

@@ -53,7 +53,7 @@ pub(super) fn wait_until(what: &str, is: impl Fn() -> bool) {
 }
 
 /// The directories of a cgroup in the hierarchies of this host.
-fn cgroups(path: &str) -> Vec<PathBuf> {
+pub(super) fn cgroups(path: &str) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     mounts
         .lines()

@@ -11,8 +11,8 @@ use vc_config::Sources;
 use vc_types::{ContainerId, ContainerState, EndReason, ExitStatus, SandboxState, Signal};
 use virtcontainers::stream::{GuestWait, Streams};
 use virtcontainers::{
-    Access, ContainerConfig, Error, ProcessConfig, Root, RootSource, Runtime, RuntimeOptions,
-    SandboxConfig, Scratch, Started, VmConfig, Volume, default_spec,
+    Access, ContainerConfig, Error, HostCgroup, ProcessConfig, Root, RootSource, Runtime,
+    RuntimeOptions, SandboxConfig, Scratch, Started, VmConfig, Volume, default_spec,
 };
 
 use super::{busybox_root, host};
@@ -82,7 +82,7 @@ pub(super) fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> SandboxCo
         throw_away: false,
         annotations: BTreeMap::from([("owner".to_owned(), "a test".to_owned())]),
         network: virtcontainers::NetworkConfig::None,
-        cgroup: true,
+        cgroup: HostCgroup::Own,
     }
 }
 

@@ -37,6 +37,7 @@ mod network_endpoints;
 mod network_hostile;
 mod oci;
 mod own_kernel;
+mod pod_cgroup;
 mod podman;
 mod podman_network;
 mod podman_pods;

@@ -66,6 +66,26 @@ impl Bundle {
         annotations.into_iter().collect()
     }
 
+    /// The cgroup of the pod whose first container it describes: what is directly above the one that it
+    /// names. Nothing where it names none, or one directly below the root or the caller's own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cgroup`] for a path that cannot be one.
+    pub(crate) fn pod_cgroup(&self, driver: CgroupDriver) -> Result<Option<CgroupPath>> {
+        let Some(path) = self.cgroups_path() else {
+            return Ok(None);
+        };
+        Ok(CgroupPath::of_container(Some(path), driver, "")?.parent())
+    }
+
+    /// The cgroup that it names for its container.
+    fn cgroups_path(&self) -> Option<&str> {
+        let linux = self.spec.linux().as_ref();
+        let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+        path.and_then(Path::to_str).filter(|path| !path.is_empty())
+    }
+
     /// Which sandbox its container belongs to.
     ///
     /// # Errors
@@ -97,6 +117,8 @@ impl Bundle {
         driver: CgroupDriver,
         state_root: &Path,
     ) -> Result<ContainerConfig> {
+        let own = container_name(state_root, &id);
+        let cgroup = CgroupPath::of_container(self.cgroups_path(), driver, &own)?;
         let Self { path, mut spec } = self;
         let unsupported = |what: &str| {
             Err(Error::Unsupported {
@@ -119,12 +141,6 @@ impl Bundle {
         let (volumes, mounts) = split_mounts(all, &path, &root, &memory);
         let source = RootSource::Directory(root);
         spec.set_mounts(Some(mounts));
-        let linux = spec.linux().as_ref();
-        let cgroup = linux
-            .and_then(|linux| linux.cgroups_path().as_deref())
-            .map(Path::to_str);
-        let own = container_name(state_root, &id);
-        let cgroup = CgroupPath::of_container(cgroup.flatten(), driver, &own)?;
         add_dev(&mut spec);
         prepare_namespaces(&mut spec, neighbours)?;
         name_propagation(&mut spec);
@@ -405,6 +421,34 @@ mod tests {
         assert_eq!(kinds(shown(), &[Pid]), [Pid, Cgroup]);
         assert_eq!(kinds(shown(), &[Cgroup, Pid]), [Cgroup, Pid]);
         assert_eq!(kinds(Vec::new(), &[Pid]), [Pid]);
+    }
+
+    #[test]
+    fn the_cgroup_of_a_pod_is_above_the_one_that_a_bundle_names() {
+        use CgroupDriver::{Cgroupfs, Systemd};
+        let pod = |named: Option<&str>, driver| {
+            let bundle = bundle(|spec| {
+                let linux = spec.linux_mut().as_mut().unwrap();
+                linux.set_cgroups_path(named.map(PathBuf::from));
+            });
+            bundle.pod_cgroup(driver)
+        };
+        for (named, driver, expected) in [
+            (None, Cgroupfs, None),
+            (Some(""), Systemd, None),
+            (Some("/web"), Cgroupfs, None),
+            (Some("web"), Cgroupfs, None),
+            (Some("/kubepods/pod1/web"), Cgroupfs, Some("/kubepods/pod1")),
+            (
+                Some("kubepods-pod1.slice:cri:web"),
+                Systemd,
+                Some("/kubepods.slice/kubepods-pod1.slice"),
+            ),
+        ] {
+            let found = pod(named, driver).unwrap().map(String::from);
+            assert_eq!(found.as_deref(), expected, "{named:?}");
+        }
+        pod(Some("/../web"), Cgroupfs).unwrap_err();
     }
 
     #[test]

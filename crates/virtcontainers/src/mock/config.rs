@@ -6,7 +6,7 @@ use vc_types::{ByteSize, ContainerId, SandboxId};
 
 use crate::container::{Access, ContainerConfig, Root, RootSource};
 use crate::error::{Error, Result};
-use crate::sandbox::{SandboxConfig, Scratch, VmConfig};
+use crate::sandbox::{HostCgroup, SandboxConfig, Scratch, VmConfig};
 
 /// A sandbox of these containers; everything else is as small as can be.
 ///
@@ -31,7 +31,7 @@ pub fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> Result<SandboxCo
         endpoints: crate::EndpointConfig::default(),
         throw_away: false,
         annotations: BTreeMap::new(),
-        cgroup: false,
+        cgroup: HostCgroup::Inherited,
     })
 }
 

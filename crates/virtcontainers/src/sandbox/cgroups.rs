@@ -7,9 +7,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vc_cgroups::{Cgroup, CgroupPath, Hierarchies, Membership};
-use vc_store::{ContainerRecord, Document, SandboxRecord};
-use vc_types::{ContainerId, ProcessIdentity, SandboxId};
+use vc_store::{ContainerRecord, Document, SandboxDir, SandboxRecord};
+use vc_types::{ContainerId, ProcessIdentity};
 
+use super::host_cgroup::HostCgroup;
+use crate::container::saved;
 use crate::error::{Error, Result};
 
 /// Bytes of the state root's digest in a name: two roots with the same ids do not meet.
@@ -20,14 +22,6 @@ const ROOT_DIGEST_BYTES: usize = 4;
 struct Joined {
     cgroup: Cgroup,
     before: Membership,
-}
-
-/// Where the cgroup of a sandbox is: known by its name and its state root alone.
-fn path_of(root: &Path, sandbox: &SandboxId) -> Result<CgroupPath> {
-    let tag = root_tag(root);
-    Ok(CgroupPath::below_default_parent(&format!(
-        "{sandbox}-{tag}"
-    ))?)
 }
 
 /// The name of a container's cgroup where its bundle names none. No sandbox's ends so.
@@ -42,11 +36,16 @@ pub(super) fn root_tag(root: &Path) -> String {
     bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Plans the cgroup of a sandbox, and notes it in its state.
-pub(super) fn plan_sandbox(record: &mut SandboxRecord, root: &Path) -> Result<()> {
-    let path = path_of(root, record.id())?;
-    let cgroup = Cgroup::plan(&Hierarchies::detect()?, &path)?;
-    record.cgroup = Some(document(&cgroup)?);
+/// Plans the cgroup of a sandbox, and notes it in its state. Nothing for one without.
+pub(super) fn plan_sandbox(
+    record: &mut SandboxRecord,
+    host_cgroup: &HostCgroup,
+    root: &Path,
+) -> Result<()> {
+    if let Some(path) = host_cgroup.path(root, record.id())? {
+        let cgroup = Cgroup::plan(&Hierarchies::detect()?, &path)?;
+        record.cgroup = Some(document(&cgroup)?);
+    }
     Ok(())
 }
 
@@ -144,8 +143,14 @@ pub(super) fn remove_all(record: &SandboxRecord) -> Vec<String> {
 }
 
 /// Removes what can be found of a sandbox whose state is lost: its cgroup, with everything in it.
-pub(super) fn remove_by_name(root: &Path, sandbox: &SandboxId) -> Result<()> {
-    let path = path_of(root, sandbox)?;
+pub(super) fn remove_by_name(root: &Path, directory: &SandboxDir) -> Result<()> {
+    // What it was asked to be says whether it is in a pod's, which its name does not. Where that is
+    // lost too, the usual one is all that can be known.
+    let asked = saved::load_sandbox(directory.path());
+    let host_cgroup = asked.map_or(HostCgroup::Own, |config| config.cgroup);
+    let Some(path) = host_cgroup.path(root, directory.id())? else {
+        return Ok(());
+    };
     match Cgroup::adopt(&Hierarchies::detect()?, &path)? {
         Some(cgroup) => remove(&cgroup),
         None => Ok(()),
@@ -182,11 +187,6 @@ mod tests {
 
     #[test]
     fn two_roots_have_two_cgroups_for_one_name() {
-        let id = "pod".parse().unwrap();
-        let first = path_of(Path::new("/run/a"), &id).unwrap();
-        assert_eq!(first, path_of(Path::new("/run/a"), &id).unwrap());
-        assert_ne!(first, path_of(Path::new("/run/b"), &id).unwrap());
-        assert!(first.as_str().starts_with("/virtcontainers/pod-"));
         let id = "pod".parse().unwrap();
         let first = container_name(Path::new("/run/a"), &id);
         assert_ne!(first, container_name(Path::new("/run/b"), &id));

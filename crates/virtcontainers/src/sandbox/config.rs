@@ -5,6 +5,7 @@ use vc_cgroups::CgroupDriver;
 use vc_config::{Config, Demand, HostFacts, VmSize};
 use vc_types::{ByteSize, ContainerId, SandboxId};
 
+use super::host_cgroup::HostCgroup;
 use super::network::{EndpointConfig, NetworkConfig};
 use crate::container::{Bundle, ContainerConfig, Neighbours, demand_of};
 use crate::error::Result;
@@ -37,8 +38,8 @@ pub struct SandboxConfig {
     /// How the links of its network namespace become interfaces.
     #[serde(default)]
     pub endpoints: EndpointConfig,
-    /// Whether its VMM and device processes get a cgroup of their own on the host.
-    pub cgroup: bool,
+    /// Which cgroup its VMM and device processes are in on the host.
+    pub cgroup: HostCgroup,
 }
 
 impl SandboxConfig {
@@ -76,7 +77,7 @@ impl SandboxConfig {
             },
             scratch: Scratch::Memory { size: None },
             annotations: BTreeMap::new(),
-            cgroup: false,
+            cgroup: HostCgroup::Inherited,
             network: NetworkConfig::None,
             endpoints: EndpointConfig::of(&config.network)?,
             containers: Vec::new(),
@@ -117,11 +118,12 @@ impl SandboxConfig {
         driver: CgroupDriver,
     ) -> Result<Self> {
         let id = SandboxId::new(container.as_str())?;
+        let pod = bundle.pod_cgroup(driver)?;
         let empty = Self::empty(id, config, false)?.sized_for(demand_of(bundle.spec()))?;
         Ok(Self {
             hostname: bundle.hostname(),
             annotations: bundle.annotations(),
-            cgroup: true,
+            cgroup: HostCgroup::chosen(config.runtime.sandbox_cgroup, pod),
             containers: vec![bundle.container(
                 container.clone(),
                 &Neighbours::default(),

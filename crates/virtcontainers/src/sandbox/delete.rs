@@ -41,7 +41,7 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
         Err(error) => return Err(error.into()),
     };
     let Some(record) = record else {
-        cgroups::remove_by_name(runtime.store.root(), id)?;
+        cgroups::remove_by_name(runtime.store.root(), &directory)?;
         runtime.store.remove_dir(&directory)?;
         return Ok(());
     };

@@ -78,9 +78,7 @@ impl Prepared {
     }
 
     fn describe_containers(&self, record: &mut SandboxRecord) -> Result<()> {
-        if self.config.cgroup {
-            cgroups::plan_sandbox(record, &self.root)?;
-        }
+        cgroups::plan_sandbox(record, &self.config.cgroup, &self.root)?;
         for (container, (_, placement)) in self.config.containers.iter().zip(&self.containers) {
             let mut entry = container.record(record.next_container())?;
             entry.shared = placement.entries.iter().map(|e| e.name.clone()).collect();

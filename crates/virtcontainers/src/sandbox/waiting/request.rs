@@ -13,6 +13,7 @@ use vc_types::{ByteSize, ProcessIdentity, SandboxId};
 
 use super::super::cgroups;
 use super::super::config::{SandboxConfig, Scratch, VmConfig};
+use super::super::host_cgroup::HostCgroup;
 use crate::error::{Error, Result, chain};
 use crate::fault::VARIABLE;
 
@@ -80,7 +81,7 @@ impl WaitingConfig {
             scratch: sandbox.scratch,
             throw_away: sandbox.throw_away,
             shared_pids: sandbox.shared_pids,
-            cgroup: sandbox.cgroup,
+            cgroup: sandbox.cgroup.is_own(),
             enough: config.factory.vm_cache_number,
             left: config.factory.vm_cache_number,
             patient: false,
@@ -93,7 +94,11 @@ impl WaitingConfig {
             vm: self.vm.clone(),
             scratch: self.scratch,
             shared_pids: self.shared_pids,
-            cgroup: self.cgroup,
+            // Whoever takes it moves it to its own.
+            cgroup: match self.cgroup {
+                true => HostCgroup::Own,
+                false => HostCgroup::Inherited,
+            },
             ..SandboxConfig::empty(id, &self.config, self.throw_away)?
         })
     }

@@ -48,7 +48,7 @@ impl HostPlan {
             format!("scratch {:?}", config.scratch),
             format!("throw-away {}", config.throw_away),
             format!("shared pids {}", config.shared_pids),
-            format!("cgroup {}", config.cgroup),
+            format!("cgroup {}", config.cgroup.is_own()),
             format!("qemu {qemu:?}"),
             format!("share {:?}", runtime.config.share),
         ];
