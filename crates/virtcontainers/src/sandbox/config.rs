@@ -39,6 +39,7 @@ pub struct SandboxConfig {
     #[serde(default)]
     pub endpoints: EndpointConfig,
     /// Which cgroup its VMM and device processes are in on the host.
+    #[serde(deserialize_with = "HostCgroup::or_flag")]
     pub cgroup: HostCgroup,
 }
 

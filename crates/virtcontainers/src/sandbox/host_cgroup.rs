@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use vc_cgroups::CgroupPath;
 use vc_config::SandboxCgroup;
 use vc_types::SandboxId;
@@ -49,6 +49,21 @@ impl HostCgroup {
         }
     }
 
+    /// Reads it where it may be what older descriptions have: whether the sandbox has one of its own.
+    pub(super) fn or_flag<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Saved {
+            Flag(bool),
+            Cgroup(HostCgroup),
+        }
+        Ok(match Saved::deserialize(from)? {
+            Saved::Flag(true) => Self::Own,
+            Saved::Flag(false) => Self::Inherited,
+            Saved::Cgroup(cgroup) => cgroup,
+        })
+    }
+
     /// Whether the sandbox has one of its own, wherever that is.
     pub fn is_own(&self) -> bool {
         *self != Self::Inherited
@@ -84,6 +99,19 @@ mod tests {
         assert_eq!(HostCgroup::chosen(Pod, None), HostCgroup::Own);
         let chosen = HostCgroup::chosen(Pod, pod());
         assert_eq!(chosen, HostCgroup::InPod(path("/kubepods/burstable/pod1")));
+    }
+
+    #[test]
+    fn an_older_description_says_only_whether_there_is_one() {
+        for (text, wanted) in [
+            ("true", HostCgroup::Own),
+            ("false", HostCgroup::Inherited),
+            ("\"own\"", HostCgroup::Own),
+            ("{\"in-pod\":\"/a/b\"}", HostCgroup::InPod(path("/a/b"))),
+        ] {
+            let mut from = serde_json::Deserializer::from_str(text);
+            assert_eq!(HostCgroup::or_flag(&mut from).unwrap(), wanted);
+        }
     }
 
     #[test]
