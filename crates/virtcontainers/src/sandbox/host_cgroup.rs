@@ -50,7 +50,9 @@ impl HostCgroup {
     }
 
     /// Reads it where it may be what older descriptions have: whether the sandbox has one of its own.
-    pub(super) fn or_flag<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+    pub(super) fn or_flag<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> std::result::Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Saved {
