@@ -94,16 +94,19 @@ fn try_make(place: &Place, enable: bool, mine: &mut BTreeSet<usize>) -> Result<b
         if enable && place.is_v2() {
             controllers::enable(&dir);
         }
-        match dir.make(name)? {
-            None => return Ok(false),
-            Some(true) => {
-                mine.insert(depth);
-            }
-            Some(false) => {}
-        }
+        let Some(made) = dir.make(name)? else {
+            return Ok(false);
+        };
         let Some(next) = dir.open(name)? else {
             return Ok(false);
         };
+        if made {
+            mine.insert(depth);
+            // Others may come into it, and leave it after this one.
+            if depth < place.depth() {
+                next.mark();
+            }
+        }
         if place.hierarchy.has("cpuset") && !controllers::fill_cpuset(&dir, &next)? {
             return Ok(false);
         }

@@ -7,7 +7,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstatfs, mkdirat, openat2, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, XattrFlags, fgetxattr, fsetxattr, fstatfs,
+    mkdirat, openat2, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -29,6 +30,9 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
+
+/// What a parent has that was made for cgroups of ours. It lasts as long as the directory.
+const MADE_HERE: &str = "trusted.virtcontainers.made";
 
 #[derive(Debug)]
 pub(crate) struct Dir {
@@ -89,6 +93,19 @@ impl Dir {
             Err(Errno::NOENT | Errno::NODEV) => Ok(None),
             Err(errno) => Err(io("make", self.path.join(name))(errno)),
         }
+    }
+
+    /// Marks it as made for cgroups of ours, whoever of them leaves it last.
+    pub(crate) fn mark(&self) {
+        // Where no mark can be set, only its maker removes it.
+        if let Err(error) = fsetxattr(&self.fd, MADE_HERE, b"1", XattrFlags::empty()) {
+            tracing::debug!(cgroup = %self.path.display(), %error, "not marked");
+        }
+    }
+
+    /// Whether it was marked.
+    pub(crate) fn is_marked(&self) -> bool {
+        fgetxattr(&self.fd, MADE_HERE, &mut [0_u8; 1]).is_ok()
     }
 
     /// Removes the directory `name`, unless something is in it. That it is not there is fine.

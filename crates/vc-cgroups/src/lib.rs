@@ -9,7 +9,8 @@
 //! What holds here:
 //!
 //! - Only directories that were made here are killed, frozen or removed; what was there before is
-//!   joined and left alone. The directory [`DEFAULT_PARENT`] is ours by its name.
+//!   joined and left alone. The directory [`DEFAULT_PARENT`] is ours by its name, and a parent that was
+//!   made here by a mark on it: whoever leaves it last removes it.
 //! - A creation that fails removes what it made.
 //! - No symbolic link is followed and no mount is crossed below a hierarchy's root.
 //! - Processes are signalled by pidfd, after it was checked again that they are members; never

@@ -84,10 +84,12 @@ impl Place {
         self.remove_parents()
     }
 
-    /// Removes the parents that are ours; gives the one that others use.
+    /// Removes the parents that are ours, or that another cgroup of ours has made which could not remove
+    /// them because of this one; gives the one that others use.
     fn remove_parents(&self) -> Result<Option<PathBuf>, Remaining> {
         for depth in (1..self.depth()).rev() {
-            if !self.made.contains(&depth) {
+            let parent = || self.open(depth).ok().flatten();
+            if !self.made.contains(&depth) && !parent().is_some_and(|dir| dir.is_marked()) {
                 break;
             }
             match self.remove_at(depth) {

@@ -128,7 +128,7 @@ fn a_plan_is_enough_to_remove_what_was_made() {
 }
 
 #[test]
-fn a_parent_stays_as_long_as_others_use_it() {
+fn a_parent_stays_as_long_as_others_use_it_and_the_last_one_removes_it() {
     let test = TestPath::new("parent");
     let hierarchies = Hierarchies::detect().unwrap();
     let create = |name| Cgroup::create(&hierarchies, &test.path().join(name).unwrap()).unwrap();
@@ -136,10 +136,22 @@ fn a_parent_stays_as_long_as_others_use_it() {
     assert_eq!(first.remove().unwrap(), test.directories());
     assert!(second.directories().all(|dir| dir.is_dir()));
     assert!(second.remove().unwrap().is_empty());
-    // It was not the second's to remove, and is the first's still.
-    assert!(test.directories().iter().all(|dir| dir.is_dir()));
-    assert!(first.remove().unwrap().is_empty());
     assert!(test.is_gone());
+    assert!(first.remove().unwrap().is_empty());
+}
+
+#[test]
+fn a_parent_that_somebody_else_made_stays() {
+    let test = TestPath::new("theirs");
+    for dir in test.directories() {
+        fs::create_dir(&dir).unwrap();
+    }
+    let hierarchies = Hierarchies::detect().unwrap();
+    let create = |name| Cgroup::create(&hierarchies, &test.path().join(name).unwrap()).unwrap();
+    let (first, second) = (create("first"), create("second"));
+    assert!(first.remove().unwrap().is_empty());
+    assert!(second.remove().unwrap().is_empty());
+    assert!(test.directories().iter().all(|dir| dir.is_dir()));
 }
 
 #[test]
