@@ -78,8 +78,9 @@ soak: build guest
 		cargo nextest run --profile soak --release --workspace --features $(TEST_FEATURES) \
 		--run-ignored all -E 'binary(real)' --stress-count $(SOAK_ROUNDS)
 
-# A cold start beside its floors, starts from a template beside those of a bare clone, the commands, tasks of containerd, and the network. BENCH_FLAGS='--gate --runs 3', see
-# `xtask bench --help`; SPEED_FLAGS='--pictures docs/speed'; NETWORK_FLAGS, see `xtask network --help`.
+# A cold start beside its floors, starts from a template beside those of a bare clone, the commands, tasks of
+# containerd, and the network. BENCH_FLAGS='--gate --runs 3', see `xtask bench --help`;
+# SPEED_FLAGS='--pictures docs/speed'; NETWORK_FLAGS, see `xtask network --help`.
 bench: dist guest
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		cargo run --quiet --release -p xtask -- bench --virtc $(DIST)/virtc $(BENCH_FLAGS)

@@ -23,12 +23,9 @@ have() {
 # Runs a command whose output matters only when it fails.
 quietly() {
     log=$(mktemp)
-    if "$@" >"$log" 2>&1 </dev/null; then
-        rm -f "$log"
-        return 0
-    fi
-    status=$?
-    tail -n 40 "$log" >&2
+    status=0
+    "$@" >"$log" 2>&1 </dev/null || status=$?
+    [ "$status" = 0 ] || tail -n 40 "$log" >&2
     rm -f "$log"
     return "$status"
 }

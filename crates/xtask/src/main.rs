@@ -16,6 +16,7 @@ mod median;
 mod network;
 mod process;
 mod rows;
+mod running;
 mod speed;
 mod stream;
 

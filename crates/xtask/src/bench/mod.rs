@@ -19,7 +19,7 @@ use clap::Args;
 
 pub(crate) use measure::make_root;
 use target::Target;
-pub(crate) use virtc::{PROGRAM, Running};
+pub(crate) use virtc::PROGRAM;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {

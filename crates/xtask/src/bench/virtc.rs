@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::timeline::{self, Row};
 use crate::process::Process;
+use crate::running::Running;
 use crate::stream::{Rates, receive, send};
 
 /// The one program of the root.
@@ -71,7 +72,7 @@ impl Virtc {
             .context("the job answered nothing")?;
         let seen = look(&Process::tree(child.0.id())?)?;
         drop(stdin);
-        child.finish()?;
+        child.finish().context("virtc")?;
         Ok(seen)
     }
 
@@ -94,7 +95,7 @@ impl Virtc {
         drop(stdin);
         stdout.read_exact(&mut [0])?;
         let rates = Rates::new(bytes, out, begin.elapsed());
-        child.finish()?;
+        child.finish().context("virtc")?;
         Ok(rates)
     }
 
@@ -113,32 +114,5 @@ impl Virtc {
             .args(program)
             .stdout(Stdio::piped());
         command
-    }
-}
-
-/// A virtc, or another program, that does not outlive the measurement.
-#[derive(Debug)]
-pub(crate) struct Running(pub(crate) Child);
-
-impl Running {
-    pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
-        let child = command.spawn();
-        Ok(Self(child.with_context(|| {
-            format!("{}", command.get_program().display())
-        })?))
-    }
-
-    pub(crate) fn finish(mut self) -> Result<()> {
-        let status = self.0.wait()?;
-        ensure!(status.success(), "virtc: {status}");
-        Ok(())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It has mostly ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

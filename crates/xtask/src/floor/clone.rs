@@ -22,7 +22,7 @@ use super::qmp::Qmp;
 use super::serial::Serial;
 use super::sockets::Sockets;
 use super::template::Template;
-use crate::bench::Running;
+use crate::running::Running;
 
 /// The state, as QEMU has it: the file on its standard output.
 const STATE: &str = "fd:1";
@@ -71,9 +71,9 @@ impl BareClone {
             .args(args)
             .stdin(Stdio::from(theirs))
             .stdout(File::open(template.state())?);
-        let mut vmm = Running::spawn(&mut command)?;
+        let vmm = Running::spawn(&mut command)?;
         drop(command);
-        let (mut qmp, mut port) = sockets.accept(&mut vmm)?;
+        let (mut qmp, mut port) = sockets.accept(&vmm)?;
         qmp.keep_memory()?;
         // The VMM has mapped its memory; nothing of it was read so far.
         let filled = filled.join().map_err(|_| anyhow!("it panicked"));

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::machine::Machine;
-use crate::bench::Running;
+use crate::running::Running;
 
 /// The guest's context id; each VM has a device of its own.
 const GUEST_CID: u64 = 3;
@@ -59,9 +59,7 @@ impl Devices {
 
     /// The socket at which a call of the guest to the host's `port` arrives.
     pub(super) fn listen(&self, port: u32) -> Result<UnixListener> {
-        let listener = UnixListener::bind(self.at(&format!("vsock.sock_{port}")))?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
+        Ok(UnixListener::bind(self.at(&format!("vsock.sock_{port}")))?)
     }
 
     /// Where the VMM finds the vsock device.

@@ -1,4 +1,4 @@
-//! A copy of a guest's memory: only what was ever written.
+//! A copy of a guest's memory: only what was ever written, as virtc copies it, without virtc.
 
 use std::fs::File;
 use std::io;

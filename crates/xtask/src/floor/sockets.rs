@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::command_line::OfTemplate;
 use super::qmp::Qmp;
 use super::vm::accept;
-use crate::bench::Running;
+use crate::running::Running;
 
 /// Sockets to which the VMM connects.
 #[derive(Debug)]
@@ -23,11 +23,7 @@ pub(super) struct Sockets {
 impl Sockets {
     pub(super) fn listen() -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let listen = |name: &str| -> Result<UnixListener> {
-            let listener = UnixListener::bind(directory.path().join(name))?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        };
+        let listen = |name: &str| UnixListener::bind(directory.path().join(name));
         Ok(Self {
             monitor: listen("monitor")?,
             port: listen("port")?,
@@ -51,16 +47,16 @@ impl Sockets {
     }
 
     /// Waits for the VMM and greets it; its monitor, and the guest's second serial line.
-    pub(super) fn accept(&self, vmm: &mut Running) -> Result<(Qmp, UnixStream)> {
-        let monitor = accept(&self.monitor, &mut vmm.0)?;
+    pub(super) fn accept(&self, vmm: &Running) -> Result<(Qmp, UnixStream)> {
+        let monitor = accept(&self.monitor, &vmm.0)?;
         let qmp = Qmp::greet(monitor.context("the VMM ended at its start")?)?;
-        let port = accept(&self.port, &mut vmm.0)?;
+        let port = accept(&self.port, &vmm.0)?;
         Ok((qmp, port.context("the VMM ended at its start")?))
     }
 
     /// Waits for the state that the VMM saves.
-    pub(super) fn accept_state(&self, vmm: &mut Running) -> Result<UnixStream> {
-        let state = accept(&self.state, &mut vmm.0)?;
+    pub(super) fn accept_state(&self, vmm: &Running) -> Result<UnixStream> {
+        let state = accept(&self.state, &vmm.0)?;
         state.context("the VMM ended before it saved its state")
     }
 

@@ -20,7 +20,7 @@ use super::machine::Machine;
 use super::serial::Serial;
 use super::sockets::Sockets;
 use super::{Floor, INIT};
-use crate::bench::Running;
+use crate::running::Running;
 
 /// What the guest says when it waits.
 const WAITS: u8 = b'T';
@@ -99,9 +99,9 @@ impl<'a> Template<'a> {
         })?;
         let mut command = Command::new(&machine.vmm);
         command.args(args).stdin(Stdio::from(theirs));
-        let mut vmm = Running::spawn(&mut command)?;
+        let vmm = Running::spawn(&mut command)?;
         drop(command);
-        let (mut qmp, mut port) = sockets.accept(&mut vmm)?;
+        let (mut qmp, mut port) = sockets.accept(&vmm)?;
         let mut said = [0];
         let read = port.read_exact(&mut said);
         read.with_context(|| format!("the guest wrote {:?}", serial.complaint(Vec::new())))?;
@@ -112,7 +112,7 @@ impl<'a> Template<'a> {
         qmp.execute("stop", json!({}))?;
         qmp.keep_memory()?;
         qmp.execute("migrate", json!({"uri": sockets.state_uri()}))?;
-        let mut state = sockets.accept_state(&mut vmm)?;
+        let mut state = sockets.accept_state(&vmm)?;
         io::copy(&mut state, &mut File::create_new(self.state())?)?;
         qmp.migrated()?;
         drop(vmm);

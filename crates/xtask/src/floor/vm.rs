@@ -1,18 +1,20 @@
 //! One VM of a floor, from its start to what it writes on its serial line.
 
-use std::io::ErrorKind;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::command_line::Replacement;
 use super::devices::Devices;
 use super::machine::{Machine, Tap};
 use super::serial::Serial;
-use crate::bench::Running;
+use crate::running::Running;
 
 /// How long a start may take before the measurement is given up.
 pub(super) const START_MAX: Duration = Duration::from_secs(60);
@@ -76,7 +78,7 @@ impl Vm {
 
     /// Waits for a call of the guest.
     pub(super) fn accept(&mut self, listener: &UnixListener) -> Result<UnixStream> {
-        let called = accept(listener, &mut self.vmm.0)?;
+        let called = accept(listener, &self.vmm.0)?;
         called.with_context(|| format!("the VM wrote {:?}", self.serial.complaint(Vec::new())))
     }
 
@@ -88,24 +90,26 @@ impl Vm {
     }
 }
 
-/// Waits for a call of the VMM or its guest at a listener that does not block. Nothing when the VMM has ended.
-pub(super) fn accept(listener: &UnixListener, vmm: &mut Child) -> Result<Option<UnixStream>> {
-    let deadline = Instant::now() + START_MAX;
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false)?;
-                stream.set_read_timeout(Some(START_MAX))?;
-                stream.set_write_timeout(Some(START_MAX))?;
-                return Ok(Some(stream));
-            }
-            Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
-                if vmm.try_wait()?.is_some() {
-                    return Ok(None);
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err(e) => return Err(e).context("the VM did not call"),
-        }
+/// Waits for a call of the VMM or its guest. Nothing when the VMM has ended.
+pub(super) fn accept(listener: &UnixListener, vmm: &Child) -> Result<Option<UnixStream>> {
+    let pid = Pid::from_child(vmm);
+    let end = pidfd_open(pid, PidfdFlags::empty()).context("watch the VMM")?;
+    let mut watched = [
+        PollFd::new(listener, PollFlags::IN),
+        PollFd::new(&end, PollFlags::IN),
+    ];
+    let limit = Timespec::try_from(START_MAX)?;
+    let ready = retry_on_intr(|| poll(&mut watched, Some(&limit)))?;
+    ensure!(
+        ready > 0,
+        "the VM did not call within {} s",
+        START_MAX.as_secs()
+    );
+    if watched[0].revents().is_empty() {
+        return Ok(None);
     }
+    let (stream, _) = listener.accept()?;
+    stream.set_read_timeout(Some(START_MAX))?;
+    stream.set_write_timeout(Some(START_MAX))?;
+    Ok(Some(stream))
 }

@@ -122,7 +122,7 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     for _ in 0..options.runs {
         let guests = WAYS.into_iter().map(|way| virtc.serve(way));
         let guests: Vec<_> = guests.collect::<Result<_>>()?;
-        let bare = (bare.serve()?, bridged.serve()?);
+        let floors = (bare.serve()?, bridged.serve()?);
         for metric in METRICS {
             for (way, figures) in ours.iter_mut().filter(|(way, _)| way.has(metric)) {
                 figures.measure(metric, &stage.client(*way), time)?;
@@ -130,7 +130,7 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
             alone.measure(metric, &stage.bare_client(), time)?;
             floor.measure(metric, &stage.bridged_client(), time)?;
         }
-        drop(bare);
+        drop(floors);
         for guest in guests {
             guest.end()?;
         }

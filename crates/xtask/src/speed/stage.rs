@@ -10,9 +10,10 @@ use tempfile::TempDir;
 
 use super::waiting::Waiting;
 use super::{Origin, picture};
-use crate::bench::{PROGRAM, Running, make_root, timeline};
+use crate::bench::{PROGRAM, make_root, timeline};
 use crate::floor::{Floor, Machine};
 use crate::rows::Rows;
+use crate::running::Running;
 
 /// What ends a start that hangs, in seconds of virtc's `--timeout`.
 const TIMEOUT: &str = "600";
@@ -70,7 +71,7 @@ impl Stage {
             .read_exact(&mut [0])
             .context("virtc printed nothing")?;
         rows.add(&origin.output(), began.elapsed());
-        start.finish()?;
+        start.finish().context("virtc")?;
         rows.add(&format!("{}: exec to exit", origin.name()), began.elapsed());
         Ok(())
     }
@@ -116,7 +117,9 @@ impl Stage {
             .args(["factory", "warm", "--number", "1"])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        Running::spawn(&mut command)?.finish()
+        Running::spawn(&mut command)?
+            .finish()
+            .context("virtc factory warm")
     }
 
     /// Draws the medians of so many timelines of one origin.
@@ -141,7 +144,7 @@ impl Stage {
         let began = Instant::now();
         let started: Result<Vec<_>> = (0..count).map(|_| self.start(Origin::Template)).collect();
         for start in started? {
-            start.finish()?;
+            start.finish().context("virtc")?;
         }
         Ok(began.elapsed())
     }

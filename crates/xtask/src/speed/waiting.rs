@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 
 use super::Origin;
 use super::stage::Stage;
-use crate::bench::Running;
 use crate::floor::Machine;
 use crate::process::Process;
+use crate::running::Running;
 
 /// Echoes what it reads: it answers, and then waits.
 const ECHO: [&str; 2] = ["/bin/busybox", "cat"];
@@ -50,7 +50,7 @@ impl Waiting {
     /// Ends the job, and waits until nothing is left of the machine.
     pub(super) fn end(self) -> Result<()> {
         drop(self.stdin);
-        self.virtc.finish()
+        self.virtc.finish().context("virtc")
     }
 }
 
