@@ -90,7 +90,9 @@ fetch_source() {
         digest=$(sha256sum <"$work/source.deb" | cut -c 1-64)
         [ "$digest" = "$(value_of sha256)" ] ||
             fail "the package $package $version has the digest $digest, and guest/kernel/source names another"
-        mv "$work/source.deb" "$source"
+        # The cache may be another file system: copied beside its place, and then there at once.
+        cp "$work/source.deb" "$source.new-$$"
+        mv "$source.new-$$" "$source"
     fi
 }
 
@@ -204,5 +206,6 @@ mv "$new" "$kernel"
 # Kernels that nobody has used for a month, and sources that are pinned no more.
 find "$kernels" -mindepth 1 -maxdepth 1 -type d -name '[0-9a-f]*' -mtime +30 ! -name "$name" \
     -exec rm -rf {} +
-find "$kernels" -maxdepth 1 -name '*.deb' -mtime +30 ! -name "${package}_$version.deb" -delete
+find "$kernels" -maxdepth 1 \( -name '*.deb' -o -name '*.deb.new-*' \) -mtime +30 ! -name "${package}_$version.deb" \
+    -delete
 step "own guest kernel" "built ($name, $release, vmlinux $(wc -c <"$kernel/vmlinux") bytes)"

@@ -21,7 +21,9 @@ pub const ANNOTATION_KEYS: &[&str] = &[
     "network.vhost",
     "runtime.sandbox_cgroup",
     "vm.memory",
+    "vm.memory_max",
     "vm.vcpus",
+    "vm.vcpus_max",
 ];
 
 /// How a value of Kata Containers is written here.
@@ -49,11 +51,21 @@ impl KataValue {
 
 /// Annotations of Kata Containers that say what a key does, with the key and how their value is
 /// written for it. They hold as ours do, as far as the administrator allows the key.
-const KATA_NAMES: [(&str, &str, KataValue); 4] = [
+const KATA_NAMES: [(&str, &str, KataValue); 6] = [
     (
         "io.katacontainers.config.hypervisor.default_memory",
         "vm.memory",
         KataValue::In("MiB"),
+    ),
+    (
+        "io.katacontainers.config.hypervisor.default_max_memory",
+        "vm.memory_max",
+        KataValue::In("MiB"),
+    ),
+    (
+        "io.katacontainers.config.hypervisor.default_max_vcpus",
+        "vm.vcpus_max",
+        KataValue::Same,
     ),
     (
         "io.katacontainers.config.hypervisor.default_vcpus",

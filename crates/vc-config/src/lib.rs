@@ -36,6 +36,6 @@ pub use rate::Rate;
 pub use sections::{
     Accelerator, Demand, Factory, Guest, Interworking, Limits, Millis, Network, Physical, Qemu,
     Runtime, SandboxCgroup, Scratch, ScratchKind, Share, ShareCache, TcgThreads, UserBackend,
-    Vhost, Vm, VmSize,
+    Vhost, Vm,
 };
 pub use setting::{Key, Kind, Section};

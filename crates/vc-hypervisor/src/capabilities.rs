@@ -45,6 +45,8 @@ pub struct Capabilities {
     pub passed_nics: bool,
     /// What can be plugged in while a VM runs, where it has a free root port.
     pub hot_plug: &'static [HotDeviceKind],
+    /// Whether a VM can get more processors and memory while it runs, and give memory back.
+    pub resizes: bool,
     /// The most root ports, each of which takes one device later.
     pub root_ports_max: u8,
     /// Whether the VMM serves hybrid vsock itself. Where it does not, a device process does.

@@ -107,6 +107,12 @@ pub enum Error {
         /// Its id, serial number or MAC.
         name: String,
     },
+    /// A device that stays until the VM's end.
+    #[error("{id:?} stays in the VM until its end: no VMM takes it out")]
+    Stays {
+        /// The device.
+        id: String,
+    },
     /// No such device was plugged in.
     #[error("no device {id:?} was plugged into the VM")]
     NoDevice {

@@ -1,9 +1,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use vc_types::{AgentAddress, ProcessIdentity};
+use vc_types::{AgentAddress, ProcessIdentity, VmSize};
 
-use crate::{Capabilities, DriverState, HotDevice, Plugged, Result, TemplateFiles, VmEnd, VmSpec};
+use crate::{
+    Capabilities, DriverState, Growth, HotDevice, Plugged, Result, TemplateFiles, VmEnd, VmSpec,
+};
 
 /// A driver: makes VMs of one kind of VMM.
 ///
@@ -135,6 +137,29 @@ pub trait Vm: Send + Sync {
 
     /// The devices that were plugged in, by the account of the host.
     fn plugged(&self) -> Vec<Plugged>;
+
+    /// What it began with, and what it can grow to. `None` for one that cannot: its driver says so,
+    /// or the VM is older than the means.
+    fn growth(&self) -> Option<Growth>;
+
+    /// How large it is now: the processors that are plugged in, and the memory that the guest has
+    /// taken.
+    ///
+    /// # Errors
+    ///
+    /// When the VMM does not answer in time, refuses, or has ended.
+    async fn size(&self) -> Result<VmSize>;
+
+    /// Makes it as large as `size`, within [`Vm::growth`], as far as the host's side goes: plugs in
+    /// processors, which stay, and offers the guest memory or asks for some back. The guest has to
+    /// put the former to use, and takes its time for the latter: [`Vm::size`] says how far it is.
+    /// May be done again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Spec`](crate::Error::Spec) for what is not within its growth, and for memory
+    /// without a [`HotDevice::Memory`]; what the VMM says.
+    async fn resize(&self, size: VmSize) -> Result<()>;
 
     /// Ends the VM without the guest's help and waits until its processes are gone: first asks
     /// the VMM, then kills it. A VM that has ended stays as it is.

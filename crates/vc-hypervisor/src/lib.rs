@@ -42,7 +42,7 @@ pub use accelerator::{Accelerator, AcceleratorChoice, HostDevices};
 pub use capabilities::{Capabilities, Transport};
 pub use end::VmEnd;
 pub use error::{Error, Result};
-pub use hotplug::{HotDevice, HotDeviceKind, HotPlugRecord, PlugPhase, Plugged};
+pub use hotplug::{Growth, HotDevice, HotDeviceKind, HotPlugRecord, PlugPhase, Plugged};
 pub use hypervisor::{Hypervisor, StopLimits, Vm};
 pub use nic::{Detour, ForwardProtocol, Nic, NicBackend, NicFilter, PortForward};
 pub use spec::{Disk, SavedVm, Share, TemplateFiles, VmSpec, Vsock};

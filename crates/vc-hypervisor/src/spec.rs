@@ -4,10 +4,10 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use tokio::sync::oneshot;
-use vc_types::{ByteSize, SandboxId};
+use vc_types::{ByteSize, SandboxId, VmSize};
 
 use crate::nic::{self, Nic};
-use crate::{Accelerator, AgentAddress, Capabilities, Error, Result};
+use crate::{Accelerator, AgentAddress, Capabilities, Error, Growth, Result};
 
 /// Bytes of a share's tag: the virtio-fs device has room for so many.
 const TAG_BYTES_MAX: usize = 36;
@@ -28,6 +28,9 @@ pub struct VmSpec {
     pub vcpus: u32,
     /// The guest's memory.
     pub memory: ByteSize,
+    /// What it can grow to while it runs, never less than what it begins with; nothing where it keeps
+    /// its size.
+    pub largest: Option<VmSize>,
     /// What executes the guest's code.
     pub accelerator: Accelerator,
     /// The unpacked kernel. The VMM's user must be allowed to read the file.
@@ -139,6 +142,22 @@ pub struct Disk {
 }
 
 impl VmSpec {
+    /// What it begins with.
+    pub fn size(&self) -> VmSize {
+        VmSize {
+            vcpus: self.vcpus,
+            memory: self.memory,
+        }
+    }
+
+    /// Between which sizes it can be.
+    pub fn growth(&self) -> Growth {
+        Growth {
+            first: self.size(),
+            largest: self.largest.unwrap_or_else(|| self.size()),
+        }
+    }
+
     /// Compares this with what a driver can do.
     ///
     /// # Errors
@@ -169,6 +188,15 @@ impl VmSpec {
         if self.memory.mib() < capabilities.memory_mib_min.into() {
             let (memory, min) = (self.memory, capabilities.memory_mib_min);
             return cannot("memory", format!("{memory} is less than {min} MiB"));
+        }
+        if let Some(largest) = self.largest {
+            let size = self.size();
+            if largest != largest.max(size) {
+                return cannot("largest size", format!("{largest} is less than {size}"));
+            }
+            if largest != size && !capabilities.resizes {
+                return cannot("largest size", "the VMM does not resize VMs".into());
+            }
         }
         if !self.memory.bytes().is_multiple_of(1 << 20) {
             return cannot("memory", format!("{} is not a whole MiB", self.memory));
@@ -269,6 +297,13 @@ mod tests {
         assert!(refused(|spec| spec.vcpus = 0).contains("vcpus"));
         assert!(refused(|spec| spec.vcpus = 100_000).contains("vcpus"));
         assert!(refused(|spec| spec.memory = ByteSize::from_mib(1)).contains("memory"));
+        let smaller = |spec: &mut VmSpec| {
+            spec.largest = Some(VmSize {
+                vcpus: 8,
+                memory: ByteSize::from_mib(256),
+            });
+        };
+        assert!(refused(smaller).contains("8 processors, 256 MiB is less"));
         let mut spec = mock::spec("web1").unwrap();
         spec.vsock = Vsock::Own {
             host_socket: "/nonexistent/vsock.sock".into(),

@@ -23,6 +23,7 @@ mod state;
 mod text;
 mod timeline;
 mod users;
+mod vm_size;
 
 pub use address::AgentAddress;
 pub use error::{Error, Hint, Result};
@@ -38,3 +39,4 @@ pub use state::{ContainerState, SandboxState};
 pub use text::one_line;
 pub use timeline::{ClockPoint, Timeline};
 pub use users::SandboxUsers;
+pub use vm_size::VmSize;

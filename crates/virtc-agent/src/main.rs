@@ -79,11 +79,13 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
         modules,
         arguments,
         timeline,
+        memory,
     } = booted;
     let reaper = Reaper::default();
     reaper.start()?;
     let oom_events = OomEvents::start()?;
-    let sandbox = Arc::new(Sandbox::new(modules.clone(), timeline, reaper, oom_events));
+    let sandbox = Sandbox::new(modules.clone(), timeline, reaper, oom_events, memory);
+    let sandbox = Arc::new(sandbox);
     let _server = service::serve(&sandbox, AGENT_PORT).await?;
     streams::listen(&sandbox, STREAM_PORT)?;
     relay::listen(RELAY_PORT)?;

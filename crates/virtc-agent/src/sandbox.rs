@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_protocol::agent::Storage;
 
-use crate::cgroup::OomEvents;
+use crate::cgroup::{MemoryOfContainers, OomEvents};
 use crate::container::{Container, Containers};
 use crate::error::{Error, Result};
 use crate::init::BootTimeline;
@@ -29,6 +29,7 @@ pub(crate) struct Sandbox {
     pub(crate) reaper: Reaper,
     pub(crate) network: Network,
     pub(crate) modules: Modules,
+    pub(crate) memory: Arc<MemoryOfContainers>,
     storages: Mutex<Mounted>,
     pid_namespace: Mutex<Option<PidNamespace>>,
     timeline: Mutex<BootTimeline>,
@@ -41,6 +42,7 @@ impl Sandbox {
         timeline: BootTimeline,
         reaper: Reaper,
         oom_events: Arc<OomEvents>,
+        memory: MemoryOfContainers,
     ) -> Self {
         Self {
             containers: Containers::default(),
@@ -51,6 +53,7 @@ impl Sandbox {
             reaper,
             network: Network::default(),
             modules,
+            memory: Arc::new(memory),
             storages: Mutex::default(),
             pid_namespace: Mutex::default(),
             timeline: Mutex::new(timeline),

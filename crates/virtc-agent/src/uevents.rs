@@ -49,18 +49,22 @@ impl Uevents {
             if rest.is_zero() {
                 return Ok(None);
             }
-            self.wait_event(rest)?;
+            self.wait_event(Some(rest))?;
         }
     }
 
+    /// Waits for the next event, however long that takes.
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.wait_event(None)
+    }
+
     /// Waits for an event and takes all that are there. What they say does not matter.
-    fn wait_event(&self, limit: Duration) -> Result<()> {
+    fn wait_event(&self, limit: Option<Duration>) -> Result<()> {
         let attempt = || "wait for the kernel's device events".to_owned();
-        let limit = Timespec::try_from(limit)
-            .map_err(|_| Errno::RANGE)
-            .attempt(attempt)?;
+        let limit = limit.map(Timespec::try_from).transpose();
+        let limit = limit.map_err(|_| Errno::RANGE).attempt(attempt)?;
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-        match poll(&mut fds, Some(&limit)) {
+        match poll(&mut fds, limit.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).attempt(attempt),
         }

@@ -142,6 +142,20 @@ pub enum Error {
         /// What there is.
         available: u32,
     },
+    /// A guest does not put the memory to use that it was offered.
+    #[error(
+        "the guest of sandbox {sandbox} has {has} of memory, and took no {wanted} within {limit:?}"
+    )]
+    NotTaken {
+        /// Whose.
+        sandbox: SandboxId,
+        /// What it was to have.
+        wanted: ByteSize,
+        /// What it has.
+        has: ByteSize,
+        /// The limit that passed (`limits.resize_ms`).
+        limit: Duration,
+    },
     /// Only root can do this for now.
     #[error("root's rights are needed to make a sandbox")]
     NotRoot,
@@ -460,6 +474,11 @@ impl Hint for Error {
             Self::Memory { .. } => {
                 Some("give the machine less memory, for example `-m 512m`".into())
             }
+            Self::NotTaken { .. } => Some(
+                "set limits.resize_ms higher where the host is slow, or vm.memory so that it begins with \
+                 enough"
+                    .to_owned(),
+            ),
             Self::MemoryMin { min, .. } => {
                 Some(format!("give it more, for example `-m {}m`", min.mib()))
             }

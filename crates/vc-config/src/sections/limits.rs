@@ -62,6 +62,8 @@ section! {
         pub qmp_command_ms: Millis = Millis(10_000), in 100..=HOUR;
         /// From the request to a guest to let go of a device until it has.
         pub unplug_ms: Millis = Millis(10_000), in 100..=HOUR;
+        /// From the offer of memory to a guest until it has taken it.
+        pub resize_ms: Millis = Millis(30_000), in 100..=HOUR;
         /// The start of one process of ours, until it serves.
         pub launch_ms: Millis = Millis(10_000), in 100..=HOUR;
         /// From the VMM's order to end until it is killed.

@@ -18,7 +18,7 @@ pub use qemu::{Qemu, TcgThreads};
 pub use runtime::{Accelerator, Runtime, SandboxCgroup};
 pub use scratch::{Scratch, ScratchKind};
 pub use share::{Share, ShareCache};
-pub use vm::{Demand, Vm, VmSize};
+pub use vm::{Demand, Vm};
 
 use std::path::{Path, PathBuf};
 

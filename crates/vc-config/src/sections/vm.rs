@@ -1,4 +1,4 @@
-use vc_types::ByteSize;
+use vc_types::{ByteSize, VmSize};
 
 use crate::host::HostFacts;
 use crate::setting::section;
@@ -12,6 +12,12 @@ section! {
         /// Memory.
         pub memory: Option<ByteSize> = None, in MEMORY_MIN.bytes()..=(1 << 42),
             unset "2 GiB, or half of what the host has available where that is less";
+        /// Processors that it can have while it runs, where limits ask for them.
+        pub vcpus_max: Option<u32> = None, in 1..=VCPUS_MAX,
+            unset "as many as the host has";
+        /// Memory that it can have while it runs, where limits ask for it.
+        pub memory_max: Option<ByteSize> = None, in MEMORY_MIN.bytes()..=(1 << 42),
+            unset "three quarters of the host's, at most 256 GiB";
     }
 }
 
@@ -30,17 +36,17 @@ const MEMORY_MIN: ByteSize = ByteSize::from_mib(64);
 /// What a guest takes that no limit of its containers counts: its kernel, the agent, their caches.
 const MEMORY_OF_GUEST: ByteSize = ByteSize::from_mib(256);
 
+/// In such steps a VM's memory grows: a guest's kernel takes it in blocks of this size.
+const GROWTH_STEP: ByteSize = ByteSize::from_mib(128);
+
+/// An emulated processor addresses 1 TiB, devices included.
+const LARGEST_DEFAULT: ByteSize = ByteSize::from_mib(256 << 10);
+
+/// What every machine that we make addresses, however large the host is.
+const VCPUS_OF_Q35: u32 = 240;
+
 const VCPUS_DEFAULT: u32 = 4;
 const MEMORY_DEFAULT: ByteSize = ByteSize::from_mib(2 << 10);
-
-/// A VM's size, decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VmSize {
-    /// Processors, at least one.
-    pub vcpus: u32,
-    /// Memory, a multiple of 2 MiB.
-    pub memory: ByteSize,
-}
 
 /// What the containers of a VM may use at most, as far as somebody has said so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,8 +57,8 @@ pub struct Demand {
     pub memory: Option<ByteSize>,
 }
 
-impl VmSize {
-    /// A size in which so much can be used, and not smaller than this one. Limits are no claims:
+impl Demand {
+    /// A size in which so much can be used, and not smaller than `size`. Limits are no claims:
     /// they can be larger than the host, so that they do not raise it over the host's processors
     /// and three quarters of the memory that it has available.
     ///
@@ -70,21 +76,42 @@ impl VmSize {
     ///     vcpus: Some(6),
     ///     memory: Some(ByteSize::from_mib(4 << 10)),
     /// };
-    /// let size = Vm::default().size(&host).raised_to(demand, &host);
+    /// let size = demand.raise(Vm::default().size(&host), &host);
     /// assert_eq!((size.vcpus, size.memory.mib()), (6, (4 << 10) + 256));
     /// ```
-    pub fn raised_to(self, demand: Demand, host: &HostFacts) -> Self {
-        let vcpus = demand.vcpus.map_or(0, |vcpus| vcpus.min(host.cpus));
-        let memory = demand.memory.map_or(0, |limit| {
+    pub fn raise(self, size: VmSize, host: &HostFacts) -> VmSize {
+        self.raise_beside(ByteSize::from_bytes(0), size, host)
+    }
+
+    /// The same for a VM that runs, and has so much of the host's memory already.
+    ///
+    /// ```
+    /// use vc_config::{Demand, HostFacts, Vm};
+    /// use vc_types::ByteSize;
+    ///
+    /// let host = HostFacts {
+    ///     memory_available: ByteSize::from_mib(1024),
+    ///     memory_total: ByteSize::from_mib(4 << 10),
+    ///     cpus: 2,
+    ///     kernel_release: "6.1.0".to_owned(),
+    /// };
+    /// let (size, has) = (Vm::default().size(&host), ByteSize::from_mib(2048));
+    /// let demand = Demand { vcpus: None, memory: Some(ByteSize::from_mib(8 << 10)) };
+    /// assert_eq!(demand.raise_beside(has, size, &host).memory.mib(), 2048 + 768);
+    /// ```
+    pub fn raise_beside(self, has: ByteSize, size: VmSize, host: &HostFacts) -> VmSize {
+        let vcpus = self.vcpus.map_or(0, |vcpus| vcpus.min(host.cpus));
+        let memory = self.memory.map_or(0, |limit| {
             let whole = limit.bytes().saturating_add(MEMORY_OF_GUEST.bytes());
             let step = MEMORY_STEP.bytes();
-            let most = in_steps(host.memory_available.bytes() / 4 * 3);
+            let more = in_steps(host.memory_available.bytes() / 4 * 3);
+            let most = has.bytes().saturating_add(more);
             (whole.div_ceil(step).saturating_mul(step)).min(most)
         });
-        Self {
-            vcpus: self.vcpus.max(vcpus),
-            memory: self.memory.max(ByteSize::from_bytes(memory)),
-        }
+        size.max(VmSize {
+            vcpus,
+            memory: ByteSize::from_bytes(memory),
+        })
     }
 }
 
@@ -93,7 +120,7 @@ impl Vm {
     ///
     /// ```
     /// use vc_config::{HostFacts, Vm};
-    /// use vc_types::ByteSize;
+    /// use vc_types::{ByteSize, VmSize};
     ///
     /// let host = HostFacts {
     ///     memory_available: ByteSize::from_mib(1024),
@@ -116,6 +143,34 @@ impl Vm {
             vcpus: vcpus.max(1),
             memory: ByteSize::from_bytes(memory & !((2 << 20) - 1)),
         }
+    }
+
+    /// What a VM can grow to that begins with `size`. It depends on nothing that changes while the
+    /// host is up: VMs that can grow equally far can come from one template.
+    ///
+    /// ```
+    /// use vc_config::{HostFacts, Vm};
+    /// use vc_types::ByteSize;
+    ///
+    /// let host = HostFacts {
+    ///     memory_available: ByteSize::from_mib(1024),
+    ///     memory_total: ByteSize::from_mib(16 << 10),
+    ///     cpus: 8,
+    ///     kernel_release: "6.1.0".to_owned(),
+    /// };
+    /// let vm = Vm::default();
+    /// let largest = vm.largest(vm.size(&host), &host);
+    /// assert_eq!((largest.vcpus, largest.memory.mib()), (8, 12 << 10));
+    /// ```
+    pub fn largest(&self, size: VmSize, host: &HostFacts) -> VmSize {
+        let memory = match self.memory_max {
+            Some(set) => set.bytes() / GROWTH_STEP.bytes() * GROWTH_STEP.bytes(),
+            None => in_steps(host.memory_total.bytes() / 4 * 3).min(LARGEST_DEFAULT.bytes()),
+        };
+        size.max(VmSize {
+            vcpus: self.vcpus_max.unwrap_or(host.cpus.min(VCPUS_OF_Q35)),
+            memory: ByteSize::from_bytes(memory),
+        })
     }
 }
 
@@ -157,6 +212,7 @@ mod tests {
         let vm = Vm {
             vcpus: Some(7),
             memory: Some(ByteSize::from_bytes((100 << 20) + 1)),
+            ..Vm::default()
         };
         let size = vm.size(&host(10, 1));
         assert_eq!((size.vcpus, size.memory.mib()), (7, 102));
@@ -168,7 +224,7 @@ mod tests {
         let raised = |vcpus, mib: Option<u32>| {
             let memory = mib.map(ByteSize::from_mib);
             let size = Vm::default().size(&host);
-            let size = size.raised_to(Demand { vcpus, memory }, &host);
+            let size = Demand { vcpus, memory }.raise(size, &host);
             (size.vcpus, size.memory.mib())
         };
         assert_eq!(raised(None, None), (4, 2048));
@@ -184,6 +240,26 @@ mod tests {
             vcpus: 16,
             memory: ByteSize::from_mib(15 << 10),
         };
-        assert_eq!(set.raised_to(most, &host), set);
+        assert_eq!(most.raise(set, &host), set);
+    }
+
+    #[test]
+    fn a_vm_can_always_be_as_large_as_it_is() {
+        let vm = Vm {
+            vcpus_max: Some(1),
+            memory_max: Some(ByteSize::from_mib(1000)),
+            ..Vm::default()
+        };
+        let largest = |mib| {
+            let size = VmSize {
+                vcpus: 3,
+                memory: ByteSize::from_mib(mib),
+            };
+            vm.largest(size, &host(64 << 10, 8))
+        };
+        assert_eq!((largest(512).vcpus, largest(512).memory.mib()), (3, 896));
+        assert_eq!(largest(1022).memory.mib(), 1022);
+        let huge = Vm::default().largest(largest(512), &host(4 << 20, 8));
+        assert_eq!(huge.memory, LARGEST_DEFAULT);
     }
 }

@@ -6,13 +6,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use serde::{Deserialize, Serialize};
+use vc_types::ByteSize;
 
-pub use record::HotPlugRecord;
 pub(crate) use record::Place;
+pub use record::{Growth, HotPlugRecord};
 
 use crate::nic;
 use crate::spec::{self, SERIAL_BYTES_MAX};
 use crate::{Capabilities, Disk, Error, Nic, NicBackend, Result};
+
+/// The id of [`HotDevice::Memory`].
+const MEMORY_ID: &str = "memory";
 
 /// A device that a running VM gets.
 ///
@@ -24,6 +28,8 @@ pub enum HotDevice {
     Nic(Nic),
     /// A disk: a file or a block device of the host. Its serial number is its id.
     Disk(Disk),
+    /// Room for so much memory, none of which the guest has yet. There is one of it, and it stays.
+    Memory(ByteSize),
 }
 
 /// A kind of [`HotDevice`].
@@ -34,6 +40,8 @@ pub enum HotDeviceKind {
     Nic,
     /// [`HotDevice::Disk`].
     Disk,
+    /// [`HotDevice::Memory`].
+    Memory,
 }
 
 /// A device that was plugged in, by the account of the host.
@@ -68,6 +76,7 @@ impl HotDeviceKind {
         match self {
             Self::Nic => "network device",
             Self::Disk => "disk",
+            Self::Memory => "memory",
         }
     }
 }
@@ -78,6 +87,7 @@ impl HotDevice {
         match self {
             Self::Nic(nic) => &nic.id,
             Self::Disk(disk) => &disk.serial,
+            Self::Memory(_) => MEMORY_ID,
         }
     }
 
@@ -86,6 +96,7 @@ impl HotDevice {
         match self {
             Self::Nic(_) => HotDeviceKind::Nic,
             Self::Disk(_) => HotDeviceKind::Disk,
+            Self::Memory(_) => HotDeviceKind::Memory,
         }
     }
 
@@ -121,6 +132,10 @@ impl HotDevice {
                 spec::names("disk serials", [self.id()].into_iter(), SERIAL_BYTES_MAX)?;
                 DiskFile::of(disk).map(drop)
             }
+            Self::Memory(size) => match size.bytes() {
+                0 => Err(cannot("there is no memory to plug in".into())),
+                _ => Ok(()),
+            },
         }
     }
 
@@ -129,6 +144,7 @@ impl HotDevice {
         match self {
             Self::Nic(nic) => vec![nic.id.clone(), nic::mac_text(nic.mac)],
             Self::Disk(disk) => vec![disk.serial.clone()],
+            Self::Memory(_) => vec![MEMORY_ID.into()],
         }
     }
 
@@ -145,6 +161,7 @@ impl HotDevice {
                 NicBackend::User { .. } | NicBackend::Passed { .. } => Vec::new(),
             },
             Self::Disk(disk) => vec![disk.image.as_fd()],
+            Self::Memory(_) => Vec::new(),
         }
     }
 }

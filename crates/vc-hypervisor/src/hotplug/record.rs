@@ -1,4 +1,5 @@
 use serde::{Deserialize, Serialize};
+use vc_types::VmSize;
 
 use super::{HotDevice, HotDeviceKind, PlugPhase, Plugged};
 use crate::qemu::{NicPlace, nic_places, port_pci_path};
@@ -14,6 +15,18 @@ pub struct HotPlugRecord {
     from_start: Vec<String>,
     /// Each on a port of its own.
     devices: Vec<Entry>,
+    /// None in what an older version has stored.
+    #[serde(default)]
+    growth: Option<Growth>,
+}
+
+/// Between which sizes a VM can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    /// What it began with.
+    pub first: VmSize,
+    /// The most that it can have.
+    pub largest: VmSize,
 }
 
 /// A device behind a port.
@@ -84,7 +97,20 @@ impl HotPlugRecord {
             ports: spec.root_ports,
             from_start: from_start.into_iter().chain(disks).collect(),
             devices,
+            growth: Some(spec.growth()),
         }
+    }
+
+    /// Between which sizes the VM can be.
+    pub(crate) fn growth(&self) -> Option<Growth> {
+        self.growth
+    }
+
+    /// The port behind which memory is.
+    pub(crate) fn memory_port(&self) -> Option<u8> {
+        let mut entries = self.devices.iter();
+        let memory = entries.find(|entry| entry.kind == HotDeviceKind::Memory);
+        memory.map(|entry| entry.port)
     }
 
     /// Takes the lowest free port for a device.

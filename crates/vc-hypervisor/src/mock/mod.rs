@@ -125,6 +125,7 @@ pub fn spec(sandbox: &str) -> Result<VmSpec> {
         directory: PathBuf::from("/nonexistent"),
         vcpus: 1,
         memory: ByteSize::from_mib(512),
+        largest: None,
         accelerator: Accelerator::Tcg,
         kernel: open()?,
         initrd: open()?,

@@ -19,6 +19,8 @@ pub enum Step {
     Plug,
     /// [`Vm::unplug`](crate::Vm::unplug).
     Unplug,
+    /// [`Vm::resize`](crate::Vm::resize).
+    Resize,
     /// [`Vm::stop`](crate::Vm::stop).
     Stop,
     /// [`Vm::wait`](crate::Vm::wait), which can only hang.

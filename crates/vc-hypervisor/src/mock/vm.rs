@@ -3,12 +3,12 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use vc_types::ProcessIdentity;
+use vc_types::{ProcessIdentity, VmSize};
 
 use super::script::lock;
 use super::{CAPABILITIES, MockState, Script, Step};
 use crate::{
-    AgentAddress, DriverState, Error, HotDevice, HotPlugRecord, PlugPhase, Plugged, Result,
+    AgentAddress, DriverState, Error, Growth, HotDevice, HotPlugRecord, PlugPhase, Plugged, Result,
     StopLimits, Vm, VmEnd,
 };
 
@@ -18,6 +18,8 @@ pub(super) struct Machine {
     agent: AgentAddress,
     /// The ports that have a device, whatever the account of a host says.
     ports: Mutex<BTreeSet<u8>>,
+    /// Its size, where that is not the first one any more.
+    size: Mutex<Option<VmSize>>,
     end: watch::Sender<Option<VmEnd>>,
 }
 
@@ -26,6 +28,7 @@ impl Machine {
         Self {
             agent,
             ports: Mutex::default(),
+            size: Mutex::default(),
             end: watch::Sender::new(None),
         }
     }
@@ -142,6 +145,24 @@ impl Vm for MockVm {
 
     fn plugged(&self) -> Vec<Plugged> {
         lock(&self.hot_plug).plugged()
+    }
+
+    fn growth(&self) -> Option<Growth> {
+        lock(&self.hot_plug).growth()
+    }
+
+    async fn size(&self) -> Result<VmSize> {
+        let (size, growth) = (*lock(&self.machine.size), self.growth());
+        let first = growth.map(|growth| growth.first);
+        size.or(first).ok_or_else(|| Error::Scripted {
+            reason: "it has no size".into(),
+        })
+    }
+
+    async fn resize(&self, size: VmSize) -> Result<()> {
+        self.command(Step::Resize).await?;
+        *lock(&self.machine.size) = Some(size);
+        Ok(())
     }
 
     async fn stop(&self, limits: StopLimits) -> Result<VmEnd> {

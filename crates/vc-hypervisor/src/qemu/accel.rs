@@ -91,6 +91,10 @@ const PLACES_ONCE: &str = "aslr.once=1";
 /// does not measure for 100 ms.
 const TIMER_RATE: &str = "apic.timer_hz=1000000000";
 
+/// QEMU 7.2 also knows it by whether the stack segment is null, which means nothing in 64-bit mode: with this,
+/// our own kernel runs with one that is not, and is translated once.
+const ONE_STACK_SEGMENT: &str = "entry.one_ss=1";
+
 /// The kernel parameters of every VM, before those of its [`VmSpec`](crate::VmSpec).
 ///
 /// `tsc_khz` is the rate of the host's time stamp counter where that is known. Under TCG it is the
@@ -129,7 +133,7 @@ pub fn kernel_params(
         params.extend(["no_timer_check", "nowatchdog"]);
         params.extend(FEW_REWRITES);
         // A kernel that does not know them ignores them.
-        params.extend([PLACES_ONCE, TIMER_RATE]);
+        params.extend([PLACES_ONCE, TIMER_RATE, ONE_STACK_SEGMENT]);
         if devices.tsc_is_reliable() {
             params.push("tsc=reliable");
             params.push(LOOPS_PER_JIFFY);
@@ -212,6 +216,7 @@ mod tests {
             FEW_REWRITES[0],
             PLACES_ONCE,
             TIMER_RATE,
+            ONE_STACK_SEGMENT,
         ] {
             assert!(has(Accelerator::Tcg, param), "{param}");
             assert!(!has(Accelerator::Kvm, param), "{param}");

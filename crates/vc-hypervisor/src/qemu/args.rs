@@ -5,14 +5,15 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use vc_launch::PassedFd;
-use vc_types::{ByteSize, SandboxId};
+use vc_types::SandboxId;
 
 use super::accel;
 use super::device::Device;
 use super::late::{self, Late};
 use super::nic::nic_places;
+use super::resize;
 use crate::hotplug::DiskFile;
-use crate::{Accelerator, Disk, Share, VmSpec, Vsock};
+use crate::{Accelerator, Disk, Growth, Share, VmSpec, Vsock};
 
 /// The first descriptor number after standard input, output and error.
 const FIRST_DESCRIPTOR: i32 = 3;
@@ -69,9 +70,7 @@ pub(super) struct HostPart<'a> {
 pub(super) struct Machine {
     pub(super) sandbox: SandboxId,
     pub(super) accelerator: Accelerator,
-    pub(super) vcpus: u32,
-    pub(super) memory: ByteSize,
-
+    pub(super) growth: Growth,
     pub(super) kernel: OwnedFd,
     pub(super) initrd: OwnedFd,
     pub(super) kernel_params: Vec<String>,
@@ -95,8 +94,7 @@ impl Machine {
         Ok(Self {
             sandbox: spec.sandbox.clone(),
             accelerator: spec.accelerator,
-            vcpus: spec.vcpus,
-            memory: spec.memory,
+            growth: spec.growth(),
             kernel: spec.kernel.try_clone()?,
             initrd: spec.initrd.try_clone()?,
             kernel_params: spec.kernel_params.clone(),
@@ -115,10 +113,9 @@ pub(super) fn command_line(
 ) -> CommandLine {
     let is_clone = of_template.is_some();
     let machine = Machine {
+        growth: spec.growth(),
         sandbox: spec.sandbox,
         accelerator: spec.accelerator,
-        vcpus: spec.vcpus,
-        memory: spec.memory,
         kernel: spec.kernel,
         initrd: spec.initrd,
         kernel_params: spec.kernel_params,
@@ -162,13 +159,14 @@ impl CommandLine {
         line.confinement(&machine.sandbox);
         line.machine(&machine, host.tcg);
         let (memory, port) = machine.of_template.map(|of| (of.memory, of.port)).unzip();
-        line.memory(machine.memory, memory);
+        line.memory(machine.growth, memory);
         line.control(driver);
         line.option("-bios", host.firmware.display().to_string());
         let (kernel, initrd) = (line.pass(machine.kernel), line.pass(machine.initrd));
         line.option("-kernel", format!("/proc/self/fd/{kernel}"));
         line.option("-initrd", format!("/proc/self/fd/{initrd}"));
         let mut append = host.kernel_params.to_vec();
+        append.extend(resize::kernel_params(machine.growth, machine.accelerator));
         append.extend(machine.kernel_params);
         if let Some(port) = port {
             line.template_port(port);
@@ -212,7 +210,15 @@ impl CommandLine {
         for (name, value) in accel::args(spec.accelerator, tcg) {
             self.option(name, value);
         }
-        self.option("-smp", format!("{}", spec.vcpus));
+        let Growth { first, largest } = spec.growth;
+        let (vcpus, most) = (first.vcpus, largest.vcpus);
+        self.option(
+            "-smp",
+            match most > vcpus {
+                true => format!("{vcpus},maxcpus={most}"),
+                false => vcpus.to_string(),
+            },
+        );
         // The reason of an end is in an event; a reset is an end.
         self.args.push("-no-reboot".into());
         self.option("-action", "reboot=shutdown,panic=exit-failure".into());
@@ -225,9 +231,15 @@ impl CommandLine {
     }
 
     /// Device processes map the guest's memory, so it must be a file that is shared.
-    fn memory(&mut self, size: ByteSize, file: Option<OwnedFd>) {
-        let mib = size.mib();
-        self.option("-m", format!("{mib}M"));
+    fn memory(&mut self, growth: Growth, file: Option<OwnedFd>) {
+        let (mib, most) = (growth.first.memory.mib(), growth.largest.memory.mib());
+        self.option(
+            "-m",
+            match most > mib {
+                true => format!("{mib}M,slots=1,maxmem={most}M"),
+                false => format!("{mib}M"),
+            },
+        );
         let backend = match file {
             None => format!("memory-backend-memfd,id=memory,size={mib}M,share=on"),
             Some(file) => {
@@ -408,6 +420,8 @@ pub(super) fn on_off(value: bool) -> &'static str {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use vc_types::{ByteSize, VmSize};
+
     use super::*;
     use crate::mock;
 
@@ -480,6 +494,37 @@ pub(super) mod tests {
         }));
     }
 
+    fn growth(vcpus: u32, mib: u32) -> Growth {
+        let size = VmSize {
+            vcpus,
+            memory: ByteSize::from_mib(mib),
+        };
+        Growth {
+            first: size,
+            largest: size,
+        }
+    }
+
+    #[test]
+    fn what_it_can_grow_to_is_known_from_its_start() {
+        let sized = |accelerator| {
+            let line = line(|spec| {
+                spec.accelerator = accelerator;
+                spec.largest = Some(growth(4, 8192).first);
+            });
+            let told = ["-smp", "-m ", "-append"];
+            let told = line
+                .lines()
+                .filter(|line| told.iter().any(|option| line.starts_with(option)));
+            told.collect::<Vec<_>>().join("\n")
+        };
+        let sizes = "-smp 1,maxcpus=4\n-m 512M,slots=1,maxmem=8192M\n-append console=ttyS0 quiet \
+                     memhp_default_state=online_movable swiotlb=1024";
+        assert_eq!(sized(Accelerator::Kvm), sizes);
+        let told = format!("{sizes} acpi.hotplug_cpus=1");
+        assert_eq!(sized(Accelerator::Tcg), told);
+    }
+
     #[test]
     fn kvm_with_the_kernels_vsock_and_many_ports() {
         insta::assert_snapshot!(line(|spec| {
@@ -513,6 +558,11 @@ pub(super) mod tests {
                 &crate::HostDevices::default(),
                 std::num::NonZeroU32::new(u32::MAX),
             );
+            let growth = Growth {
+                first: growth(1, 128).first,
+                largest: growth(240, 4096).first,
+            };
+            let own: Vec<_> = [own, resize::kernel_params(growth, accelerator)].concat();
             let all = own.join(" ").len() + crate::qemu::CAPABILITIES.kernel_params_bytes_max;
             assert!(all <= KERNEL_COMMAND_LINE_BYTES_MAX);
         }

@@ -49,6 +49,14 @@ impl Device {
         }
     }
 
+    /// The memory of a back end, none of which the guest has at first.
+    pub(super) fn memory(backend: &str) -> Self {
+        Self {
+            driver: "virtio-mem-pci",
+            properties: vec![("memdev", backend.into())],
+        }
+    }
+
     /// The network device of a back end.
     pub(super) fn nic(netdev: &str, mac: [u8; 6], queues: u16) -> Self {
         let mut properties = vec![("netdev", netdev.into()), ("mac", mac_text(mac).into())];

@@ -114,6 +114,7 @@ pub(super) struct Start<'a> {
     sandbox: SandboxId,
     directory: PathBuf,
     accelerator: Accelerator,
+    /// The most processors that it may ever have.
     vcpus: u32,
     logs: Logs,
     /// Whether it has a network namespace of its own.
@@ -151,7 +152,7 @@ impl<'a> Start<'a> {
             sandbox: spec.sandbox.clone(),
             directory: spec.directory.clone(),
             accelerator: spec.accelerator,
-            vcpus: spec.vcpus,
+            vcpus: spec.growth().largest.vcpus,
             logs: Logs::open(spec).map_err(|source| Error::Host {
                 attempt: "keep the VM's logs",
                 sandbox: spec.sandbox.clone(),

@@ -16,6 +16,9 @@
 //! to let go of, and with it QEMU's part of it: the device is known as leaving then. Such a guest can
 //! still be stopped.
 //!
+//! A VM grows by processors that are plugged in and stay, and by memory behind one device
+//! (virtio-mem), which the guest takes and gives back. What it can grow to is fixed at its start.
+//!
 //! QEMU runs as an own user without capabilities, in its own network, IPC and UTS namespaces,
 //! with its seccomp filter on. Only for a network device of [`NicBackend::User`](crate::NicBackend)
 //! it stays in the caller's network namespace. It opens nothing but its firmware and, by
@@ -31,6 +34,7 @@ mod late;
 mod launch;
 mod nic;
 mod qmp;
+mod resize;
 mod socket;
 mod state;
 mod template;
@@ -68,7 +72,12 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     nic_descriptors_max: 128,
     user_network: true,
     passed_nics: true,
-    hot_plug: &[HotDeviceKind::Nic, HotDeviceKind::Disk],
+    hot_plug: &[
+        HotDeviceKind::Nic,
+        HotDeviceKind::Disk,
+        HotDeviceKind::Memory,
+    ],
+    resizes: true,
     root_ports_max: 32,
     own_vsock: false,
     transports: &[Transport::VhostVsock, Transport::HybridVsock],

@@ -98,6 +98,7 @@ pub(super) fn key(
         format!("tcg {:?} {}", config.tcg_threads, config.tcg_buffer_mib),
         format!("vcpus {}", spec.vcpus),
         format!("memory {}", spec.memory.mib()),
+        format!("largest {}", spec.growth().largest),
         format!("root ports {}", spec.root_ports),
     ];
     parts.extend(accel::kernel_params(spec.accelerator, devices, None));

@@ -10,15 +10,15 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, warn};
-use vc_types::ProcessIdentity;
+use vc_types::{ProcessIdentity, VmSize};
 
 use super::config::QemuLimits;
 use super::qmp::Qmp;
 use super::state::QemuState;
 use crate::watched_fd::WatchedFd;
 use crate::{
-    AgentAddress, DriverState, Error, HotDevice, HotPlugRecord, Plugged, Result, StopLimits, Vm,
-    VmEnd,
+    AgentAddress, DriverState, Error, Growth, HotDevice, HotPlugRecord, Plugged, Result,
+    StopLimits, Vm, VmEnd,
 };
 
 /// What its keeper and everybody else can do alike.
@@ -198,6 +198,18 @@ impl Vm for KeptVm {
         self.running.hot_plug().plugged()
     }
 
+    fn growth(&self) -> Option<Growth> {
+        self.running.hot_plug().growth()
+    }
+
+    async fn size(&self) -> Result<VmSize> {
+        self.running.size().await
+    }
+
+    async fn resize(&self, size: VmSize) -> Result<()> {
+        self.running.resize(size).await
+    }
+
     async fn stop(&self, limits: StopLimits) -> Result<VmEnd> {
         if let Some(end) = self.end.borrow().clone() {
             return Ok(end);
@@ -288,6 +300,18 @@ impl Vm for AttachedVm {
 
     fn plugged(&self) -> Vec<Plugged> {
         self.running.hot_plug().plugged()
+    }
+
+    fn growth(&self) -> Option<Growth> {
+        self.running.hot_plug().growth()
+    }
+
+    async fn size(&self) -> Result<VmSize> {
+        self.running.size().await
+    }
+
+    async fn resize(&self, size: VmSize) -> Result<()> {
+        self.running.resize(size).await
     }
 
     async fn stop(&self, limits: StopLimits) -> Result<VmEnd> {

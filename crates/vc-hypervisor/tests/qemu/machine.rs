@@ -135,6 +135,7 @@ impl Host {
         VmSpec {
             sandbox: SandboxId::new("test").unwrap(),
             directory: self.directory.path().to_owned(),
+            largest: None,
             vcpus: 1,
             memory: ByteSize::from_mib(128),
             accelerator: Accelerator::Tcg,

@@ -3,6 +3,7 @@
 
 mod devices;
 mod events;
+mod memory;
 mod stats;
 
 use std::collections::HashMap;
@@ -22,20 +23,18 @@ use devices::DeviceProgram;
 
 pub(crate) use devices::DeviceRules;
 pub(crate) use events::OomEvents;
+pub(crate) use memory::MemoryOfContainers;
 
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
 /// The cgroup of all containers. Their paths are below it, so that no path reaches the agent.
 const CONTAINERS: &str = "virtc";
 
-/// What the containers leave to the agent and the kernel, at least.
-const RESERVED_BYTES_MIN: u64 = 32 << 20;
-
 /// How long a cgroup's processes may take to freeze or to end.
 const EVENT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes the cgroup of all containers.
-pub(crate) fn prepare() -> Result<()> {
+pub(crate) fn prepare() -> Result<MemoryOfContainers> {
     let root = Path::new(MOUNT_POINT);
     let available = fs::read_to_string(root.join("cgroup.controllers"))
         .attempt(|| "list the cgroup controllers".into())?;
@@ -47,8 +46,7 @@ pub(crate) fn prepare() -> Result<()> {
         .collect();
     write(&root.join("cgroup.subtree_control"), enable.trim())?;
     write(&all.join("cgroup.subtree_control"), enable.trim())?;
-    let limit = containers_memory(memory_total_bytes(), memory_available_bytes()?);
-    write(&all.join("memory.max"), &limit.to_string())
+    MemoryOfContainers::now()
 }
 
 /// The guest's memory.
@@ -69,16 +67,6 @@ fn parse_available(meminfo: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
-}
-
-/// Of what the start has left, which is less than the total by the kernel and the agent.
-fn containers_memory(total_bytes: u64, available_bytes: u64) -> u64 {
-    let reserved = RESERVED_BYTES_MIN
-        .max(total_bytes / 20)
-        .min(total_bytes / 4);
-    available_bytes
-        .saturating_sub(reserved)
-        .max(available_bytes / 2)
 }
 
 /// The cgroup of one container.
@@ -292,14 +280,6 @@ mod tests {
             Path::new("/sys/fs/cgroup/virtc/c1")
         );
         assert!(path(Some("/../x")).is_err());
-    }
-
-    #[test]
-    fn the_agent_keeps_some_memory_of_every_size() {
-        assert_eq!(containers_memory(64 << 20, 40 << 20), 24 << 20);
-        assert_eq!(containers_memory(256 << 20, 190 << 20), 158 << 20);
-        assert_eq!(containers_memory(4000 << 20, 3900 << 20), 3700 << 20);
-        assert_eq!(containers_memory(256 << 20, 20 << 20), 10 << 20);
     }
 
     #[test]

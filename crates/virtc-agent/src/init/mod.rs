@@ -7,6 +7,7 @@ mod loopback;
 mod mounts;
 mod timeline;
 
+use crate::cgroup::MemoryOfContainers;
 use crate::error::{Attempt as _, Result};
 use crate::modules::Modules;
 use beside::Beside;
@@ -22,6 +23,7 @@ pub(crate) struct Booted {
     pub(crate) modules: Modules,
     pub(crate) arguments: KernelArguments,
     pub(crate) timeline: BootTimeline,
+    pub(crate) memory: MemoryOfContainers,
 }
 
 /// Turns the bare kernel into a system that containers can run on.
@@ -43,13 +45,14 @@ pub(crate) fn boot() -> Result<Booted> {
     let beside = Beside::start(&modules)?;
     modules.load_boot()?;
     timeline.step("modules");
-    beside.finish()?;
+    let memory = beside.finish()?;
 
     protect_agent()?;
     Ok(Booted {
         modules,
         arguments,
         timeline,
+        memory,
     })
 }
 

@@ -289,7 +289,8 @@ impl AgentService for AgentCalls {
     }
 
     async fn online_cpu_mem(&self, _: &TtrpcContext, req: OnlineCPUMemRequest) -> Answer<Empty> {
-        done(blocking(move || hotplug::online(&req)).await)
+        let modules = self.sandbox.modules.clone();
+        done(blocking(move || hotplug::online(&req, &modules)).await)
     }
 
     async fn reseed_random_dev(

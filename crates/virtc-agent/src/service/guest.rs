@@ -1,12 +1,13 @@
 //! `virtc.v1.GuestService`: what Kata's protocol lacks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_protocol::Empty;
 use agent_protocol::virtc::{
     ClockRequest, ClockResponse, ConfigureNetworkRequest, ForgetPathsRequest, HelloRequest,
     HelloResponse, ListProcessesRequest, ListProcessesResponse, PackPathRequest, TimelineStep,
-    UnpackPathRequest, WaitRequest, WaitResponse,
+    UnpackPathRequest, UseMemoryRequest, WaitRequest, WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::GuestService;
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use ttrpc::r#async::TtrpcContext;
 
 use super::copy::{copy_in, copy_out};
 use super::details::{add_randomness, set_hostname};
+use super::hotplug::MEMORY_MODULE;
 use super::network;
 use crate::cgroup::memory_total_bytes;
 use crate::clock::{correct_realtime_by, set_realtime_ns};
@@ -136,6 +138,21 @@ impl GuestService for GuestCalls {
 
     async fn forget_files(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
         blocking(forget_all).await?;
+        Ok(Empty::new())
+    }
+
+    async fn use_memory(
+        &self,
+        _: &TtrpcContext,
+        request: UseMemoryRequest,
+    ) -> ttrpc::Result<Empty> {
+        let (modules, memory) = (self.sandbox.modules.clone(), self.sandbox.memory.clone());
+        let limit = Duration::from_millis(request.limit_ms.into());
+        blocking(move || {
+            modules.require(MEMORY_MODULE)?;
+            memory.use_more(request.more_bytes, limit)
+        })
+        .await?;
         Ok(Empty::new())
     }
 }

@@ -7,19 +7,24 @@ use std::time::Duration;
 use agent_protocol::agent::OnlineCPUMemRequest;
 
 use crate::error::{Attempt as _, Error, Result};
+use crate::modules::Modules;
 use crate::uevents::Uevents;
 
 const CPU_DIR: &str = "/sys/devices/system/cpu";
 const MEMORY_DIR: &str = "/sys/devices/system/memory";
+
+/// The driver of the device that gives a VM memory.
+pub(super) const MEMORY_MODULE: &str = "virtio_mem";
 
 /// How long plugged processors may take to appear.
 const APPEAR_LIMIT: Duration = Duration::from_secs(20);
 
 /// Puts everything to use that is there, and, when asked, waits for as many processors as the host
 /// has plugged. Blocks.
-pub(super) fn online(request: &OnlineCPUMemRequest) -> Result<()> {
+pub(super) fn online(request: &OnlineCPUMemRequest, modules: &Modules) -> Result<()> {
     let events = Uevents::listen()?;
     if !request.cpu_only {
+        modules.require(MEMORY_MODULE)?;
         switch_each(
             Path::new(MEMORY_DIR),
             "memory",

@@ -26,11 +26,12 @@ use crate::sandbox::Sandbox;
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What this agent has beyond Kata's, by name.
-const FEATURES: [&str; 9] = [
+const FEATURES: [&str; 10] = [
     "virtc.v1.GuestService",
     "copy",
     "forget",
     "framed-streams",
+    "memory",
     "network",
     "passfd-streams",
     "relay",

@@ -14,7 +14,7 @@ use crate::error::{FAILED, Failure};
 const SCRIPT: &str = "scripts/guest-kernel.sh";
 
 /// What the script reads, as it lies in the tree.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 9] = [
     (SCRIPT, include_str!("../../../../scripts/guest-kernel.sh")),
     (
         "scripts/step.sh",
@@ -39,6 +39,14 @@ const FILES: [(&str, &str); 7] = [
     (
         "guest/kernel/patches/0002-x86-apic-timer-hz.patch",
         include_str!("../../../../guest/kernel/patches/0002-x86-apic-timer-hz.patch"),
+    ),
+    (
+        "guest/kernel/patches/0003-x86-entry-one-ss.patch",
+        include_str!("../../../../guest/kernel/patches/0003-x86-entry-one-ss.patch"),
+    ),
+    (
+        "guest/kernel/patches/0004-x86-acpi-hotplug-cpus.patch",
+        include_str!("../../../../guest/kernel/patches/0004-x86-acpi-hotplug-cpus.patch"),
     ),
 ];
 

@@ -118,20 +118,12 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
         true => RootSource::HostSystem,
         false => RootSource::Directory(caller.cwd.join(&args.rootfs)),
     };
-    let size = config.vm.size(&caller.facts);
     let sandbox = SandboxConfig {
         network: networking.config,
         endpoints: EndpointConfig::of(&config.network)?,
         id,
         hostname: Some(hostname.as_str().to_owned()),
-        vm: VmConfig {
-            vcpus: size.vcpus,
-            memory: size.memory,
-            accelerator: virtcontainers::accelerator_choice(config.runtime.accelerator),
-            kernel_params: config.guest.kernel_params.clone(),
-            root_ports: u8::try_from(config.hypervisor.qemu.root_ports_throwaway)
-                .unwrap_or(u8::MAX),
-        },
+        vm: VmConfig::of(config, &caller.facts, true),
         scratch: scratch(args, config)?,
         containers: vec![ContainerConfig {
             id: container.clone(),

@@ -64,16 +64,14 @@ pub(super) fn container(name: &str, root: &std::path::Path, args: &[&str]) -> Co
 
 pub(super) fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> SandboxConfig {
     let config = Sources::of_process(None).load().unwrap().config;
-    let size = config.vm.size(&vc_config::HostFacts::read().unwrap());
+    let host = vc_config::HostFacts::read().unwrap();
     SandboxConfig {
         id: name.parse().unwrap(),
         hostname: None,
         vm: VmConfig {
-            vcpus: size.vcpus,
-            memory: size.memory,
-            accelerator: virtcontainers::accelerator_choice(config.runtime.accelerator),
             kernel_params: Vec::new(),
             root_ports: 4,
+            ..VmConfig::of(&config, &host, false)
         },
         scratch: Scratch::Memory { size: None },
         containers,

@@ -1,6 +1,7 @@
 //! What the containers of a sandbox may use at most, for the size of its machine.
 
 use std::collections::BTreeMap;
+use std::iter::Sum;
 
 use oci_spec::runtime::Spec;
 use vc_config::Demand;
@@ -33,50 +34,83 @@ const PERIOD_DEFAULT: u64 = 100_000;
 pub fn demand_of_pod(annotations: &BTreeMap<String, String>) -> Demand {
     let number = |key| annotations.get(key).and_then(|value| value.parse().ok());
     let period = number(POD_CPU_PERIOD).and_then(|period| u64::try_from(period).ok());
-    Demand {
-        vcpus: vcpus(number(POD_CPU_QUOTA), period),
+    let limits = Limits {
+        millis: millis(number(POD_CPU_QUOTA), period),
         memory: memory(number(POD_MEMORY)),
-    }
+    };
+    limits.demand()
 }
 
 /// What the container of a specification may use, and all others of its pod.
 pub(crate) fn demand_of(spec: &Spec) -> Demand {
     let annotations = spec.annotations().clone().unwrap_or_default();
     let pod = demand_of_pod(&annotations.into_iter().collect());
-    let resources = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.resources().as_ref());
-    let own = resources.map_or_else(Demand::default, |resources| {
-        let cpu = resources.cpu().as_ref();
-        Demand {
-            vcpus: cpu.and_then(|cpu| vcpus(cpu.quota(), cpu.period())),
-            memory: memory(
-                resources
-                    .memory()
-                    .as_ref()
-                    .and_then(|memory| memory.limit()),
-            ),
-        }
-    });
+    let own = Limits::of(spec).demand();
     Demand {
         vcpus: pod.vcpus.max(own.vcpus),
         memory: pod.memory.max(own.memory),
     }
 }
 
+/// What containers may use, where they have limits. Those of several are added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Thousandths of a processor.
+    millis: Option<u64>,
+    /// Bytes.
+    memory: Option<u64>,
+}
+
+impl Limits {
+    /// Those of one container.
+    pub(crate) fn of(spec: &Spec) -> Self {
+        let resources = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.resources().as_ref());
+        let cpu = resources.and_then(|resources| resources.cpu().as_ref());
+        let limit = resources.and_then(|resources| resources.memory().as_ref()?.limit());
+        Self {
+            millis: cpu.and_then(|cpu| millis(cpu.quota(), cpu.period())),
+            memory: memory(limit),
+        }
+    }
+
+    /// Of the machine in which they are.
+    pub(crate) fn demand(self) -> Demand {
+        let vcpus = |millis: u64| u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX);
+        Demand {
+            vcpus: self.millis.map(vcpus),
+            memory: self.memory.map(ByteSize::from_bytes),
+        }
+    }
+}
+
+impl Sum for Limits {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        let both = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        all.fold(Self::default(), |sum, limits| Self {
+            millis: both(sum.millis, limits.millis),
+            memory: both(sum.memory, limits.memory),
+        })
+    }
+}
+
 /// Nothing where there is no limit, which is written as none, 0 or -1.
-fn vcpus(quota: Option<i64>, period: Option<u64>) -> Option<u32> {
+fn millis(quota: Option<i64>, period: Option<u64>) -> Option<u64> {
     let quota = u64::try_from(quota?).ok().filter(|quota| *quota > 0)?;
     let period = period
         .filter(|period| *period > 0)
         .unwrap_or(PERIOD_DEFAULT);
-    Some(u32::try_from(quota.div_ceil(period)).unwrap_or(u32::MAX))
+    let millis = (u128::from(quota) * 1000).div_ceil(u128::from(period));
+    Some(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
-fn memory(limit: Option<i64>) -> Option<ByteSize> {
-    let limit = u64::try_from(limit?).ok().filter(|limit| *limit > 0)?;
-    Some(ByteSize::from_bytes(limit))
+fn memory(limit: Option<i64>) -> Option<u64> {
+    u64::try_from(limit?).ok().filter(|limit| *limit > 0)
 }
 
 #[cfg(test)]
@@ -120,5 +154,30 @@ mod tests {
         assert_eq!(demand.vcpus, Some(5));
         assert_eq!(demand.memory, Some(ByteSize::from_mib(2)));
         assert_eq!(demand_of(&Spec::default()), Demand::default());
+    }
+
+    #[test]
+    fn small_limits_of_many_are_added_up_before_they_are_rounded() {
+        let limits = |quota: i64, limit: i64| {
+            let resources = serde_json::json!({
+                "memory": { "limit": limit }, "cpu": { "quota": quota, "period": 100_000 },
+            });
+            let spec = serde_json::json!({
+                "ociVersion": "1.0.2", "linux": { "resources": resources },
+            });
+            Limits::of(&serde_json::from_value(spec).unwrap())
+        };
+        let sum = |all: &[Limits]| all.iter().copied().sum::<Limits>().demand();
+        let tenths = [limits(10_000, 1 << 20); 10];
+        let demand = sum(&tenths);
+        assert_eq!(demand.vcpus, Some(1));
+        assert_eq!(demand.memory, Some(ByteSize::from_mib(10)));
+        // One without a limit adds none.
+        assert_eq!(
+            sum(&[limits(-1, 0), limits(150_000, 1 << 20)]).vcpus,
+            Some(2)
+        );
+        assert_eq!(sum(&[limits(-1, -1)]), Demand::default());
+        assert_eq!(sum(&[limits(i64::MAX, i64::MAX); 3]).vcpus, Some(u32::MAX));
     }
 }

@@ -10,11 +10,13 @@ pub(crate) mod placement;
 pub(crate) mod pod;
 pub(crate) mod saved;
 mod status;
+mod update;
 
 pub use bundle::Bundle;
 pub use config::{Access, ContainerConfig, GeneratedFile, Root, RootDisk, RootSource, Volume};
-pub(crate) use demand::demand_of;
 pub use demand::demand_of_pod;
+pub(crate) use demand::{Limits, demand_of};
 pub use host_namespaces::HostNamespaces;
 pub use pod::{Neighbours, PodRole};
 pub use status::ContainerStatus;
+pub(crate) use update::update;

@@ -26,6 +26,23 @@ pub(crate) fn save(sandbox: &Path, container: &ContainerConfig) -> Result<()> {
     write(&container_path(sandbox, &container.id), container)
 }
 
+/// Writes what a container is to be from now on, in one step.
+///
+/// # Errors
+///
+/// [`Error::System`]: it is what it was then.
+pub(crate) fn replace(sandbox: &Path, container: &ContainerConfig) -> Result<()> {
+    let path = container_path(sandbox, &container.id);
+    let new = sandbox.join(format!("container:{}:new.json", container.id));
+    // Of one who was killed.
+    remove_file(&new)?;
+    write(&new, container)?;
+    std::fs::rename(&new, &path).map_err(|source| Error::System {
+        attempt: format!("replace {}", path.display()),
+        source,
+    })
+}
+
 /// Reads what a container was to be.
 ///
 /// # Errors
@@ -182,6 +199,10 @@ mod tests {
         let read = load(directory.path(), &container.id).unwrap();
         assert_eq!(read.spec, container.spec);
         assert!(save(directory.path(), &container).is_err());
+        let mut changed = container.clone();
+        changed.attach = false;
+        replace(directory.path(), &changed).unwrap();
+        assert!(!load(directory.path(), &container.id).unwrap().attach);
         assert!(load(directory.path(), &ContainerId::new("c2").unwrap()).is_err());
         remove(directory.path(), &container.id).unwrap();
         remove(directory.path(), &container.id).unwrap();

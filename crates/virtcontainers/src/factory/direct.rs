@@ -9,7 +9,13 @@ pub struct Direct;
 #[async_trait]
 impl Factory for Direct {
     async fn obtain(&self, driver: &dyn Hypervisor, request: VmRequest) -> Result<Obtained> {
-        let vm = driver.launch(request.spec).await?;
+        let VmRequest {
+            mut spec,
+            size_of_boot,
+            ..
+        } = request;
+        (spec.vcpus, spec.memory) = (size_of_boot.vcpus, size_of_boot.memory);
+        let vm = driver.launch(spec).await?;
         Ok(Obtained::new(vm, Origin::Booted))
     }
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use vc_config::Config;
 pub use vc_hypervisor::{Capabilities, Hypervisor, Vm, VmSpec};
+use vc_types::VmSize;
 
 pub use cache::{Cache, Kind, Pool, Taken, Waiting};
 pub(crate) use cache::{
@@ -103,12 +104,19 @@ pub struct VmRequest {
     pub spec: VmSpec,
     /// Whether its own guest has to boot: a faster way was tried before, and failed.
     pub boots: bool,
+    /// How large it is where its own guest boots: there is no use in a VM that grows at once. One that
+    /// goes on from another's guest begins as that did, and grows.
+    pub size_of_boot: VmSize,
 }
 
 impl VmRequest {
     /// A request for a VM that is this.
     pub fn new(spec: VmSpec) -> Self {
-        Self { spec, boots: false }
+        Self {
+            size_of_boot: spec.size(),
+            spec,
+            boots: false,
+        }
     }
 }
 

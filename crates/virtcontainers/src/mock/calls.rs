@@ -43,6 +43,10 @@ pub enum Call {
     UpdateContainer,
     /// What it has used.
     StatsContainer,
+    /// Putting processors to use that came later.
+    OnlineVcpus,
+    /// Putting memory to use that came later.
+    UseMemory,
     /// The size of a terminal.
     TtyWinResize,
     /// Asking for the clock, or correcting it.

@@ -19,6 +19,8 @@ pub fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> Result<SandboxCo
         hostname: None,
         vm: VmConfig {
             vcpus: 1,
+            largest: None,
+            asked: None,
             memory: ByteSize::from_mib(256),
             accelerator: AcceleratorChoice::Auto,
             kernel_params: Vec::new(),

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vc_cgroups::CgroupDriver;
-use vc_config::{Config, Demand, HostFacts, VmSize};
-use vc_types::{ByteSize, ContainerId, SandboxId};
+use vc_config::{Config, Demand, HostFacts};
+use vc_types::{ByteSize, ContainerId, SandboxId, VmSize};
 
 use super::host_cgroup::HostCgroup;
 use super::network::{EndpointConfig, NetworkConfig};
@@ -60,22 +60,10 @@ impl SandboxConfig {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn empty(id: SandboxId, config: &Config, throw_away: bool) -> Result<Self> {
-        let size = config.vm.size(&HostFacts::read()?);
-        let qemu = &config.hypervisor.qemu;
-        let root_ports = match throw_away {
-            true => qemu.root_ports_throwaway,
-            false => qemu.root_ports,
-        };
         Ok(Self {
             id,
             hostname: None,
-            vm: VmConfig {
-                vcpus: size.vcpus,
-                memory: size.memory,
-                accelerator: accelerator_choice(config.runtime.accelerator),
-                kernel_params: config.guest.kernel_params.clone(),
-                root_ports: u8::try_from(root_ports).unwrap_or(u8::MAX),
-            },
+            vm: VmConfig::of(config, &HostFacts::read()?, throw_away),
             scratch: Scratch::Memory { size: None },
             annotations: BTreeMap::new(),
             cgroup: HostCgroup::Inherited,
@@ -87,7 +75,8 @@ impl SandboxConfig {
         })
     }
 
-    /// The same with a machine in which so much can be used, as far as the host has it.
+    /// The same with a machine in which so much can be used, as far as the host has it: one that grows
+    /// to that where it can, so that few sizes begin.
     ///
     /// # Errors
     ///
@@ -96,12 +85,8 @@ impl SandboxConfig {
         if demand == Demand::default() {
             return Ok(self);
         }
-        let size = VmSize {
-            vcpus: self.vm.vcpus,
-            memory: self.vm.memory,
-        };
-        let size = size.raised_to(demand, &HostFacts::read()?);
-        (self.vm.vcpus, self.vm.memory) = (size.vcpus, size.memory);
+        let wanted = demand.raise(self.vm.wanted(), &HostFacts::read()?);
+        self.vm.ask_for(wanted);
         Ok(self)
     }
 
@@ -143,12 +128,81 @@ pub struct VmConfig {
     pub vcpus: u32,
     /// The guest's memory.
     pub memory: ByteSize,
+    /// What it can grow to while it runs, not less than its size; nothing where it keeps that.
+    #[serde(default)]
+    pub largest: Option<VmSize>,
+    /// What its containers may use, where that is more than its size and it can grow to it: it is so
+    /// large before they are made.
+    #[serde(default)]
+    pub asked: Option<VmSize>,
     /// What runs its processors.
     pub accelerator: vc_hypervisor::AcceleratorChoice,
     /// Further parameters of the guest's kernel; the last one of a name wins.
     pub kernel_params: Vec<String>,
     /// How many devices can be plugged while it runs.
     pub root_ports: u8,
+}
+
+impl VmConfig {
+    /// The machine that the configuration gives to sandboxes, or to those of the throw-away kind, on
+    /// this host.
+    ///
+    /// ```
+    /// use vc_config::{Config, HostFacts};
+    /// use virtcontainers::VmConfig;
+    ///
+    /// let vm = VmConfig::of(&Config::default(), &HostFacts::read()?, true);
+    /// assert_eq!(vm.wanted(), vm.size());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn of(config: &Config, host: &HostFacts, throw_away: bool) -> Self {
+        let size = config.vm.size(host);
+        let qemu = &config.hypervisor.qemu;
+        let root_ports = match throw_away {
+            true => qemu.root_ports_throwaway,
+            false => qemu.root_ports,
+        };
+        Self {
+            vcpus: size.vcpus,
+            memory: size.memory,
+            largest: Some(config.vm.largest(size, host)),
+            asked: None,
+            accelerator: accelerator_choice(config.runtime.accelerator),
+            kernel_params: config.guest.kernel_params.clone(),
+            root_ports: u8::try_from(root_ports).unwrap_or(u8::MAX),
+        }
+    }
+
+    /// What it begins with, unless it boots for one sandbox alone.
+    pub fn size(&self) -> VmSize {
+        VmSize {
+            vcpus: self.vcpus,
+            memory: self.memory,
+        }
+    }
+
+    /// How large it is when its first containers are made.
+    pub fn wanted(&self) -> VmSize {
+        self.asked.unwrap_or_else(|| self.size())
+    }
+
+    fn ask_for(&mut self, wanted: VmSize) {
+        match self.largest {
+            Some(largest) => {
+                let wanted = wanted.min(largest).max(self.size());
+                self.asked = (wanted != self.size()).then_some(wanted);
+            }
+            None => (self.vcpus, self.memory) = (wanted.vcpus, wanted.memory),
+        }
+    }
+
+    /// The same before anybody asks for more.
+    pub(crate) fn unasked(&self) -> Self {
+        Self {
+            asked: None,
+            ..self.clone()
+        }
+    }
 }
 
 /// Where changes go that vanish with the sandbox.

@@ -92,10 +92,12 @@ impl SandboxHandle {
         fault::point("delete-container.begun")?;
         self.take_out(&operation, &record, container).await?;
         let id = container.clone();
+        operation.update(|record| {
+            record.containers.remove(&id);
+        })?;
+        self.give_back(&operation).await;
         blocking(move || {
-            operation.commit(|record| {
-                record.containers.remove(&id);
-            })?;
+            operation.commit(|_| {})?;
             fault::point("delete-container.written")
         })
         .await

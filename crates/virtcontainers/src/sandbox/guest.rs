@@ -9,7 +9,7 @@ use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
 use vc_agent_client::{AgentClient, CallLimits, Code, Transport};
 use vc_hypervisor::watched_fd::WatchedFd;
 use vc_store::{SandboxDir, View};
-use vc_types::{ContainerId, EndReason, ExecId, SandboxId, Signal};
+use vc_types::{ByteSize, ContainerId, EndReason, ExecId, SandboxId, Signal};
 
 use super::machine::MachineEnd;
 use super::process::GuestProcess;
@@ -137,6 +137,18 @@ impl Guest {
             })?;
         let updated = self.agent.update_container(container, message);
         self.while_it_runs(async { Ok(updated.await?) }).await
+    }
+
+    /// Puts processors to use that the machine got.
+    pub(super) async fn online_vcpus(&self, more: u32) -> Result<()> {
+        let online = self.agent.online_vcpus(more);
+        self.while_it_runs(async { Ok(online.await?) }).await
+    }
+
+    /// Puts memory to use that the machine has beyond its first.
+    pub(super) async fn use_memory(&self, more: ByteSize, limit: Duration) -> Result<()> {
+        let used = self.agent.use_memory(more, limit);
+        self.while_it_runs(async { Ok(used.await?) }).await
     }
 
     pub(super) async fn stats(&self, container: &ContainerId) -> Result<StatsContainerResponse> {

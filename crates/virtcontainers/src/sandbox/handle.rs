@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
+use oci_spec::runtime::Process as ProcessSpec;
 use vc_agent_client::{AgentClient, Code, Transport};
 use vc_store::{ContainerRecord, SandboxDir, View};
 use vc_types::{
@@ -286,21 +286,6 @@ impl SandboxHandle {
         self.existing(container)?.resume()?;
         self.0.guest.resume(container).await?;
         states::container(&self.0.directory, container, ContainerState::Running).await
-    }
-
-    /// Changes what a container may use of the guest. The machine keeps its size.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoContainer`], [`Error::Protocol`] for values that cannot be, and [`Error::Agent`]
-    /// when the guest refuses them.
-    pub async fn update_container(
-        &self,
-        container: &ContainerId,
-        resources: &LinuxResources,
-    ) -> Result<()> {
-        self.existing(container)?;
-        self.0.guest.update(container, resources).await
     }
 
     /// What a container has used of the guest. What the guest says is bounded.

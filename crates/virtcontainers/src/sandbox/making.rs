@@ -113,6 +113,9 @@ impl<'a> Making<'a> {
         }
         fault::point("create-container.shared")?;
         self.sandbox
+            .grow_for(&self.operation, Some(&self.config))
+            .await?;
+        self.sandbox
             .plug_disks(&self.operation, &self.placement.disks)
             .await?;
         let guest = &self.sandbox.0.guest;

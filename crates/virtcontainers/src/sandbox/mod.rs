@@ -23,6 +23,7 @@ mod making;
 mod network;
 mod process;
 mod process_log;
+mod resize;
 mod restart;
 mod states;
 mod stop;

@@ -134,29 +134,35 @@ impl Place {
         })
         .await?;
         self.operation = Some(operation);
-        stored?.map_err(|source| Error::System {
-            attempt: format!("store the machine of sandbox {}", self.id()),
-            source: source.into(),
-        })
+        stored?.map_err(|source| self.unstored(source))
     }
 
     /// The sandbox is ready: its operation ends.
-    pub(crate) async fn ready(&mut self) -> Result<()> {
+    pub(crate) async fn ready(&mut self, machine: &Machine) -> Result<()> {
         let Some(operation) = self.operation.take() else {
             return Ok(());
         };
         // A new one is ready; one that was stopped runs again.
         let restarted = self.restarted;
-        blocking(move || {
+        // With the memory that it got meanwhile.
+        let state = machine.vm().state();
+        let stored = blocking(move || {
             operation.commit(|record| {
                 record.state = match restarted {
                     true => record.state.transition(SandboxState::Running)?,
                     false => SandboxState::Ready,
                 };
-                Ok(())
+                Ok(record.set_driver_state(Some(&state)))
             })?
-        })
-        .await
+        });
+        stored.await?.map_err(|source| self.unstored(source))
+    }
+
+    fn unstored(&self, source: serde_json::Error) -> Error {
+        Error::System {
+            attempt: format!("store the machine of sandbox {}", self.id()),
+            source: source.into(),
+        }
     }
 
     /// Writes down how the sandbox ended, and one of its containers before it, and leaves its place

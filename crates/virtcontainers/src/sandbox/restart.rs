@@ -9,7 +9,7 @@ use super::config::SandboxConfig;
 use super::create::{boot, prepare_again};
 use super::place::Place;
 use super::{Sandbox, SandboxHandle, fetch};
-use crate::container::saved;
+use crate::container::{Limits, saved};
 use crate::error::{Error, Result};
 use crate::runtime::Shared;
 
@@ -38,7 +38,7 @@ pub(crate) async fn start(runtime: &Arc<Shared>, id: &SandboxId) -> Result<Start
     let place = Place::reopen(runtime, directory, |record| prepared.describe_again(record)).await?;
     let mut timeline = Timeline::default();
     timeline.step("prepared");
-    let sandbox = boot(runtime, prepared, place, timeline).await?;
+    let sandbox = Box::pin(boot(runtime, prepared, place, timeline)).await?;
     sandbox.start().await?;
     Ok(Started::Kept(Box::new(sandbox)))
 }
@@ -63,5 +63,10 @@ fn stored_config(runtime: &Shared, id: &SandboxId) -> Result<SandboxConfig> {
                 .push(saved::load(directory.path(), container)?);
         }
     }
-    Ok(config)
+    let used: Limits = config
+        .containers
+        .iter()
+        .map(|container| Limits::of(&container.spec))
+        .sum();
+    config.sized_for(used.demand())
 }

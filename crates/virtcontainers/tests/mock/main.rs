@@ -8,6 +8,7 @@ mod failures;
 mod kills;
 mod life;
 mod model;
+mod resize;
 mod speed;
 
 use std::future::Future;

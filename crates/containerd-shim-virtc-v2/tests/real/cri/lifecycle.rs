@@ -22,6 +22,12 @@ const DEAF: &str = "trap '' TERM; echo ready; while :; do sleep 1; done";
 const TWICE: &str = "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; \
                      echo two; echo bad >&2; exec sleep 1000";
 
+/// The memory of a container's machine, as its guest counts it.
+fn total_kib(client: &mut Client, container: &str) -> i64 {
+    let line = client.say(container, "grep MemTotal: /proc/meminfo");
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 fn limited(config: &mut ContainerConfig, memory: i64) {
     let linux = config.linux.get_or_insert_default();
     linux.resources = Some(LinuxContainerResources {
@@ -90,9 +96,8 @@ fn containers_of_a_pod_go_through_their_lives() {
     assert!(!second.contains("one") && !log("main.log.1").contains("two"));
 
     // What the pod may use fits into its machine.
-    let line = client.say(&main, "grep MemTotal: /proc/meminfo");
-    let kib: i64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(kib > POD_MIB << 10, "{line}");
+    let kib = total_kib(&mut client, &main);
+    assert!(kib > POD_MIB << 10, "{kib}");
 
     // Its limits are there, and change while it runs.
     let limits = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max";
@@ -110,6 +115,21 @@ fn containers_of_a_pod_go_through_their_lives() {
     let stats = client.stats(&main);
     assert!(stats.memory.unwrap().working_set_bytes.unwrap().value > 0);
     assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 0);
+
+    // Where it may use more than its machine has, that grows; and it gives that back.
+    let resize = |client: &mut Client, mib: i64| {
+        let resources = LinuxContainerResources {
+            memory_limit_in_bytes: mib * MIB,
+            ..LinuxContainerResources::default()
+        };
+        client.update(&main, resources);
+    };
+    resize(&mut client, POD_MIB + 512);
+    assert_eq!(total_kib(&mut client, &main), kib + (512 << 10));
+    resize(&mut client, 96);
+    containerd.wait_for("the memory that is given back", || {
+        total_kib(&mut client, &main) == kib
+    });
 
     // One that takes more memory than it may is ended, and said to be.
     let greedy = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"];

@@ -1,6 +1,11 @@
 //! The QMP commands of devices behind root ports: pure data.
 
-use qapi::qmp::{self, BlockdevOptions, BlockdevOptionsBase, BlockdevOptionsFile, Netdev};
+use qapi::qmp::{
+    self, BlockdevOptions, BlockdevOptionsBase, BlockdevOptionsFile, MemoryBackendProperties,
+    Netdev, ObjectOptions,
+};
+
+use vc_types::ByteSize;
 
 use crate::Disk;
 use crate::hotplug::DiskFile;
@@ -115,6 +120,36 @@ pub(super) fn netdev_add(port: u8, queues: usize, vhost: usize) -> qmp::netdev_a
 
 pub(super) fn netdev_del(port: u8) -> qmp::netdev_del {
     qmp::netdev_del { id: name(port) }
+}
+
+/// The memory behind a port: a file that device processes map too, of which nothing is there
+/// until the guest writes it.
+pub(super) fn object_add(port: u8, size: ByteSize) -> qmp::object_add {
+    let base = MemoryBackendProperties {
+        dump: None,
+        host_nodes: None,
+        merge: None,
+        policy: None,
+        prealloc: None,
+        prealloc_context: None,
+        prealloc_threads: None,
+        reserve: Some(false),
+        share: Some(true),
+        x_use_canonical_path_for_ramblock_id: None,
+        size: size.bytes(),
+    };
+    qmp::object_add(ObjectOptions::memory_backend_memfd {
+        id: name(port),
+        memory_backend_memfd: base.into(),
+    })
+}
+
+pub(super) fn object_del(port: u8) -> qmp::object_del {
+    qmp::object_del { id: name(port) }
+}
+
+pub(super) fn memory(port: u8) -> qmp::device_add {
+    plug(port, Device::memory(&name(port)))
 }
 
 /// A disk as the command line has it.

@@ -13,6 +13,7 @@ use qapi::qmp::{self, QmpCommand};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
+use vc_types::ByteSize;
 
 use super::CAPABILITIES;
 use super::qmp::Qmp;
@@ -92,6 +93,11 @@ impl Running {
     async fn take_out(&self, place: Place, id: &str) -> Result<()> {
         self.hot_plug().set_phase(id, PlugPhase::Leaving)?;
         let mut session = Session::open(self, place).await?;
+        if place.kind == HotDeviceKind::Memory && session.has_memory().await? {
+            // Whoever was interrupted was done with it.
+            self.hot_plug().set_phase(id, PlugPhase::Present)?;
+            return Err(Error::Stays { id: id.to_owned() });
+        }
         session.remove(id).await?;
         self.hot_plug().free(id);
         Ok(())
@@ -141,6 +147,7 @@ impl Session {
                     .await?;
                 self.execute(commands::disk(port, &disk.serial)).await?;
             }
+            HotDevice::Memory(size) => self.add_memory(size).await?,
             HotDevice::Nic(nic) => {
                 let NicBackend::Tap { fds, vhost_fds } = nic.backend else {
                     return Ok(());
@@ -155,6 +162,27 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// QEMU takes no memory out again, so what whoever was interrupted has made of it stays, and is
+    /// gone on from.
+    async fn add_memory(&mut self, size: ByteSize) -> Result<()> {
+        let port = self.place.port;
+        if self.has_memory().await? {
+            return Ok(());
+        }
+        self.attempt(commands::object_del(port)).await?;
+        self.execute(commands::object_add(port, size)).await?;
+        if let Err(error) = self.execute(commands::memory(port)).await {
+            self.attempt(commands::object_del(port)).await?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn has_memory(&mut self) -> Result<bool> {
+        let devices = self.execute(qmp::query_memory_devices {}).await?;
+        Ok(super::resize::device(&devices, self.place.port).is_some())
     }
 
     async fn pass<C: QmpCommand>(
@@ -178,6 +206,9 @@ impl Session {
             (HotDeviceKind::Disk, Ok(())) => {
                 self.remove_node().await?;
                 self.attempt(commands::remove_fd(self.place.port)).await?;
+            }
+            (HotDeviceKind::Memory, Ok(())) => {
+                self.attempt(commands::object_del(self.place.port)).await?;
             }
             (_, Err(_)) => {}
         }

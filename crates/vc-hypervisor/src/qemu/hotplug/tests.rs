@@ -379,3 +379,49 @@ async fn a_reservation_is_found_and_taken_out_by_another_process() {
     peer.unplug("data").await.unwrap();
     assert!(peer.phases().is_empty());
 }
+
+const NO_MEMORY: &str = r#""return": []"#;
+const MEMORY: &str = r#""return": [{"type": "virtio-mem", "data": {"memdev": "/objects/hot0", "memaddr": 4294967296, "block-size": 2097152, "size": 0, "node": 0, "max-size": 1073741824, "requested-size": 0, "id": "hot0"}}]"#;
+
+fn memory() -> HotDevice {
+    HotDevice::Memory(ByteSize::from_mib(1024))
+}
+
+#[tokio::test]
+async fn memory_comes_once_and_stays() {
+    let asked = ("query-memory-devices", &[NO_MEMORY, MEMORY, MEMORY][..]);
+    let peer = Peer::with(&[asked]);
+    let plugged = peer.plug(memory()).await.unwrap();
+    assert_eq!(plugged.phase, PlugPhase::Present);
+    insta::assert_snapshot!(peer.sent());
+    assert!(matches!(
+        peer.plug(memory()).await,
+        Err(Error::DeviceKnown { .. })
+    ));
+    let error = peer.unplug("memory").await.unwrap_err();
+    assert!(matches!(error, Error::Stays { .. }), "{error}");
+    assert_eq!(peer.phases(), [PlugPhase::Present]);
+}
+
+#[tokio::test]
+async fn memory_that_an_interrupted_process_has_plugged_in_is_gone_on_from() {
+    let peer = Peer::with(&[("query-memory-devices", &[MEMORY])]);
+    peer.running.reserve(&memory()).unwrap();
+    assert_eq!(peer.phases(), [PlugPhase::Coming]);
+    peer.plug(memory()).await.unwrap();
+    assert_eq!(peer.phases(), [PlugPhase::Present]);
+    assert!(!peer.sent().contains("device_add"));
+}
+
+#[tokio::test]
+async fn memory_that_is_refused_leaves_nothing() {
+    let peer = Peer::with(&[
+        ("query-memory-devices", &[NO_MEMORY, NO_MEMORY]),
+        ("device_add", &[REFUSED]),
+        ("device_del", &[ABSENT]),
+    ]);
+    let error = peer.plug(memory()).await.unwrap_err();
+    assert!(error.to_string().contains("not today"), "{error}");
+    assert!(peer.phases().is_empty());
+    assert!(peer.sent().ends_with("object-del {\"id\":\"hot0\"}"));
+}

@@ -8,7 +8,6 @@ use vc_hypervisor::StopLimits;
 use vc_types::{ClockPoint, ContainerId, Timeline, guest};
 
 use super::super::Sandbox;
-use super::super::cgroups;
 use super::super::clock::{ClockKeeper, host_realtime_ns};
 use super::super::config::{SandboxConfig, Scratch};
 use super::super::guest::{EndWatch, Guest};
@@ -17,6 +16,7 @@ use super::super::lease::Leases;
 use super::super::machine::Machine;
 use super::super::network::{AttachedNetwork, FollowedNetwork};
 use super::super::place::Place;
+use super::super::{cgroups, resize};
 use super::Staged;
 use super::launch::Launched;
 use crate::container::placement::Placement;
@@ -109,7 +109,14 @@ pub(super) async fn connect(
             }
             Ok(())
         };
-        tokio::try_join!(greeted, sandbox_made, files_written, network_configured)?;
+        let grown = resize::grow_new(&**machine.vm(), &guest, config.vm.wanted(), limits);
+        tokio::try_join!(
+            greeted,
+            sandbox_made,
+            files_written,
+            network_configured,
+            grown
+        )?;
         timeline.step("guest prepared");
         fault::point("create.guest-prepared")?;
 
@@ -181,7 +188,7 @@ impl Connected {
         timeline: Timeline,
     ) -> Result<Sandbox> {
         let written = async {
-            place.ready().await?;
+            place.ready(&self.machine).await?;
             // It stands for containers only once they are there.
             for entry in place.directory().read()?.containers.values() {
                 cgroups::join_container(entry)?;

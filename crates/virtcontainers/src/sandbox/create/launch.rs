@@ -67,6 +67,7 @@ pub(super) async fn launch(
         directory: directory.to_owned(),
         vcpus: config.vm.vcpus,
         memory: config.vm.memory,
+        largest: config.vm.largest,
         accelerator: around.boot.accelerator,
         kernel: around.boot.kernel.into(),
         initrd: around.boot.initrd.into(),
@@ -82,6 +83,7 @@ pub(super) async fn launch(
     };
     let mut request = VmRequest::new(spec);
     request.boots = beginning == Beginning::Boot;
+    request.size_of_boot = config.vm.wanted();
     let obtained = runtime.factory.obtain(&*around.hypervisor, request).await?;
     timeline.mark(ClockPoint::Spawned);
     fault::point("create.vmm-launched")?;

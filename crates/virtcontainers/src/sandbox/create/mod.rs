@@ -48,7 +48,7 @@ pub(crate) async fn create(runtime: &Arc<Shared>, config: SandboxConfig) -> Resu
     let place = Place::reserve(runtime, record).await?;
     fault::point("create.reserved")?;
     save(&prepared.config, &place).await?;
-    boot(runtime, prepared, place, timeline).await
+    Box::pin(boot(runtime, prepared, place, timeline)).await
 }
 
 /// Looks again whether a sandbox can be that was made before.
@@ -65,7 +65,9 @@ pub(super) async fn boot(
 ) -> Result<Sandbox> {
     let config = prepared.config.clone();
     let refill = to_refill(runtime, &prepared);
-    let mut up = come_up(runtime, prepared, &mut place, &mut timeline, Beginning::Any).await;
+    let coming = come_up(runtime, prepared, &mut place, &mut timeline, Beginning::Any);
+    // On the heap: what a start holds from one wait to the next would fill a thread's stack.
+    let mut up = Box::pin(coming).await;
     if let Err((stage, error)) = &up
         && let Some(template) = error.template()
     {
@@ -74,14 +76,14 @@ pub(super) async fn boot(
         let prepared = Prepared::new(runtime, config)?;
         place.describe_again(|record| prepared.describe_again(record))?;
         timeline = Timeline::default();
-        up = come_up(
+        let coming = come_up(
             runtime,
             prepared,
             &mut place,
             &mut timeline,
             Beginning::Boot,
-        )
-        .await;
+        );
+        up = Box::pin(coming).await;
         // Where that fails too, it was not the template's fault.
         if up.is_ok() {
             runtime.factory.discard(&template);

@@ -14,7 +14,7 @@ use super::super::guest::{EndWatch, Guest};
 use super::super::machine::{HOLDER, Machine};
 use super::super::place::Place;
 use super::super::surroundings::{SYSTEM_SHARE, USER_SHARE, VSOCK_DEVICE};
-use super::super::{cgroups, machine_files, vsock};
+use super::super::{cgroups, machine_files, resize, vsock};
 use super::connect::{Connected, create, hello, write_files};
 use super::prepare::Prepared;
 use super::{Staged, at};
@@ -131,14 +131,17 @@ async fn receive(
     };
     let agent = machine.end().while_it_runs(&sandbox, greeted).await?;
     fault::point("take.greeted")?;
+    let guest = Guest {
+        sandbox,
+        agent,
+        transport,
+        attach_limit: limits.agent_create_ms.duration(),
+        end: EndWatch::Kept(machine.end().clone()),
+    };
+    let wanted = prepared.config.vm.wanted();
+    resize::grow_new(&**machine.vm(), &guest, wanted, limits).await?;
     Ok(Got {
-        guest: Guest {
-            sandbox,
-            agent,
-            transport,
-            attach_limit: limits.agent_create_ms.duration(),
-            end: EndWatch::Kept(machine.end().clone()),
-        },
+        guest,
         machine,
         containers_made,
         guest_epoch,

@@ -5,6 +5,7 @@
 //! what an interrupted one has left. A device ends with the machine, also when that is booted again.
 
 mod image;
+pub(super) mod memory;
 pub(super) mod root;
 
 use std::path::PathBuf;
@@ -212,6 +213,7 @@ impl SandboxHandle {
         let vm = self.vm(&record).await?;
         for device in coming {
             match vm.unplug(&device.id).await {
+                Err(vc_hypervisor::Error::Stays { .. }) => {}
                 Ok(()) => saved::remove_device(self.0.directory.path(), &device.id)?,
                 Err(error) => {
                     tracing::warn!(device = device.id, %error, "what is left of it stays");
@@ -223,7 +225,7 @@ impl SandboxHandle {
     }
 
     /// The machine by what its state says of it, which is newer than what its keeper remembers.
-    async fn vm(&self, record: &SandboxRecord) -> Result<Arc<dyn Vm>> {
+    pub(super) async fn vm(&self, record: &SandboxRecord) -> Result<Arc<dyn Vm>> {
         let not_running = || Error::NotRunning {
             sandbox: self.id().clone(),
         };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::process::ChildStdin;
 use vc_config::Config;
 use vc_store::SandboxDir;
-use vc_types::{ByteSize, ProcessIdentity, SandboxId};
+use vc_types::{ProcessIdentity, SandboxId};
 
 use super::super::cgroups;
 use super::super::config::{SandboxConfig, Scratch, VmConfig};
@@ -77,7 +77,7 @@ impl WaitingConfig {
         Self {
             config: config.clone(),
             program: program.to_owned(),
-            vm: sandbox.vm.clone(),
+            vm: sandbox.vm.unasked(),
             scratch: sandbox.scratch,
             throw_away: sandbox.throw_away,
             shared_pids: sandbox.shared_pids,
@@ -202,7 +202,6 @@ impl WaitingReport {
 /// The size of a machine, for messages.
 impl std::fmt::Display for WaitingConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let memory: ByteSize = self.vm.memory;
-        write!(f, "{} processors, {memory}", self.vm.vcpus)
+        self.vm.size().fmt(f)
     }
 }

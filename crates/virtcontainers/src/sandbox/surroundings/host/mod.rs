@@ -67,7 +67,7 @@ impl Surroundings for Host {
         if !geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        let (host, vm) = (HostFacts::read()?, &config.vm);
+        let (host, vm) = (HostFacts::read()?, config.vm.wanted());
         if vm.memory.mib() + OVERHEAD_MIB > host.memory_available.mib() {
             return Err(Error::Memory {
                 wanted: vm.memory,

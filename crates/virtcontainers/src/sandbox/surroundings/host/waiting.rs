@@ -44,7 +44,7 @@ impl HostPlan {
             format!("kernel {}", manifest.vmlinux.sha256),
             format!("initrd {}", manifest.initrd.sha256),
             format!("accelerator {}", self.boot.accelerator),
-            format!("machine {:?}", config.vm),
+            format!("machine {:?}", config.vm.unasked()),
             format!("scratch {:?}", config.scratch),
             format!("throw-away {}", config.throw_away),
             format!("shared pids {}", config.shared_pids),
