@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use test_vm::Outcome;
 use virtcontainers::fault::Walk;
@@ -277,6 +278,17 @@ fn a_clone_does_not_need_its_template_any_more() {
         .parse()
         .unwrap();
     assert!(files > 100, "{}", outcome.out());
+}
+
+#[test]
+fn an_interrupt_while_a_clone_comes_up_ends_it_at_once() {
+    let factory = Factory::new();
+    factory.run("true");
+    let mut running = factory.host.start(["run", "--", "true"]);
+    running.wait_for_process("-incoming defer");
+    running.signal(Signal::INT);
+    running.wait().expect_code(130);
+    factory.only_template();
 }
 
 #[test]
