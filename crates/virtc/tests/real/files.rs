@@ -164,6 +164,28 @@ pub(super) fn home_is_empty_and_writable_and_the_files_of_the_guest_are_its_own(
 }
 
 #[test]
+fn a_machine_has_an_id_of_its_own_and_a_root_of_the_users_keeps_its_own() {
+    let host = host();
+    let id = || host.run(&[], &["cat", "/etc/machine-id"]).expect_code(0);
+    let (one, other) = (id().out(), id().out());
+    for id in [&one, &other] {
+        let digits = id.trim_end_matches('\n');
+        let is_digit = |c: char| c.is_ascii_hexdigit() && !c.is_ascii_uppercase();
+        assert!(digits.len() == 32 && digits.chars().all(is_digit), "{id}");
+        assert_ne!(
+            fs::read_to_string("/etc/machine-id").ok().as_ref(),
+            Some(id)
+        );
+    }
+    assert_ne!(one, other);
+    let root = busybox_root(&host);
+    fs::write(root.join("etc/machine-id"), "the root's\n").unwrap();
+    let flags = ["--rootfs", root.to_str().unwrap()];
+    let kept = host.run(&flags, &["cat", "/etc/machine-id"]);
+    assert_eq!(kept.expect_code(0).out(), "the root's\n");
+}
+
+#[test]
 pub(super) fn a_user_by_number_and_by_name() {
     let host = host();
     let outcome = host.run(&["-u", "1234:56"], &["id"]).expect_code(0);
