@@ -1,6 +1,7 @@
 //! An image with one static program under many names, as an archive that containerd imports.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,7 +15,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-const PROGRAMS: [&str; 32] = [
+const PROGRAMS: [&str; 33] = [
     "sh",
     "echo",
     "cat",
@@ -47,7 +48,11 @@ const PROGRAMS: [&str; 32] = [
     "umount",
     "uname",
     "pwd",
+    "brctl",
 ];
+
+/// One that begins with the rights of its owner, as in many images.
+const PRIVILEGED: &str = "ping";
 
 /// Makes the archive below `directory`.
 pub(super) fn archive(directory: &Path) -> PathBuf {
@@ -59,6 +64,9 @@ pub(super) fn archive(directory: &Path) -> PathBuf {
     for name in PROGRAMS {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
     }
+    let privileged = root.join("bin").join(PRIVILEGED);
+    fs::copy("/bin/busybox", &privileged).unwrap();
+    fs::set_permissions(&privileged, fs::Permissions::from_mode(0o4755)).unwrap();
     fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
     let layout = directory.join("layout");
     fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
