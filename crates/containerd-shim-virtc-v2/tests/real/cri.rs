@@ -4,6 +4,7 @@ mod attributes;
 mod capabilities;
 mod cgroup;
 mod client;
+mod critest;
 mod lifecycle;
 mod node;
 mod paths;
