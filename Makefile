@@ -75,6 +75,7 @@ soak: build guest
 		VIRTC_TEST_PODS=$${VIRTC_TEST_PODS:-50} \
 		VIRTC_TEST_POD_CONTAINERS=$${VIRTC_TEST_POD_CONTAINERS:-5} \
 		VIRTC_TEST_KILLS_STEP=1 \
+		VIRTC_TEST_WAITING=1 \
 		cargo nextest run --profile soak --release --workspace --features $(TEST_FEATURES) \
 		--run-ignored all -E 'binary(real)' --stress-count $(SOAK_ROUNDS)
 

@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,16 +9,21 @@ use tempfile::TempDir;
 
 use crate::cgroups;
 use crate::leftovers;
+use crate::origin::{Origin, needs_machine};
 use crate::outcome::Outcome;
 use crate::running::{Running, collect};
 
 /// How long one virtc of a test may take, on a busy machine without KVM.
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// Where in a state root machines wait.
+const WAITING: &str = ".waiting:vms";
+
 /// This machine as one test sees it. Dropping it fails the test when something is left.
 #[derive(Debug)]
 pub struct Host {
     virtc: PathBuf,
+    origin: Origin,
     dir: TempDir,
     mounts: BTreeSet<String>,
     env: Vec<(String, String)>,
@@ -29,8 +34,13 @@ pub struct Host {
 
 impl Host {
     /// A host with a state root of its own; `virtc` is the program under test
-    /// (`env!("CARGO_BIN_EXE_virtc")`).
+    /// (`env!("CARGO_BIN_EXE_virtc")`). Its machines boot, unless a test sets something else.
     pub fn new(virtc: &str) -> Self {
+        Self::with_machines(virtc, Origin::Boot)
+    }
+
+    /// A host like that, all of whose machines come to be in this way.
+    pub fn with_machines(virtc: &str, origin: Origin) -> Self {
         let pid = rustix::process::getpid();
         set_child_subreaper(Some(pid)).expect("a process can be the reaper of orphans");
         let dir = tempfile::Builder::new()
@@ -43,6 +53,7 @@ impl Host {
         let cwd = dir.path().join("cwd");
         Self {
             virtc: virtc.into(),
+            origin,
             mounts: leftovers::mounts(dir.path()),
             env: Vec::new(),
             cwd,
@@ -110,19 +121,45 @@ impl Host {
         self.limit = limit;
     }
 
-    /// The command `virtc ARGS`, with the test's own root, for what `start` does not do.
+    /// The command `virtc ARGS`, with the test's own root, for what `start` does not do. It is to
+    /// be run once: where machines are to have waited, one waits for it.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        let args: Vec<OsString> = args.collect();
+        let mut command = self.plain_command();
+        if let Some(flags) = needs_machine(&args) {
+            if matches!(self.origin, Origin::Waiting(_)) {
+                self.warm(flags);
+            }
+            let recorded = self.origin.record(&mut command, &self.origins());
+            command.args(recorded);
+        }
+        command.args(args);
+        command
+    }
+
+    /// `virtc`, whose arguments are still to come.
+    fn plain_command(&self) -> Command {
         let mut command = Command::new(&self.virtc);
         command
-            .args(args)
             .current_dir(&self.cwd)
             .env("VIRTC_RUNTIME_ROOT", self.root())
-            .env("VIRTC_RUNTIME_FAILURES", self.failures())
-            // A test says when it wants templates, and has a place for them.
-            .env("VIRTC_FACTORY_AUTO", "false")
-            .env("VIRTC_FACTORY_DIR", self.dir.path().join("templates"))
-            .envs(self.env.iter().map(|(name, value)| (name, value)));
+            .env("VIRTC_RUNTIME_FAILURES", self.failures());
+        self.origin
+            .set(&mut command, &self.dir.path().join("templates"));
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// The log in which the machines' origins are.
+    fn origins(&self) -> PathBuf {
+        self.dir.path().join("origins")
+    }
+
+    /// Has one machine wait.
+    fn warm(&self, flags: &[&str]) {
+        let warm = ["factory", "warm", "-n", "1"].iter().chain(flags);
+        self.virtc(warm).expect_code(0);
     }
 
     /// Starts `virtc ARGS` with pipes for its standard streams.
@@ -162,8 +199,19 @@ impl Host {
     /// Fails the test when something is left. Dropping the host does the same.
     #[track_caller]
     pub fn expect_nothing_left(&mut self) {
-        let left = leftovers::find(&self.root(), &self.mounts);
         self.checked = true;
+        if let Origin::Waiting(_) = self.origin {
+            // What waits would do so for ever; the templates are everybody's.
+            let waiting = std::fs::read_dir(self.root().join(WAITING)).into_iter();
+            for machine in waiting.flatten().flatten() {
+                let name = machine.file_name();
+                self.virtc([OsStr::new("factory"), OsStr::new("destroy"), &name]);
+            }
+            self.virtc(["gc"]).expect_code(0);
+        }
+        let wrong = self.origin.wrong(&self.origins());
+        assert_eq!(wrong, None);
+        let left = leftovers::find(&self.root(), &self.mounts);
         assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
     }
 

@@ -19,11 +19,13 @@
 mod cgroups;
 mod host;
 mod leftovers;
+mod origin;
 mod outcome;
 mod processes;
 mod running;
 
 pub use host::Host;
+pub use origin::Origin;
 pub use outcome::Outcome;
 pub use processes::{Process, descendants};
 pub use running::Running;

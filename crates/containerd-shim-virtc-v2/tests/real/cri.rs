@@ -1,8 +1,14 @@
 //! Pods of Kubernetes, by the interface that its node agent uses.
 
+mod attributes;
+mod capabilities;
 mod cgroup;
 mod client;
+mod critest;
 mod lifecycle;
+mod node;
+mod paths;
+mod seccomp;
 mod security;
 mod streaming;
 mod volumes;
@@ -11,7 +17,7 @@ mod websocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use k8s_cri::v1::{ContainerState, PodSandboxState};
+use k8s_cri::v1::{ContainerState, PodSandboxState, PortMapping};
 
 use super::{Containerd, image};
 use client::Client;
@@ -84,6 +90,10 @@ fn settings(directory: &Path) -> String {
                 "ranges": [[{"subnet": "10.89.7.0/24"}]],
                 "routes": [{"dst": "0.0.0.0/0"}],
             },
+        }, {
+            "type": "portmap",
+            "capabilities": {"portMappings": true},
+            "snat": true,
         }],
     });
     std::fs::write(cni.join("10-pods.conflist"), network.to_string()).unwrap();
@@ -163,7 +173,14 @@ fn pods_reach_each_other_and_their_loopback_is_reached_from_outside() {
         return;
     };
     let mut client = Client::connect(&containerd, &containerd.dir("logs"));
-    let pods = ["one", "two"].map(|name| client.run_pod(name));
+    let published = client.try_run_pod("one", |config| {
+        config.port_mappings = vec![PortMapping {
+            container_port: 8080,
+            host_port: 18080,
+            ..PortMapping::default()
+        }];
+    });
+    let pods = [published.unwrap(), client.run_pod("two")];
     let mut containers = Vec::new();
     let names = [["a", "b", "c"], ["d", "e", "f"]];
     for ((pod, names), first) in pods.iter().zip(names).zip([SERVE, WAIT]) {
@@ -183,16 +200,20 @@ fn pods_reach_each_other_and_their_loopback_is_reached_from_outside() {
     let local = "http://127.0.0.1:8080/page";
     let said = client.exec(&containers[1], &["wget", "-q", "-O", "-", local], 10);
     assert_eq!(said.unwrap().stdout, b"page\n");
-    let inside = format!(
-        "--net=/proc/{}/ns/net",
-        containerd.shim(&pods[0]).as_raw_nonzero()
-    );
-    let fetched = Command::new("nsenter")
-        .args([
-            &inside, "timeout", "10", "busybox", "wget", "-q", "-O", "-", local,
-        ])
-        .output();
-    assert_eq!(fetched.unwrap().stdout, b"page\n");
+    let fetched = |namespace: &str, page: &str| {
+        let fetch = ["timeout", "10", "busybox", "wget", "-q", "-O", "-", page];
+        let fetched = Command::new("nsenter")
+            .arg(format!("--net={namespace}"))
+            .args(fetch)
+            .output();
+        String::from_utf8(fetched.unwrap().stdout).unwrap()
+    };
+    let shim = containerd.shim(&pods[0]).as_raw_nonzero();
+    assert_eq!(fetched(&format!("/proc/{shim}/ns/net"), local), "page\n");
+    // A port of the host leads to it.
+    let host = format!("/run/netns/{}", network.0);
+    assert_eq!(fetched(&host, "http://127.0.0.1:18080/page"), "page\n");
+    assert_eq!(fetched(&host, &page), "page\n");
     // The first one has made their cgroup's parent.
     for pod in pods.iter().rev() {
         client.stop_pod(pod);

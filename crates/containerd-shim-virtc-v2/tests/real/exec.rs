@@ -8,13 +8,14 @@ use containerd_shim_protos::api::{DeleteRequest, ExecProcessRequest, StartReques
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::{Client, context};
+use rustix::process::Pid;
 use serde_json::json;
 
 use super::Containerd;
 use super::soak::count;
 
 /// What a shim with one container may take that waits: 4 MB.
-const PSS_KIB_MAX: usize = 4_000_000 / 1024;
+pub(super) const PSS_KIB_MAX: usize = 4_000_000 / 1024;
 
 /// How many execs one task sees here, and in the soak.
 fn execs() -> usize {
@@ -65,6 +66,16 @@ pub(super) fn held(containerd: &Containerd, id: &str) -> (usize, usize) {
         entries.unwrap().count()
     };
     (count("fd"), count("task"))
+}
+
+/// The KiB of a shim's memory that the kernel gives this name. The shim is asked nothing: it gives memory
+/// back where it rests.
+pub(super) fn memory(shim: Pid, name: &str) -> usize {
+    let path = format!("/proc/{}/smaps_rollup", shim.as_raw_nonzero());
+    let smaps = std::fs::read_to_string(path).unwrap();
+    let line = smaps.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.unwrap().trim().trim_end_matches("kB").trim();
+    kib.parse().unwrap()
 }
 
 #[test]
@@ -169,13 +180,8 @@ fn many_execs_leave_nothing_in_the_shim() {
     run(0);
     let before = held(&containerd, "c1");
     // More of the same binary that run at the same time make it smaller, never larger.
-    let shim = containerd.shim("c1").as_raw_nonzero();
-    let pss = || {
-        let smaps = std::fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
-        let line = smaps.lines().find_map(|line| line.strip_prefix("Pss:"));
-        let kib = line.unwrap().trim().trim_end_matches("kB").trim();
-        kib.parse::<usize>().unwrap()
-    };
+    let shim = containerd.shim("c1");
+    let pss = || memory(shim, "Pss:");
     for number in 1..=execs() {
         run(number);
     }

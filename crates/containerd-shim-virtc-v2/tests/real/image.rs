@@ -1,6 +1,7 @@
 //! An image with one static program under many names, as an archive that containerd imports.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,7 +15,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-const PROGRAMS: [&str; 32] = [
+const PROGRAMS: [&str; 33] = [
     "sh",
     "echo",
     "cat",
@@ -47,19 +48,49 @@ const PROGRAMS: [&str; 32] = [
     "umount",
     "uname",
     "pwd",
+    "brctl",
 ];
+
+/// One that begins with the rights of its owner, as in many images.
+const PRIVILEGED: &str = "ping";
 
 /// Makes the archive below `directory`.
 pub(super) fn archive(directory: &Path) -> PathBuf {
+    root(directory);
+    archive_of(directory, NAME, &["/bin/sleep", "100000"])
+}
+
+/// Makes the root of an image below `directory`.
+pub(super) fn root(directory: &Path) -> PathBuf {
     let root = directory.join("root");
     for name in ["bin", "etc", "proc", "sys", "dev", "tmp", "run"] {
         fs::create_dir_all(root.join(name)).unwrap();
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
     for name in PROGRAMS {
-        std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
+        symlink("busybox", root.join("bin").join(name)).unwrap();
     }
+    let privileged = root.join("bin").join(PRIVILEGED);
+    fs::copy("/bin/busybox", &privileged).unwrap();
+    fs::set_permissions(&privileged, fs::Permissions::from_mode(0o4755)).unwrap();
     fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
+    root
+}
+
+/// Gives a root all programs that the static one is.
+pub(super) fn link_all(root: &Path) {
+    let listed = Command::new("/bin/busybox").arg("--list").output().unwrap();
+    for name in String::from_utf8(listed.stdout).unwrap().lines() {
+        let at = root.join("bin").join(name);
+        if !at.exists() {
+            symlink("busybox", at).unwrap();
+        }
+    }
+}
+
+/// Makes the archive of an image whose root is below `directory`.
+pub(super) fn archive_of(directory: &Path, name: &str, command: &[&str]) -> PathBuf {
+    let root = directory.join("root");
     let layout = directory.join("layout");
     fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
     let layer = directory.join("layer.tar");
@@ -68,7 +99,7 @@ pub(super) fn archive(directory: &Path) -> PathBuf {
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "100000"]},
+        "config": {"Env": ["PATH=/bin"], "Cmd": command},
         "rootfs": {"type": "layers", "diff_ids": [layer_digest]},
     });
     let (_, config) = blob(&layout, config.to_string().as_bytes(), CONFIG);
@@ -79,7 +110,7 @@ pub(super) fn archive(directory: &Path) -> PathBuf {
         "layers": [layer],
     });
     let (_, mut manifest) = blob(&layout, manifest.to_string().as_bytes(), MANIFEST);
-    manifest["annotations"] = json!({"io.containerd.image.name": NAME});
+    manifest["annotations"] = json!({"io.containerd.image.name": name});
     let index = json!({"schemaVersion": 2, "manifests": [manifest]});
     fs::write(layout.join("index.json"), index.to_string()).unwrap();
     fs::write(

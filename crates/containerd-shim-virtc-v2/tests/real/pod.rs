@@ -1,6 +1,13 @@
 //! Several tasks in one sandbox, as Kubernetes' annotations group them.
 
 use super::Containerd;
+use super::exec::{PSS_KIB_MAX, memory};
+
+/// How many containers come to a pod to see what the shim takes for each.
+const FURTHER: usize = 5;
+
+/// What it may take for each: 0.3 MB.
+const FURTHER_KIB_MAX: usize = 300_000 / 1024;
 
 pub(super) const SANDBOX: [&str; 2] = ["--annotation", "io.kubernetes.cri.container-type=sandbox"];
 
@@ -52,6 +59,31 @@ fn containers_come_and_go_in_the_pod_of_the_first() {
         containerd.state("b").as_deref() == Some("STOPPED")
     });
     containerd.remove("b");
+    containerd.remove("pod");
+}
+
+#[test]
+fn a_further_container_takes_little_of_the_shim() {
+    let Some(containerd) = Containerd::new() else {
+        return;
+    };
+    containerd.begin(&SANDBOX, "pod", &["sleep", "1000"]);
+    // From now on the shim is asked nothing: it gives memory back where it rests.
+    let shim = containerd.shim("pod");
+    let pss = || memory(shim, "Pss:");
+    containerd.wait_for("a shim that rests", || pss() <= PSS_KIB_MAX);
+    let one = pss();
+    let flags = member("pod");
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    for number in 0..FURTHER {
+        containerd.begin(&flags, &format!("c{number}"), &["sleep", "1000"]);
+    }
+    let most = one + FURTHER * FURTHER_KIB_MAX;
+    containerd.wait_for("what a shim may take for them", || pss() <= most);
+    println!("{one} KiB with one, {} with {FURTHER} more", pss());
+    for number in 0..FURTHER {
+        containerd.remove(&format!("c{number}"));
+    }
     containerd.remove("pod");
 }
 

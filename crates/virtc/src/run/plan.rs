@@ -1,6 +1,7 @@
 //! Makes of the flags and the host what the library is asked for.
 
 mod files;
+mod machine_id;
 mod network;
 mod resolver;
 

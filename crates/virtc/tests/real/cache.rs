@@ -1,6 +1,5 @@
 //! Machines that wait: made beforehand or behind a run, taken whole by the next one.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::ops::{Deref, DerefMut};
@@ -17,7 +16,7 @@ use super::factory::{Factory, compared};
 use super::is_dead;
 use super::network::Wire;
 use super::oci::bundle;
-use super::templates::{DRAW, unix};
+use super::templates::{DRAW, DRAWN, of_the_host, unix};
 
 /// How long a machine may take to be made behind a run.
 const MADE_LIMIT: Duration = Duration::from_secs(60);
@@ -160,7 +159,7 @@ fn a_taken_machine_has_the_hosts_clock_and_shares_no_random_number() {
     const CLOCK_SECONDS: f64 = 0.05;
     let cache = Cache::new();
     let script = format!("date +%s.%N\n{DRAW}");
-    let mut seen = BTreeSet::new();
+    let mut seen = of_the_host();
     for _ in 0..compared(3) {
         let warm = cache.host.virtc(["factory", "warm", "-n", "1"]);
         warm.expect_code(0);
@@ -173,7 +172,7 @@ fn a_taken_machine_has_the_hosts_clock_and_shares_no_random_number() {
         let host = before - CLOCK_SECONDS..=after + CLOCK_SECONDS;
         assert!(host.contains(&clock), "{clock} is not in {host:?}");
         let drawn: Vec<_> = words.collect();
-        assert_eq!(drawn.len(), 8, "{out}");
+        assert_eq!(drawn.len(), DRAWN, "{out}");
         for word in drawn {
             assert!(seen.insert(word.to_owned()), "{word} was drawn twice");
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{busybox_root, host};
 
 #[test]
-fn the_guests_kernel_is_another_one() {
+pub(super) fn the_guests_kernel_is_another_one() {
     let host = host();
     let outcome = host.run(&["-q"], &["uname", "-r"]).expect_code(0);
     let own = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
@@ -15,12 +15,12 @@ fn the_guests_kernel_is_another_one() {
 }
 
 #[test]
-fn an_exit_code_is_the_commands_own() {
+pub(super) fn an_exit_code_is_the_commands_own() {
     host().run(&[], &["sh", "-c", "exit 7"]).expect_code(7);
 }
 
 #[test]
-fn a_signal_is_128_and_its_number() {
+pub(super) fn a_signal_is_128_and_its_number() {
     host()
         .run(&[], &["sh", "-c", "kill -TERM $$"])
         .expect_code(143);
@@ -34,7 +34,7 @@ fn a_real_time_signal_is_128_and_its_number() {
 }
 
 #[test]
-fn a_killed_command_is_137_without_a_word_about_memory() {
+pub(super) fn a_killed_command_is_137_without_a_word_about_memory() {
     let outcome = host()
         .run(&[], &["sh", "-c", "kill -9 $$"])
         .expect_code(137);
@@ -42,7 +42,7 @@ fn a_killed_command_is_137_without_a_word_about_memory() {
 }
 
 #[test]
-fn a_command_that_is_not_there_is_127_at_once() {
+pub(super) fn a_command_that_is_not_there_is_127_at_once() {
     let host = host();
     let outcome = host
         .run(&["--timeline"], &["no-such-command"])
@@ -52,7 +52,7 @@ fn a_command_that_is_not_there_is_127_at_once() {
 }
 
 #[test]
-fn a_file_that_is_no_program_is_126() {
+pub(super) fn a_file_that_is_no_program_is_126() {
     host()
         .run(&[], &["/etc/passwd"])
         .expect_code(126)
@@ -60,7 +60,7 @@ fn a_file_that_is_no_program_is_126() {
 }
 
 #[test]
-fn a_hidden_command_is_named_with_the_show_that_brings_it() {
+pub(super) fn a_hidden_command_is_named_with_the_show_that_brings_it() {
     use std::os::unix::fs::PermissionsExt;
     let mut host = host();
     let tools = host.dir("tools");
@@ -82,7 +82,7 @@ fn a_hidden_command_is_named_with_the_show_that_brings_it() {
 }
 
 #[test]
-fn a_time_limit_is_124_and_a_stubborn_command_is_killed() {
+pub(super) fn a_time_limit_is_124_and_a_stubborn_command_is_killed() {
     let mut host = host();
     host.env("VIRTC_LIMITS_KILL_AFTER_TIMEOUT_MS", "500");
     let script = "trap '' TERM; echo began; while :; do sleep 1; done";
@@ -93,7 +93,7 @@ fn a_time_limit_is_124_and_a_stubborn_command_is_killed() {
 }
 
 #[test]
-fn a_polite_command_ends_at_its_time_limit() {
+pub(super) fn a_polite_command_ends_at_its_time_limit() {
     let began = Instant::now();
     host()
         .run(&["--timeout", "0.5"], &["sleep", "600"])

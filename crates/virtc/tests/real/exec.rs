@@ -27,7 +27,7 @@ fn exec(host: &Host, args: &[&str]) -> test_vm::Outcome {
 }
 
 #[test]
-fn a_process_is_added_with_its_streams_and_its_exit_code() {
+pub(super) fn a_process_is_added_with_its_streams_and_its_exit_code() {
     let host = host();
     let run = running(&host);
     let both = exec(

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use super::{busybox_root, host};
 
 #[test]
-fn a_directory_is_a_root_whose_changes_vanish() {
+pub(super) fn a_directory_is_a_root_whose_changes_vanish() {
     let host = host();
     let root = busybox_root(&host);
     let script = "cat /etc/marker; echo new > /etc/new; rm /etc/marker; ls /etc";
@@ -49,7 +49,7 @@ fn a_read_only_root_refuses_writes() {
 }
 
 #[test]
-fn the_current_directory_is_there_and_its_changes_vanish() {
+pub(super) fn the_current_directory_is_there_and_its_changes_vanish() {
     let host = host();
     fs::write(host.cwd().join("file"), "mine\n").unwrap();
     let outcome = host
@@ -72,7 +72,7 @@ fn a_writable_current_directory_keeps_its_changes() {
 }
 
 #[test]
-fn volumes_are_directories_and_files_and_ro_is_the_hosts_word() {
+pub(super) fn volumes_are_directories_and_files_and_ro_is_the_hosts_word() {
     let host = host();
     let data = host.dir("data");
     fs::write(data.join("file"), "data\n").unwrap();
@@ -127,7 +127,7 @@ fn a_link_inside_a_volume_does_not_lead_out_of_it() {
 }
 
 #[test]
-fn the_environment_is_small_and_what_was_asked_for() {
+pub(super) fn the_environment_is_small_and_what_was_asked_for() {
     let mut host = host();
     host.env("HIDDEN", "hidden");
     host.env("PASSED", "passed");
@@ -153,7 +153,7 @@ fn the_environment_is_small_and_what_was_asked_for() {
 }
 
 #[test]
-fn home_is_empty_and_writable_and_the_files_of_the_guest_are_its_own() {
+pub(super) fn home_is_empty_and_writable_and_the_files_of_the_guest_are_its_own() {
     let host = host();
     let script = "ls -A ~; echo x > ~/x && cat ~/x; cat /etc/hostname; grep -c box.example /etc/hosts; \
                   wc -c < /etc/resolv.conf; hostname";
@@ -164,7 +164,29 @@ fn home_is_empty_and_writable_and_the_files_of_the_guest_are_its_own() {
 }
 
 #[test]
-fn a_user_by_number_and_by_name() {
+fn a_machine_has_an_id_of_its_own_and_a_root_of_the_users_keeps_its_own() {
+    let host = host();
+    let id = || host.run(&[], &["cat", "/etc/machine-id"]).expect_code(0);
+    let (one, other) = (id().out(), id().out());
+    for id in [&one, &other] {
+        let digits = id.trim_end_matches('\n');
+        let is_digit = |c: char| c.is_ascii_hexdigit() && !c.is_ascii_uppercase();
+        assert!(digits.len() == 32 && digits.chars().all(is_digit), "{id}");
+        assert_ne!(
+            fs::read_to_string("/etc/machine-id").ok().as_ref(),
+            Some(id)
+        );
+    }
+    assert_ne!(one, other);
+    let root = busybox_root(&host);
+    fs::write(root.join("etc/machine-id"), "the root's\n").unwrap();
+    let flags = ["--rootfs", root.to_str().unwrap()];
+    let kept = host.run(&flags, &["cat", "/etc/machine-id"]);
+    assert_eq!(kept.expect_code(0).out(), "the root's\n");
+}
+
+#[test]
+pub(super) fn a_user_by_number_and_by_name() {
     let host = host();
     let outcome = host.run(&["-u", "1234:56"], &["id"]).expect_code(0);
     assert!(

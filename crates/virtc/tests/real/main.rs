@@ -45,6 +45,7 @@ mod resize;
 mod run_network;
 mod signals;
 mod spec;
+mod start;
 mod streams;
 mod templates;
 mod terminal;
@@ -54,7 +55,7 @@ use test_vm::Host;
 
 /// The program under test.
 fn host() -> Host {
-    Host::new(env!("CARGO_BIN_EXE_virtc"))
+    Host::with_machines(env!("CARGO_BIN_EXE_virtc"), start::origin())
 }
 
 /// Whether nothing of what is left lives: files and cgroups are removed by whoever comes next.

@@ -147,7 +147,7 @@ impl<'a> Created<'a> {
 }
 
 #[test]
-fn a_container_goes_the_whole_way_and_leaves_nothing() {
+pub(super) fn a_container_goes_the_whole_way_and_leaves_nothing() {
     let host = host();
     let script = "read x; echo got $x; hostname; exit 5";
     let container = Created::new(&host, &["/bin/sh", "-c", script]);
@@ -184,7 +184,7 @@ fn a_container_goes_the_whole_way_and_leaves_nothing() {
 }
 
 #[test]
-fn one_that_was_never_started_is_deleted_and_a_running_one_is_not() {
+pub(super) fn one_that_was_never_started_is_deleted_and_a_running_one_is_not() {
     let host = host();
     let created = Created::new(&host, &["/bin/sleep", "1000"]);
     host.virtc(["delete", "c1"]).expect_code(0);
@@ -199,7 +199,7 @@ fn one_that_was_never_started_is_deleted_and_a_running_one_is_not() {
 }
 
 #[test]
-fn a_signal_to_what_stands_for_it_is_the_processes() {
+pub(super) fn a_signal_to_what_stands_for_it_is_the_processes() {
     let host = host();
     let script = "trap 'echo term; exit 3' TERM; echo up; while :; do sleep 0.1; done";
     let container = Created::started(&host, &["/bin/sh", "-c", script]);
@@ -211,7 +211,7 @@ fn a_signal_to_what_stands_for_it_is_the_processes() {
 }
 
 #[test]
-fn kill_9_of_what_stands_for_it_stops_the_container() {
+pub(super) fn kill_9_of_what_stands_for_it_stops_the_container() {
     let host = host();
     let container = Created::started(&host, &["/bin/sleep", "1000"]);
     kill_process(container.pid, Signal::KILL).unwrap();
@@ -243,7 +243,7 @@ fn what_waits_for_a_container_takes_little_memory() {
 }
 
 #[test]
-fn a_process_is_added_by_its_description_and_stood_for() {
+pub(super) fn a_process_is_added_by_its_description_and_stood_for() {
     let host = host();
     let container = Created::started(&host, &["/bin/sleep", "1000"]);
     let process = container.directory.join("process.json");

@@ -34,7 +34,7 @@ fn after_up(flags: &[&str], script: &str, signals: &[Signal]) -> (String, i32) {
 }
 
 #[test]
-fn a_signal_is_the_commands_to_handle() {
+pub(super) fn a_signal_is_the_commands_to_handle() {
     for (signal, name) in [
         (Signal::INT, "INT"),
         (Signal::TERM, "TERM"),
@@ -53,13 +53,13 @@ fn a_signal_is_the_commands_to_handle() {
 }
 
 #[test]
-fn a_command_that_handles_nothing_ends_by_the_signal() {
+pub(super) fn a_command_that_handles_nothing_ends_by_the_signal() {
     let (rest, code) = after_up(&[], "echo up; exec sleep 600", &[Signal::TERM]);
     assert_eq!((rest.as_str(), code), ("", 143));
 }
 
 #[test]
-fn a_second_interrupt_ends_the_machine() {
+pub(super) fn a_second_interrupt_ends_the_machine() {
     let script = "trap '' INT TERM; echo up; while :; do sleep 1; done";
     let (_, code) = after_up(&[], script, &[Signal::INT, Signal::TERM]);
     assert_eq!(code, 143);

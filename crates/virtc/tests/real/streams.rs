@@ -40,7 +40,7 @@ fn all_of_stdin_arrives_and_all_of_stdout_comes_back() {
 }
 
 #[test]
-fn stdout_and_stderr_are_separate_and_exact() {
+pub(super) fn stdout_and_stderr_are_separate_and_exact() {
     let script = "printf 'a\\000\\377\\n'; printf 'e\\r\\n' >&2; printf b";
     let outcome = host().run(&["-q"], &["sh", "-c", script]).expect_code(0);
     assert_eq!(outcome.stdout, b"a\0\xff\nb");
@@ -48,7 +48,7 @@ fn stdout_and_stderr_are_separate_and_exact() {
 }
 
 #[test]
-fn a_closed_stdin_is_the_end_of_file() {
+pub(super) fn a_closed_stdin_is_the_end_of_file() {
     let host = host();
     let mut command = host.command(["run", "--", "sh", "-c", "cat; echo ended"]);
     let output = command.stdin(Stdio::null()).output().unwrap();
@@ -56,7 +56,7 @@ fn a_closed_stdin_is_the_end_of_file() {
 }
 
 #[test]
-fn output_after_the_end_of_stdin_arrives() {
+pub(super) fn output_after_the_end_of_stdin_arrives() {
     let host = host();
     let mut running = host.start(["run", "--", "sh", "-c", "cat >/dev/null; seq 1 1000"]);
     running.feed(b"x".to_vec());
@@ -65,7 +65,7 @@ fn output_after_the_end_of_stdin_arrives() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_the_command() {
+pub(super) fn a_reader_that_leaves_ends_the_command() {
     let host = host();
     let mut command = host.command(["run", "-q", "--", "yes"]);
     command
@@ -121,7 +121,7 @@ fn slowness() -> u32 {
 }
 
 #[test]
-fn a_command_that_does_not_read_its_stdin_is_no_trouble() {
+pub(super) fn a_command_that_does_not_read_its_stdin_is_no_trouble() {
     let host = host();
     let mut running = host.start(["run", "--", "true"]);
     running.feed(pattern(1_000_000));
@@ -129,7 +129,7 @@ fn a_command_that_does_not_read_its_stdin_is_no_trouble() {
 }
 
 #[test]
-fn what_a_child_still_writes_when_the_command_has_ended_is_not_waited_for_for_ever() {
+pub(super) fn what_a_child_still_writes_when_the_command_has_ended_is_not_waited_for_for_ever() {
     // The machine ends with its command, and with it what the command left running.
     let script = "sleep 1000 & echo done";
     let outcome = host().run(&[], &["sh", "-c", script]).expect_code(0);
@@ -137,7 +137,7 @@ fn what_a_child_still_writes_when_the_command_has_ended_is_not_waited_for_for_ev
 }
 
 #[test]
-fn stdin_is_passed_on_while_it_comes() {
+pub(super) fn stdin_is_passed_on_while_it_comes() {
     let host = host();
     let mut command = host.command(["run", "-q", "--", "cat"]);
     command

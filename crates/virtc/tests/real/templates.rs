@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use test_vm::Outcome;
 use virtcontainers::fault::Walk;
@@ -94,12 +95,24 @@ fn the_first_run_makes_a_template_and_the_next_ones_go_on_from_it() {
     factory.expect_clean();
 }
 
-/// Every source of random numbers that a process has, a word each.
-pub(super) const DRAW: &str = "cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
+/// What is to be each machine's own, a word each: its ids, and every source of random numbers that a
+/// process has.
+pub(super) const DRAW: &str = "cat /etc/machine-id
+    cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
     head -c 16 /dev/urandom | base64
     head -c 16 /dev/random | base64
     python3 -c 'import os, random; print(os.getrandom(16).hex(), random.random(), hash(\"x\"))'
     grep stack /proc/self/maps | cut -d' ' -f1";
+
+/// The words of that.
+pub(super) const DRAWN: usize = 9;
+
+/// What no machine may have of it: the host's.
+pub(super) fn of_the_host() -> BTreeSet<String> {
+    let ids = ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"];
+    let ids = ids.into_iter().flat_map(fs::read_to_string);
+    ids.map(|id| id.trim().to_owned()).collect()
+}
 
 #[test]
 fn clones_share_no_random_number_and_have_the_hosts_clock() {
@@ -107,7 +120,7 @@ fn clones_share_no_random_number_and_have_the_hosts_clock() {
     const CLOCK_SECONDS: f64 = 0.05;
     let factory = Factory::new();
     let script = format!("date +%s.%N\n{DRAW}");
-    let mut seen = BTreeSet::new();
+    let mut seen = of_the_host();
     for _ in 0..compared(4) {
         let before = unix();
         let (outcome, cloned) = factory.run(&script);
@@ -119,7 +132,7 @@ fn clones_share_no_random_number_and_have_the_hosts_clock() {
         let host = before - CLOCK_SECONDS..=after + CLOCK_SECONDS;
         assert!(host.contains(&clock), "{clock} is not in {host:?}");
         let drawn: Vec<_> = words.collect();
-        assert_eq!(drawn.len(), 8, "{out}");
+        assert_eq!(drawn.len(), DRAWN, "{out}");
         for word in drawn {
             assert!(seen.insert(word.to_owned()), "{word} was drawn twice");
         }
@@ -277,6 +290,17 @@ fn a_clone_does_not_need_its_template_any_more() {
         .parse()
         .unwrap();
     assert!(files > 100, "{}", outcome.out());
+}
+
+#[test]
+fn an_interrupt_while_a_clone_comes_up_ends_it_at_once() {
+    let factory = Factory::new();
+    factory.run("true");
+    let mut running = factory.host.start(["run", "--", "true"]);
+    running.wait_for_process("-incoming defer");
+    running.signal(Signal::INT);
+    running.wait().expect_code(130);
+    factory.only_template();
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn size(rows: u16, columns: u16) -> Winsize {
 }
 
 #[test]
-fn a_shell_has_the_terminals_size_and_follows_it() {
+pub(super) fn a_shell_has_the_terminals_size_and_follows_it() {
     let host = host();
     let before = {
         let mut person = Person::start(&host, &["run", "-t", "--", "bash", "--norc"]);
@@ -133,7 +133,7 @@ fn a_shell_has_the_terminals_size_and_follows_it() {
 }
 
 #[test]
-fn an_interrupt_is_the_programs_and_the_escape_ends_the_machine() {
+pub(super) fn an_interrupt_is_the_programs_and_the_escape_ends_the_machine() {
     let host = host();
     let mut person = Person::start(&host, &["run", "-t", "--", "bash", "--norc"]);
     person.type_keys("sh -c 'echo $((6*7))up; exec sleep 1000'\r");

@@ -17,7 +17,7 @@ pub(crate) fn make_root(root: &Path) -> Result<()> {
 }
 
 /// Makes a bundle whose container sleeps.
-pub(super) fn make(work: &Path) -> Result<PathBuf> {
+pub(crate) fn make(work: &Path) -> Result<PathBuf> {
     let bundle = work.join("bundle");
     make_root(&bundle.join("root"))?;
     let namespaces = ["pid", "ipc", "uts", "mount", "network"].map(|kind| json!({"type": kind}));

@@ -1,7 +1,8 @@
-//! `xtask speed`: starts of `virtc run` with a VM that waits, in turns with those from a template,
-//! those of a bare clone and those that boot, one at a time and several at once; and a picture of where
-//! the time of each goes.
+//! `xtask speed`: starts of `virtc run`, and of containers until a process that is added has succeeded:
+//! with a VM that waits, in turns with those from a template, those of a bare clone and those that boot,
+//! one at a time and several at once; and a picture of where the time of each goes.
 
+mod detached;
 mod idle;
 mod picture;
 mod stage;
@@ -17,6 +18,7 @@ use crate::bench::PROGRAM;
 use crate::bench::target::{Limit, Target, verdicts};
 use crate::floor::Template;
 use crate::rows::Rows;
+use detached::Detached;
 use stage::Stage;
 
 /// How the floor is called in the table.
@@ -65,9 +67,11 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     let floor = stage.floor(&options.init)?;
     let booted = stage.machine(Origin::Boot)?;
     let bare = Template::make(&floor, &booted, &PROGRAM)?;
+    let detached = Detached::make(&stage, stage.work())?;
     for _ in 0..options.runs {
         for origin in ORIGINS {
             stage.measure(origin, &mut rows)?;
+            detached.measure(origin, &mut rows)?;
             // Next to what it is the floor of.
             if origin == Origin::Template {
                 rows.add(FLOOR, bare.program()?);
@@ -140,6 +144,11 @@ impl Origin {
     /// The row of its time to the first output.
     fn output(self) -> String {
         format!("{}: exec to output", self.name())
+    }
+
+    /// The row of a container's start until a process that is added has succeeded.
+    fn first_exec(self) -> String {
+        format!("{}: run --detach to a successful exec", self.name())
     }
 
     const fn file(self) -> &'static str {

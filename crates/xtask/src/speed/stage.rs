@@ -38,6 +38,11 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Where all that is measured with lies.
+    pub(super) fn work(&self) -> &Path {
+        self.work.path()
+    }
+
     /// Nothing but the root is in it.
     fn shared(&self) -> PathBuf {
         self.work.path().join("shared")
@@ -99,9 +104,11 @@ impl Stage {
     /// virtc with the stage's state and templates.
     pub(super) fn virtc(&self, origin: Origin) -> Command {
         let mut command = Command::new(&self.virtc);
+        let faster = (origin != Origin::Boot).to_string();
         command
             .current_dir("/")
-            .env("VIRTC_FACTORY_AUTO", (origin != Origin::Boot).to_string())
+            .env("VIRTC_FACTORY_AUTO", &faster)
+            .env("VIRTC_FACTORY_ENABLE_TEMPLATE", &faster)
             .env("VIRTC_FACTORY_DIR", self.work.path().join("templates"))
             .env("VIRTC_RUNTIME_ROOT", self.work.path().join("state"));
         command

@@ -34,6 +34,16 @@ macro_rules! ask {
     };
 }
 
+/// Which streams of a process are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Streams {
+    All,
+    /// Nothing is read from it.
+    Output,
+    /// Input, and one output.
+    Terminal,
+}
+
 /// A client of one containerd.
 pub(super) struct Client {
     executor: Runtime,
@@ -266,12 +276,16 @@ impl Client {
     /// Those of a pod's containers.
     #[track_caller]
     pub(super) fn all_stats(&mut self, pod: &str) -> Vec<ContainerStats> {
-        let request = ListContainerStatsRequest {
-            filter: Some(ContainerStatsFilter {
-                pod_sandbox_id: pod.to_owned(),
-                ..ContainerStatsFilter::default()
-            }),
-        };
+        self.stats_of(Some(ContainerStatsFilter {
+            pod_sandbox_id: pod.to_owned(),
+            ..ContainerStatsFilter::default()
+        }))
+    }
+
+    /// Those that a filter lets through, or all.
+    #[track_caller]
+    pub(super) fn stats_of(&mut self, filter: Option<ContainerStatsFilter>) -> Vec<ContainerStats> {
+        let request = ListContainerStatsRequest { filter };
         done(ask!(self, list_container_stats, request)).stats
     }
 
@@ -295,27 +309,27 @@ impl Client {
 
     /// Where the streams of a process are that will be added.
     #[track_caller]
-    pub(super) fn exec_url(&mut self, id: &str, command: &[&str], tty: bool) -> String {
+    pub(super) fn exec_url(&mut self, id: &str, command: &[&str], streams: Streams) -> String {
         let request = ExecRequest {
             container_id: id.to_owned(),
             cmd: command.iter().map(|&word| word.to_owned()).collect(),
-            tty,
-            stdin: true,
+            tty: streams == Streams::Terminal,
+            stdin: streams != Streams::Output,
             stdout: true,
-            stderr: !tty,
+            stderr: streams != Streams::Terminal,
         };
         done(ask!(self, exec, request)).url
     }
 
     /// Where the streams of a container's first process are.
     #[track_caller]
-    pub(super) fn attach_url(&mut self, id: &str) -> String {
+    pub(super) fn attach_url(&mut self, id: &str, streams: Streams) -> String {
         let request = AttachRequest {
             container_id: id.to_owned(),
-            stdin: true,
+            tty: streams == Streams::Terminal,
+            stdin: streams != Streams::Output,
             stdout: true,
-            stderr: true,
-            tty: false,
+            stderr: streams != Streams::Terminal,
         };
         done(ask!(self, attach, request)).url
     }

@@ -133,7 +133,11 @@ fn containers_of_a_pod_go_through_their_lives() {
 
     // One that takes more memory than it may is ended, and said to be.
     let greedy = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"];
-    let id = client.begin(&pod, "greedy", &greedy, |config| limited(config, 16 * MIB));
+    let id = client.begin(&pod, "greedy", &greedy, |config| {
+        limited(config, 16 * MIB);
+        let resources = config.linux.as_mut().unwrap().resources.as_mut();
+        resources.unwrap().memory_swap_limit_in_bytes = 16 * MIB;
+    });
     assert_eq!(ended(&mut client, &id), ("OOMKilled".to_owned(), 137));
     client.remove(&id);
 

@@ -18,23 +18,23 @@ const NO_MKDIR: &str = r#"{
     "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]
 }"#;
 
-const WAIT: [&str; 2] = ["sleep", "1000"];
+pub(super) const WAIT: [&str; 2] = ["sleep", "1000"];
 
 /// CAP_CHOWN and CAP_NET_ADMIN, as bits.
 const CHOWN: u64 = 1 << 0;
 const NET_ADMIN: u64 = 1 << 12;
 
-fn context(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
+pub(super) fn context(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
     let linux = config.linux.get_or_insert_default();
     linux.security_context.get_or_insert_default()
 }
 
-fn sandbox_context(config: &mut PodSandboxConfig) -> &mut LinuxSandboxSecurityContext {
+pub(super) fn sandbox_context(config: &mut PodSandboxConfig) -> &mut LinuxSandboxSecurityContext {
     let linux: &mut LinuxPodSandboxConfig = config.linux.get_or_insert_default();
     linux.security_context.get_or_insert_default()
 }
 
-fn id(value: i64) -> Option<Int64Value> {
+pub(super) fn id(value: i64) -> Option<Int64Value> {
     Some(Int64Value { value })
 }
 

@@ -8,7 +8,7 @@ use k8s_cri::v1::{DnsConfig, Mount, MountPropagation};
 
 use super::{Client, Containerd, Mounted, Network, settings};
 
-fn mount(host: &Path, container: &str) -> Mount {
+pub(super) fn mount(host: &Path, container: &str) -> Mount {
     Mount {
         host_path: host.display().to_string(),
         container_path: container.to_owned(),

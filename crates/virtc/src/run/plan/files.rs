@@ -10,7 +10,7 @@ use virtcontainers::{Access, GeneratedFile, Volume};
 
 use super::super::cwd::{self, Cwd};
 use super::super::user::Accounts;
-use super::{Caller, usage};
+use super::{Caller, machine_id, usage};
 use crate::cli::RunArgs;
 use crate::error::{Failure, RUN_FAILED};
 
@@ -45,6 +45,9 @@ impl Files {
             generated: generated_files(hostname, resolver),
             ..Self::default()
         };
+        if is_host_root(args) {
+            files.generated.push(machine_id::file()?);
+        }
         files.add_asked(args, &caller.cwd)?;
         files.decide_cwd(args, caller, people)?;
         // A home in the system's own directories, as of users that are no people, stays as it is.
@@ -278,7 +281,8 @@ mod tests {
         ];
         let files = files("/srv/w", "/root", &flags);
         let made: Vec<_> = files.generated.iter().map(|f| &f.destination).collect();
-        assert_eq!(made, [Path::new("/etc/hosts"), Path::new("/etc/hostname")]);
+        let rest = ["/etc/hosts", "/etc/hostname", "/etc/machine-id"];
+        assert_eq!(made, rest.map(Path::new).each_ref());
         assert!(files.empty_dirs.is_empty());
         assert_eq!(
             volumes(&files),
@@ -288,6 +292,17 @@ mod tests {
             ]
         );
         assert_eq!(files.workdir, Path::new("/srv/w"));
+    }
+
+    #[test]
+    fn a_root_of_the_users_keeps_its_machine_id() {
+        let has = |flags: &[&str]| {
+            let generated = files("/srv/w", "/root", flags).generated;
+            let mut paths = generated.iter().map(|file| &file.destination);
+            paths.any(|path| path == Path::new("/etc/machine-id"))
+        };
+        assert!(has(&[]) && !has(&["--rootfs", "dir"]));
+        assert!(!has(&["-v", "f:/etc/machine-id"]));
     }
 
     #[test]

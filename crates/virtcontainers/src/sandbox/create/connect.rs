@@ -17,8 +17,8 @@ use super::super::machine::Machine;
 use super::super::network::{AttachedNetwork, FollowedNetwork};
 use super::super::place::Place;
 use super::super::{cgroups, resize};
-use super::Staged;
 use super::launch::Launched;
+use super::{Staged, answered};
 use crate::container::placement::Placement;
 use crate::error::{Error, Result, Stage};
 use crate::factory::Origin;
@@ -81,6 +81,7 @@ pub(super) async fn connect(
         fault::point("create.agent-ready")?;
         let transport = Transport::new(address, limits.agent_connect_ms.duration());
         let agent = AgentClient::connect(&transport, Guest::call_limits(limits)).await?;
+        answered(&sandbox, &origin);
         fault::point("create.agent-connected")?;
         let guest = Guest {
             sandbox: sandbox.clone(),

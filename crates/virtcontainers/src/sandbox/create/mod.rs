@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 pub(crate) use prepare::Prepared;
 
 use vc_store::{SandboxDir, SandboxRecord};
-use vc_types::Timeline;
+use vc_types::{SandboxId, Timeline};
 
 use super::config::SandboxConfig;
 use super::place::Place;
@@ -141,6 +141,12 @@ type Staged = (Stage, Error);
 
 fn at<E: Into<Error>>(stage: Stage) -> impl Fn(E) -> Staged {
     move |error| (stage, error.into())
+}
+
+/// The guest of this sandbox's machine answers. How that came to be is told to the log: where a faster
+/// way does not serve, another one is taken, and nothing else of the sandbox shows it.
+fn answered(sandbox: &SandboxId, origin: &Origin) {
+    tracing::debug!(%sandbox, ?origin, "its guest answers");
 }
 
 /// Keeps what is asked for, for those who add to it.

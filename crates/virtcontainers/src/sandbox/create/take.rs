@@ -17,7 +17,7 @@ use super::super::surroundings::{SYSTEM_SHARE, USER_SHARE, VSOCK_DEVICE};
 use super::super::{cgroups, machine_files, resize, vsock};
 use super::connect::{Connected, create, hello, write_files};
 use super::prepare::Prepared;
-use super::{Staged, at};
+use super::{Staged, answered, at};
 use crate::container::placement::{Placement, ShareEntry};
 use crate::error::{Error, Result, Stage, chain};
 use crate::factory::{Facts, FilesTaken, Kind, Origin, Taken};
@@ -130,6 +130,7 @@ async fn receive(
         Ok(agent)
     };
     let agent = machine.end().while_it_runs(&sandbox, greeted).await?;
+    answered(&sandbox, &Origin::Waited);
     fault::point("take.greeted")?;
     let guest = Guest {
         sandbox,
