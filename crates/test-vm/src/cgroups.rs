@@ -8,6 +8,9 @@ use sha2::{Digest, Sha256};
 /// Where virtcontainers has the cgroups of its sandboxes.
 const SANDBOXES: &str = "virtcontainers";
 
+/// Where in a state root machines wait.
+pub(crate) const WAITING: &str = ".waiting:vms";
+
 /// Bytes of the state root's digest at the end of a sandbox's name.
 const ROOT_DIGEST_BYTES: usize = 4;
 
@@ -29,8 +32,14 @@ pub(crate) fn at(path: &str) -> Vec<PathBuf> {
     all.filter(|directory| directory.exists()).collect()
 }
 
-/// The cgroups of the sandboxes of this state root.
+/// The cgroups of the sandboxes of this state root, and of the machines that wait there.
 pub(crate) fn of_sandboxes(root: &Path) -> Vec<PathBuf> {
+    let mut found = of_root(root);
+    found.extend(of_root(&root.join(WAITING)));
+    found
+}
+
+fn of_root(root: &Path) -> Vec<PathBuf> {
     let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
     let bytes = digest[..ROOT_DIGEST_BYTES].iter();
     let suffix: String = bytes.map(|byte| format!("{byte:02x}")).collect();

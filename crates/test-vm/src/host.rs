@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::set_child_subreaper;
 use tempfile::TempDir;
 
-use crate::cgroups;
+use crate::cgroups::{self, WAITING};
 use crate::leftovers;
 use crate::origin::{Origin, needs_machine};
 use crate::outcome::Outcome;
@@ -15,9 +15,6 @@ use crate::running::{Running, collect};
 
 /// How long one virtc of a test may take, on a busy machine without KVM.
 const LIMIT: Duration = Duration::from_secs(90);
-
-/// Where in a state root machines wait.
-const WAITING: &str = ".waiting:vms";
 
 /// This machine as one test sees it. Dropping it fails the test when something is left.
 #[derive(Debug)]

@@ -48,8 +48,9 @@ fn a_terminal_has_the_size_of_its_user_and_follows_it() {
         .write(true)
         .open(name.to_str().unwrap())
         .unwrap();
-    let script = "stty size; until [ \"$(stty size)\" = '40 120' ]; do sleep 0.1; done; \
-                  echo \"then $(stty size)\"";
+    // The client tells the size once the process has started. Until then there is none.
+    let script = "size() { until [ \"$(stty size 2>/dev/null)\" = \"$1\" ]; do sleep 0.1; done; }; \
+                  size '30 100'; stty size; size '40 120'; echo \"then $(stty size)\"";
     let run = ["run", "--rm", "--tty", "--runtime", RUNTIME, image::NAME];
     let client = containerd.command(&[&run[..], &["c1", "sh", "-c", script]].concat());
     // It is told of a change of the terminal that is its session's.

@@ -413,11 +413,15 @@ fn a_machine_that_waits_and_dies_is_swept() {
 
 #[test]
 fn a_machine_that_nobody_can_find_any_more_ends() {
-    let cache = Cache::warm(1);
-    fs::remove_dir_all(cache.root()).unwrap();
-    let left = cache.host.left();
-    assert!(left.is_empty(), "{left:?}");
-    cache.close();
+    for kind in [&[][..], &["--containers"]] {
+        let cache = Cache::new();
+        let warm = ["factory", "warm", "-n", "1"].iter().chain(kind);
+        cache.host.virtc(warm).expect_code(0);
+        fs::remove_dir_all(cache.root()).unwrap();
+        let left = cache.host.left();
+        assert!(left.is_empty(), "{kind:?}: {left:?}");
+        cache.close();
+    }
 }
 
 #[test]

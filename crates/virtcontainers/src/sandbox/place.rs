@@ -228,6 +228,16 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Gives up a place whose directory somebody removed, and whose processes have ended: what its name
+    /// leads to goes. Nobody else may have the name by now.
+    pub(crate) async fn give_up_lost(self) -> Result<()> {
+        self.kept.store(true, Ordering::SeqCst);
+        let (runtime, directory) = (Arc::clone(&self.runtime), self.directory.clone());
+        blocking(move || cgroups::remove_by_name(runtime.store.root(), &directory)).await
+    }
+}
+
 /// Takes away what a sandbox whose processes have ended has of the host, and says what stays.
 fn take_away(directory: &SandboxDir) -> Vec<String> {
     let mut left = directory

@@ -269,7 +269,12 @@ impl Held {
             // Also where it cannot be watched: one that nobody finds would wait for ever.
             _ = door.removed() => {
                 tracing::warn!("the place where the machine waited is gone");
-                return self.end().await;
+                let Self { machine, place, .. } = self;
+                end(machine).await;
+                if let Err(error) = place.give_up_lost().await {
+                    tracing::warn!(%error, "the cgroup of a machine that waited stays");
+                }
+                return;
             }
         };
         // Whoever comes second finds nobody.
@@ -316,9 +321,13 @@ impl Held {
 
     /// Ends the machine, and removes what is left of its place.
     async fn end(self) {
-        if let Err(error) = self.machine.stop(StopLimits::AT_ONCE).await {
-            tracing::error!(%error, "a machine that nobody took does not end");
-        }
+        end(self.machine).await;
+    }
+}
+
+async fn end(machine: Machine) {
+    if let Err(error) = machine.stop(StopLimits::AT_ONCE).await {
+        tracing::error!(%error, "a machine that nobody took does not end");
     }
 }
 
