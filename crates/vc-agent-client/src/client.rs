@@ -42,7 +42,7 @@ pub struct AgentClient {
     pub(crate) agent: AgentServiceClient,
     pub(crate) guest: GuestServiceClient,
     health: HealthClient,
-    limits: CallLimits,
+    pub(crate) limits: CallLimits,
 }
 
 /// A process of a container: its first one, or one that was added.
@@ -507,11 +507,11 @@ impl std::fmt::Debug for AgentClient {
 }
 
 /// The agent learns the limit too, so that it gives up what nobody waits for.
-fn context_for(limit: Duration) -> Context {
+pub(crate) fn context_for(limit: Duration) -> Context {
     context::with_duration(limit)
 }
 
-async fn limited<T>(
+pub(crate) async fn limited<T>(
     call: &'static str,
     limit: &'static str,
     after: Duration,

@@ -7,16 +7,16 @@ use agent_protocol::agent::{
     UpdateContainerRequest,
 };
 use agent_protocol::oci::LinuxResources;
-use agent_protocol::virtc::UseMemoryRequest;
+use agent_protocol::virtc::GrowRequest;
 use protobuf::MessageField;
 use ttrpc::context::Context;
 use vc_types::{ByteSize, ContainerId};
 
-use crate::client::AgentClient;
+use crate::client::{AgentClient, context_for, limited};
 use crate::error::{Code, Error, Result};
 
-/// What errors call it.
-const USE_MEMORY: &str = "put memory to use";
+/// What errors call the call.
+const GROW: &str = "put to use what the machine got";
 
 impl AgentClient {
     /// What a container has used. Nothing of it is checked yet.
@@ -53,43 +53,30 @@ impl AgentClient {
         Ok(())
     }
 
-    /// Puts processors to use that the VM got, and waits until so many more work.
-    ///
-    /// # Errors
-    ///
-    /// As every call; also when so many do not come.
-    pub async fn online_vcpus(&self, more: u32) -> Result<()> {
-        let request = OnlineCPUMemRequest {
-            wait: true,
-            nb_cpus: more,
-            cpu_only: true,
-            ..OnlineCPUMemRequest::default()
-        };
-        let answer = self.agent.online_cpu_mem(self.short(), &request);
-        self.little("put processors to use", answer).await?;
-        Ok(())
-    }
-
-    /// Waits, at most as long as `limit`, until the guest uses so much memory beyond that of its start,
-    /// and containers may have it. An agent that cannot say so puts to use what is there.
+    /// Puts what the VM got while it ran to use, and waits, at most as long as `limit`, until `vcpus`
+    /// processors work (0: as many as do), and `more` memory beyond that of its start. An agent that cannot
+    /// say so puts to use what is there.
     ///
     /// # Errors
     ///
     /// As every call; also when so much does not come.
-    pub async fn use_memory(&self, more: ByteSize, limit: Duration) -> Result<()> {
-        let request = UseMemoryRequest {
+    pub async fn grow(&self, vcpus: u32, more: ByteSize, limit: Duration) -> Result<()> {
+        let request = GrowRequest {
+            vcpus,
             more_bytes: more.bytes(),
             limit_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
-            ..UseMemoryRequest::default()
+            ..GrowRequest::default()
         };
-        let used = self.guest.use_memory(self.long(), &request);
-        match self.much(USE_MEMORY, used).await {
+        // The guest says itself that its time is over.
+        let limit = limit.saturating_add(self.limits.call);
+        let grown = self.guest.grow(context_for(limit), &request);
+        match limited(GROW, "resize_ms", limit, grown).await {
             Err(error) if matches!(error.code(), Some(Code::NotFound | Code::Unimplemented)) => {}
-            used => return used.map(drop),
+            grown => return grown.map(drop),
         }
         let all = OnlineCPUMemRequest::default();
         let answer = self.agent.online_cpu_mem(self.short(), &all);
-        self.little(USE_MEMORY, answer).await.map(drop)
+        self.little(GROW, answer).await.map(drop)
     }
 
     /// Waits until a container of the guest ran out of memory, and gives the name that the guest

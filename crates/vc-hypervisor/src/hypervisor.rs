@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use vc_types::{AgentAddress, ProcessIdentity, VmSize};
+use vc_types::{AgentAddress, ByteSize, ProcessIdentity, VmSize};
 
 use crate::{
     Capabilities, DriverState, Growth, HotDevice, Plugged, Result, TemplateFiles, VmEnd, VmSpec,
@@ -142,13 +142,12 @@ pub trait Vm: Send + Sync {
     /// or the VM is older than the means.
     fn growth(&self) -> Option<Growth>;
 
-    /// How large it is now: the processors that are plugged in, and the memory that the guest has
-    /// taken.
+    /// How large it is now.
     ///
     /// # Errors
     ///
     /// When the VMM does not answer in time, refuses, or has ended.
-    async fn size(&self) -> Result<VmSize>;
+    async fn size(&self) -> Result<CurrentSize>;
 
     /// Makes it as large as `size`, within [`Vm::growth`], as far as the host's side goes: plugs in
     /// processors, which stay, and offers the guest memory or asks for some back. The guest has to
@@ -171,6 +170,16 @@ pub trait Vm: Send + Sync {
 
     /// Waits for the VM's end, without a limit of its own; every caller gets the same answer.
     async fn wait(&self) -> VmEnd;
+}
+
+/// How large a VM is at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CurrentSize {
+    /// The processors that are plugged in, and the memory that the guest may have.
+    pub offered: VmSize,
+    /// The memory that it has: less than it may where it has not taken it yet, and more where it has
+    /// not given it back.
+    pub taken: ByteSize,
 }
 
 /// How long each phase of [`Vm::stop`] may take.

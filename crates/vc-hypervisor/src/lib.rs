@@ -43,7 +43,7 @@ pub use capabilities::{Capabilities, Transport};
 pub use end::VmEnd;
 pub use error::{Error, Result};
 pub use hotplug::{Growth, HotDevice, HotDeviceKind, HotPlugRecord, PlugPhase, Plugged};
-pub use hypervisor::{Hypervisor, StopLimits, Vm};
+pub use hypervisor::{CurrentSize, Hypervisor, StopLimits, Vm};
 pub use nic::{Detour, ForwardProtocol, Nic, NicBackend, NicFilter, PortForward};
 pub use spec::{Disk, SavedVm, Share, TemplateFiles, VmSpec, Vsock};
 pub use state::DriverState;

@@ -194,6 +194,11 @@ impl VmSpec {
             if largest != largest.max(size) {
                 return cannot("largest size", format!("{largest} is less than {size}"));
             }
+            at_most(
+                "largest vcpus",
+                largest.vcpus as usize,
+                capabilities.vcpus_max as usize,
+            )?;
             if largest != size && !capabilities.resizes {
                 return cannot("largest size", "the VMM does not resize VMs".into());
             }

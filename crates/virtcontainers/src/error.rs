@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vc_types::{ByteSize, ContainerId, EndReason, Hint, SandboxId};
+use vc_types::{ByteSize, ContainerId, EndReason, Hint, SandboxId, VmSize};
 
 use crate::factory::{TemplateError, TemplateId};
 use crate::hook::{HookFailure, HookKind};
@@ -143,9 +143,7 @@ pub enum Error {
         available: u32,
     },
     /// A guest does not put the memory to use that it was offered.
-    #[error(
-        "the guest of sandbox {sandbox} has {has} of memory, and took no {wanted} within {limit:?}"
-    )]
+    #[error("the guest of sandbox {sandbox} has {has} of memory, and does not take {wanted}")]
     NotTaken {
         /// Whose.
         sandbox: SandboxId,
@@ -153,8 +151,17 @@ pub enum Error {
         wanted: ByteSize,
         /// What it has.
         has: ByteSize,
-        /// The limit that passed (`limits.resize_ms`).
-        limit: Duration,
+    },
+    /// A machine that came in a faster way did not become as large as it has to be.
+    #[error("the machine of sandbox {sandbox} does not grow to {wanted}")]
+    NotGrown {
+        /// Whose.
+        sandbox: SandboxId,
+        /// What it is to have.
+        wanted: VmSize,
+        /// Why.
+        #[source]
+        source: Box<Error>,
     },
     /// Only root can do this for now.
     #[error("root's rights are needed to make a sandbox")]
@@ -440,6 +447,14 @@ impl Error {
         match self {
             Self::NotCloned { template, .. } => Some(template.clone()),
             _ => None,
+        }
+    }
+
+    /// Whether a VM went on from its template, and was only too small.
+    pub(crate) fn is_not_grown(&self) -> bool {
+        match self {
+            Self::NotCloned { source, .. } => source.is_not_grown(),
+            _ => matches!(self, Self::NotGrown { .. }),
         }
     }
 

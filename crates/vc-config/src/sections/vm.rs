@@ -12,10 +12,10 @@ section! {
         /// Memory.
         pub memory: Option<ByteSize> = None, in MEMORY_MIN.bytes()..=(1 << 42),
             unset "2 GiB, or half of what the host has available where that is less";
-        /// Processors that it can have while it runs, where limits ask for them.
+        /// Processors that it can grow to while it runs, where limits ask for them.
         pub vcpus_max: Option<u32> = None, in 1..=VCPUS_MAX,
-            unset "as many as the host has";
-        /// Memory that it can have while it runs, where limits ask for it.
+            unset "as many as the host has, at most 8, or four times those of its start";
+        /// Memory that it can grow to while it runs, where limits ask for it.
         pub memory_max: Option<ByteSize> = None, in MEMORY_MIN.bytes()..=(1 << 42),
             unset "three quarters of the host's, at most 256 GiB";
     }
@@ -36,14 +36,13 @@ const MEMORY_MIN: ByteSize = ByteSize::from_mib(64);
 /// What a guest takes that no limit of its containers counts: its kernel, the agent, their caches.
 const MEMORY_OF_GUEST: ByteSize = ByteSize::from_mib(256);
 
-/// In such steps a VM's memory grows: a guest's kernel takes it in blocks of this size.
-const GROWTH_STEP: ByteSize = ByteSize::from_mib(128);
+/// The part of memory that a kernel's account of it takes: 64 bytes for each page.
+const ACCOUNT_OF_PAGES: u64 = 64;
 
 /// An emulated processor addresses 1 TiB, devices included.
 const LARGEST_DEFAULT: ByteSize = ByteSize::from_mib(256 << 10);
 
-/// What every machine that we make addresses, however large the host is.
-const VCPUS_OF_Q35: u32 = 240;
+const VCPUS_GROWN: u32 = 8;
 
 const VCPUS_DEFAULT: u32 = 4;
 const MEMORY_DEFAULT: ByteSize = ByteSize::from_mib(2 << 10);
@@ -77,7 +76,7 @@ impl Demand {
     ///     memory: Some(ByteSize::from_mib(4 << 10)),
     /// };
     /// let size = demand.raise(Vm::default().size(&host), &host);
-    /// assert_eq!((size.vcpus, size.memory.mib()), (6, (4 << 10) + 256));
+    /// assert_eq!((size.vcpus, size.memory.mib()), (6, (4 << 10) + 512));
     /// ```
     pub fn raise(self, size: VmSize, host: &HostFacts) -> VmSize {
         self.raise_beside(ByteSize::from_bytes(0), size, host)
@@ -102,7 +101,9 @@ impl Demand {
     pub fn raise_beside(self, has: ByteSize, size: VmSize, host: &HostFacts) -> VmSize {
         let vcpus = self.vcpus.map_or(0, |vcpus| vcpus.min(host.cpus));
         let memory = self.memory.map_or(0, |limit| {
-            let whole = limit.bytes().saturating_add(MEMORY_OF_GUEST.bytes());
+            let limit = limit.bytes();
+            let beside = MEMORY_OF_GUEST.bytes() + limit / ACCOUNT_OF_PAGES;
+            let whole = limit.saturating_add(beside);
             let step = MEMORY_STEP.bytes();
             let more = in_steps(host.memory_available.bytes() / 4 * 3);
             let most = has.bytes().saturating_add(more);
@@ -163,12 +164,14 @@ impl Vm {
     /// assert_eq!((largest.vcpus, largest.memory.mib()), (8, 12 << 10));
     /// ```
     pub fn largest(&self, size: VmSize, host: &HostFacts) -> VmSize {
+        // Each processor that may come takes some of a guest's memory.
+        let grown_vcpus = VCPUS_GROWN.max(size.vcpus.saturating_mul(4));
         let memory = match self.memory_max {
-            Some(set) => set.bytes() / GROWTH_STEP.bytes() * GROWTH_STEP.bytes(),
+            Some(set) => set.bytes() & !((2 << 20) - 1),
             None => in_steps(host.memory_total.bytes() / 4 * 3).min(LARGEST_DEFAULT.bytes()),
         };
         size.max(VmSize {
-            vcpus: self.vcpus_max.unwrap_or(host.cpus.min(VCPUS_OF_Q35)),
+            vcpus: self.vcpus_max.unwrap_or(grown_vcpus.min(host.cpus)),
             memory: ByteSize::from_bytes(memory),
         })
     }
@@ -229,7 +232,7 @@ mod tests {
         };
         assert_eq!(raised(None, None), (4, 2048));
         assert_eq!(raised(Some(1), Some(100)), (4, 2048));
-        assert_eq!(raised(Some(6), Some(2048)), (6, 2304));
+        assert_eq!(raised(Some(6), Some(2048)), (6, 2560));
         assert_eq!(raised(None, Some(2049)), (4, 2560));
         assert_eq!(raised(Some(64), Some(64 << 10)), (8, 12 << 10));
         let most = Demand {
@@ -257,7 +260,7 @@ mod tests {
             };
             vm.largest(size, &host(64 << 10, 8))
         };
-        assert_eq!((largest(512).vcpus, largest(512).memory.mib()), (3, 896));
+        assert_eq!((largest(512).vcpus, largest(512).memory.mib()), (3, 1000));
         assert_eq!(largest(1022).memory.mib(), 1022);
         let huge = Vm::default().largest(largest(512), &host(4 << 20, 8));
         assert_eq!(huge.memory, LARGEST_DEFAULT);

@@ -8,8 +8,8 @@ use vc_types::{ProcessIdentity, VmSize};
 use super::script::lock;
 use super::{CAPABILITIES, MockState, Script, Step};
 use crate::{
-    AgentAddress, DriverState, Error, Growth, HotDevice, HotPlugRecord, PlugPhase, Plugged, Result,
-    StopLimits, Vm, VmEnd,
+    AgentAddress, CurrentSize, DriverState, Error, Growth, HotDevice, HotPlugRecord, PlugPhase,
+    Plugged, Result, StopLimits, Vm, VmEnd,
 };
 
 /// A machine that is only its end.
@@ -151,11 +151,15 @@ impl Vm for MockVm {
         lock(&self.hot_plug).growth()
     }
 
-    async fn size(&self) -> Result<VmSize> {
+    async fn size(&self) -> Result<CurrentSize> {
         let (size, growth) = (*lock(&self.machine.size), self.growth());
         let first = growth.map(|growth| growth.first);
-        size.or(first).ok_or_else(|| Error::Scripted {
+        let offered = size.or(first).ok_or_else(|| Error::Scripted {
             reason: "it has no size".into(),
+        })?;
+        Ok(CurrentSize {
+            offered,
+            taken: offered.memory,
         })
     }
 

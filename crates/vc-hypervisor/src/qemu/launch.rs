@@ -270,10 +270,11 @@ impl<'a> Start<'a> {
 /// which it maps too.
 const HELD_BESIDE_BYTES: u64 = 1 << 30;
 
-/// Bytes of memory that QEMU may hold, where the guest has a device of the host: all of the guest's.
+/// Bytes of memory that QEMU may hold, where the guest has a device of the host: all that the guest may
+/// ever have.
 fn held_bytes(spec: &VmSpec) -> Option<u64> {
     let passed = |nic: &Nic| matches!(nic.backend, NicBackend::Passed { .. });
-    let memory = spec.memory.mib() << 20;
+    let memory = spec.growth().largest.memory.mib() << 20;
     spec.nics
         .iter()
         .any(passed)

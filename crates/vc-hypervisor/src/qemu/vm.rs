@@ -17,8 +17,8 @@ use super::qmp::Qmp;
 use super::state::QemuState;
 use crate::watched_fd::WatchedFd;
 use crate::{
-    AgentAddress, DriverState, Error, Growth, HotDevice, HotPlugRecord, Plugged, Result,
-    StopLimits, Vm, VmEnd,
+    AgentAddress, CurrentSize, DriverState, Error, Growth, HotDevice, HotPlugRecord, Plugged,
+    Result, StopLimits, Vm, VmEnd,
 };
 
 /// What its keeper and everybody else can do alike.
@@ -202,7 +202,7 @@ impl Vm for KeptVm {
         self.running.hot_plug().growth()
     }
 
-    async fn size(&self) -> Result<VmSize> {
+    async fn size(&self) -> Result<CurrentSize> {
         self.running.size().await
     }
 
@@ -306,7 +306,7 @@ impl Vm for AttachedVm {
         self.running.hot_plug().growth()
     }
 
-    async fn size(&self) -> Result<VmSize> {
+    async fn size(&self) -> Result<CurrentSize> {
         self.running.size().await
     }
 

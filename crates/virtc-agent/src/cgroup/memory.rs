@@ -1,10 +1,12 @@
 //! What all containers may have of the guest's memory: it grows and shrinks with that.
 
+use std::convert::Infallible;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{CONTAINERS, MOUNT_POINT, memory_available_bytes, memory_total_bytes, write};
 use crate::error::{Attempt as _, Error, Result};
@@ -12,6 +14,12 @@ use crate::uevents::Uevents;
 
 /// What the containers leave to the agent and the kernel, at least.
 const RESERVED_BYTES_MIN: u64 = 32 << 20;
+
+/// The part of memory that the kernel's account of it takes: 64 bytes for each page.
+const ACCOUNT_OF_PAGES: u64 = 64;
+
+/// Between two looks at how much memory there is: what comes to a block that is in use makes no event.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The limit of the cgroup of all containers.
 #[derive(Debug)]
@@ -42,16 +50,22 @@ impl MemoryOfContainers {
         let events = Uevents::listen()?;
         self.follow()?;
         let wanted = self.total.saturating_add(more);
-        let grown = events.wait_until(within, || {
-            let total = memory_total_bytes();
-            (total >= wanted).then_some(total)
-        })?;
-        match grown {
-            Some(total) => self.apply(total),
-            None => Err(Error::Timeout {
-                what: format!("{} MiB more of memory", more >> 20),
-                limit: within,
-            }),
+        let end = Instant::now() + within;
+        loop {
+            let rest = end.saturating_duration_since(Instant::now());
+            let grown = events.wait_until(rest.min(LOOK_AGAIN), || {
+                let total = memory_total_bytes();
+                (total >= wanted).then_some(total)
+            })?;
+            if let Some(total) = grown {
+                return self.apply(total);
+            }
+            if rest.is_zero() {
+                return Err(Error::Timeout {
+                    what: format!("{} MiB more of memory", more >> 20),
+                    limit: within,
+                });
+            }
         }
     }
 
@@ -59,32 +73,44 @@ impl MemoryOfContainers {
         if self.followed.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let (memory, events) = (Arc::clone(self), Uevents::listen()?);
-        let follow = move || {
-            loop {
-                let applied = memory.apply(memory_total_bytes());
-                if let Err(error) = applied.and_then(|()| events.wait()) {
-                    tracing::warn!(
-                        error = error.chain(),
-                        "the containers' limit does not follow the memory"
-                    );
-                    return;
-                }
-            }
-        };
-        let thread = Builder::new().name("memory".into()).spawn(follow);
-        thread.attempt(|| "start the thread that follows the guest's memory".into())?;
-        Ok(())
+        let begun = Uevents::listen().and_then(|events| {
+            let memory = Arc::clone(self);
+            let follow = move || {
+                let Err(error) = memory.follow_with(&events);
+                let error = error.chain();
+                tracing::warn!(error, "the containers' limit does not follow the memory");
+                memory.followed.store(false, Ordering::Relaxed);
+            };
+            let thread = Builder::new().name("memory".into()).spawn(follow);
+            thread.attempt(|| "start the thread that follows the guest's memory".into())
+        });
+        if begun.is_err() {
+            self.followed.store(false, Ordering::Relaxed);
+        }
+        begun.map(drop)
     }
 
+    fn follow_with(&self, events: &Uevents) -> Result<Infallible> {
+        loop {
+            self.apply(memory_total_bytes())?;
+            events.wait()?;
+        }
+    }
+
+    /// A limit below what is used would have the kernel end processes that may be there.
     fn apply(&self, total: u64) -> Result<()> {
-        let file = Path::new(MOUNT_POINT).join(CONTAINERS).join("memory.max");
-        write(&file, &self.of(total).to_string())
+        let all = Path::new(MOUNT_POINT).join(CONTAINERS);
+        let used = fs::read_to_string(all.join("memory.current")).ok();
+        let used = used.and_then(|used| used.trim().parse().ok());
+        let limit = self.of(total).max(used.unwrap_or(0));
+        write(&all.join("memory.max"), &limit.to_string())
     }
 
-    /// What comes later is for the containers alone.
+    /// What comes later is for the containers, but for the kernel's account of its pages, which lies in
+    /// what was there.
     fn of(&self, total: u64) -> u64 {
-        self.limit.saturating_add(total.saturating_sub(self.total))
+        let more = total.saturating_sub(self.total);
+        self.limit.saturating_add(more - more / ACCOUNT_OF_PAGES)
     }
 }
 
@@ -110,7 +136,7 @@ mod tests {
             followed: AtomicBool::new(false),
         };
         assert_eq!(memory.of(512 << 20), 400 << 20);
-        assert_eq!(memory.of(1024 << 20), 912 << 20);
+        assert_eq!(memory.of(1024 << 20), 904 << 20);
         assert_eq!(memory.of(500 << 20), 400 << 20);
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use agent_protocol::Empty;
 use agent_protocol::virtc::{
-    ClockRequest, ClockResponse, ConfigureNetworkRequest, ForgetPathsRequest, HelloRequest,
-    HelloResponse, ListProcessesRequest, ListProcessesResponse, PackPathRequest, TimelineStep,
-    UnpackPathRequest, UseMemoryRequest, WaitRequest, WaitResponse,
+    ClockRequest, ClockResponse, ConfigureNetworkRequest, ForgetPathsRequest, GrowRequest,
+    HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, PackPathRequest,
+    TimelineStep, UnpackPathRequest, WaitRequest, WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::GuestService;
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use ttrpc::r#async::TtrpcContext;
 
 use super::copy::{copy_in, copy_out};
 use super::details::{add_randomness, set_hostname};
-use super::hotplug::MEMORY_MODULE;
+use super::hotplug;
 use super::network;
 use crate::cgroup::memory_total_bytes;
 use crate::clock::{correct_realtime_by, set_realtime_ns};
@@ -141,16 +141,18 @@ impl GuestService for GuestCalls {
         Ok(Empty::new())
     }
 
-    async fn use_memory(
-        &self,
-        _: &TtrpcContext,
-        request: UseMemoryRequest,
-    ) -> ttrpc::Result<Empty> {
+    async fn grow(&self, _: &TtrpcContext, request: GrowRequest) -> ttrpc::Result<Empty> {
         let (modules, memory) = (self.sandbox.modules.clone(), self.sandbox.memory.clone());
-        let limit = Duration::from_millis(request.limit_ms.into());
         blocking(move || {
-            modules.require(MEMORY_MODULE)?;
-            memory.use_more(request.more_bytes, limit)
+            let limit = Duration::from_millis(request.limit_ms.into());
+            if request.vcpus > 0 {
+                hotplug::bring_processors(request.vcpus, limit)?;
+            }
+            if request.more_bytes > 0 {
+                hotplug::require_memory(&modules)?;
+                memory.use_more(request.more_bytes, limit)?;
+            }
+            Ok(())
         })
         .await?;
         Ok(Empty::new())

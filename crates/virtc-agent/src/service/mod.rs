@@ -31,7 +31,7 @@ const FEATURES: [&str; 10] = [
     "copy",
     "forget",
     "framed-streams",
-    "memory",
+    "grow",
     "network",
     "passfd-streams",
     "relay",

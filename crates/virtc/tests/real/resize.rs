@@ -16,7 +16,7 @@ const FIRST_KB: u64 = 512 << 10;
 const MORE_KB: u64 = 512 << 10;
 
 /// Bytes of a limit that needs a GiB of memory, with what the guest takes itself.
-const LARGE: &str = "768m";
+const LARGE: &str = "750m";
 
 fn small(host: &mut Host) {
     for (name, value) in FIRST {

@@ -76,6 +76,11 @@ impl Limits {
         }
     }
 
+    /// Whether it has no limit of memory.
+    pub(crate) fn has_all_memory(&self) -> bool {
+        self.memory.is_none()
+    }
+
     /// Of the machine in which they are.
     pub(crate) fn demand(self) -> Demand {
         let vcpus = |millis: u64| u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX);

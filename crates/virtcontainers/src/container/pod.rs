@@ -25,6 +25,9 @@ const KEYS: [(&str, &str); 2] = [
 /// What a member of a pod is called there.
 const MEMBER: &str = "container";
 
+/// What the container is called that only holds a pod's namespaces.
+const HOLDER: &str = "sandbox";
+
 /// Where a container's sandbox comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PodRole {
@@ -51,6 +54,13 @@ impl PodRole {
         }
         Ok(Self::Sandbox)
     }
+}
+
+/// Whether a container only holds the namespaces of a pod, and does nothing itself.
+pub(crate) fn holds_a_pod(spec: &Spec) -> bool {
+    let annotations = spec.annotations().as_ref();
+    let value = |key: &str| annotations.and_then(|all| all.get(key)).map(String::as_str);
+    KEYS.iter().any(|(kind, _)| value(kind) == Some(HOLDER))
 }
 
 /// The containers that a new one can share namespaces with, by the processes on the host that

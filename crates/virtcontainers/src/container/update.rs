@@ -17,7 +17,15 @@ pub(crate) fn update(spec: &mut Spec, resources: &LinuxResources) -> serde_json:
     let before = linux.resources().clone().unwrap_or_default();
     let mut merged = serde_json::to_value(before)?;
     merge(&mut merged, serde_json::to_value(resources)?);
-    linux.set_resources(Some(serde_json::from_value(merged)?));
+    let mut merged: LinuxResources = serde_json::from_value(merged)?;
+    if let Some(memory) = merged.memory_mut()
+        && let (Some(limit), Some(swap)) = (memory.limit(), memory.swap())
+        && (1..limit).contains(&swap)
+    {
+        // What is less than the limit alone makes no container: the guest has kept it without.
+        memory.set_swap(Some(limit));
+    }
+    linux.set_resources(Some(merged));
     spec.set_linux(Some(linux));
     Ok(())
 }
@@ -57,7 +65,7 @@ mod tests {
         assert_eq!(linux["cgroupsPath"], "/a");
         let resources = &linux["resources"];
         assert_eq!(resources["memory"]["limit"], 3000);
-        assert_eq!(resources["memory"]["swap"], 2000);
+        assert_eq!(resources["memory"]["swap"], 3000, "not less than the limit");
         assert_eq!(resources["pids"]["limit"], 7);
         assert_eq!(resources["cpu"]["quota"], 5000);
     }

@@ -43,10 +43,8 @@ pub enum Call {
     UpdateContainer,
     /// What it has used.
     StatsContainer,
-    /// Putting processors to use that came later.
-    OnlineVcpus,
-    /// Putting memory to use that came later.
-    UseMemory,
+    /// Putting processors and memory to use that came later.
+    Grow,
     /// The size of a terminal.
     TtyWinResize,
     /// Asking for the clock, or correcting it.

@@ -143,6 +143,9 @@ pub struct VmConfig {
     pub root_ports: u8,
 }
 
+/// How many times its first memory a machine grows to at once: the kernel's account of all of it lies there.
+const GROWTH_MAX: u64 = 16;
+
 impl VmConfig {
     /// The machine that the configuration gives to sandboxes, or to those of the throw-away kind, on
     /// this host.
@@ -162,10 +165,15 @@ impl VmConfig {
             true => qemu.root_ports_throwaway,
             false => qemu.root_ports,
         };
+        let mut largest = config.vm.largest(size, host);
+        if root_ports == 0 {
+            // There is no place for the device that memory comes by.
+            largest.memory = size.memory;
+        }
         Self {
             vcpus: size.vcpus,
             memory: size.memory,
-            largest: Some(config.vm.largest(size, host)),
+            largest: Some(largest),
             asked: None,
             accelerator: accelerator_choice(config.runtime.accelerator),
             kernel_params: config.guest.kernel_params.clone(),
@@ -186,13 +194,19 @@ impl VmConfig {
         self.asked.unwrap_or_else(|| self.size())
     }
 
+    /// Makes it so large at least: by growth where it can, and from its start otherwise.
     fn ask_for(&mut self, wanted: VmSize) {
-        match self.largest {
-            Some(largest) => {
-                let wanted = wanted.min(largest).max(self.size());
-                self.asked = (wanted != self.size()).then_some(wanted);
-            }
-            None => (self.vcpus, self.memory) = (wanted.vcpus, wanted.memory),
+        let wanted = wanted.max(self.size());
+        let grows = self.largest.is_some_and(|largest| {
+            let most = self.memory.bytes().saturating_mul(GROWTH_MAX);
+            largest.max(wanted) == largest && wanted.memory.bytes() <= most
+        });
+        if grows {
+            self.asked = (wanted != self.size()).then_some(wanted);
+        } else {
+            (self.vcpus, self.memory) = (wanted.vcpus, wanted.memory);
+            self.largest = self.largest.map(|largest| largest.max(wanted));
+            self.asked = None;
         }
     }
 

@@ -139,16 +139,10 @@ impl Guest {
         self.while_it_runs(async { Ok(updated.await?) }).await
     }
 
-    /// Puts processors to use that the machine got.
-    pub(super) async fn online_vcpus(&self, more: u32) -> Result<()> {
-        let online = self.agent.online_vcpus(more);
-        self.while_it_runs(async { Ok(online.await?) }).await
-    }
-
-    /// Puts memory to use that the machine has beyond its first.
-    pub(super) async fn use_memory(&self, more: ByteSize, limit: Duration) -> Result<()> {
-        let used = self.agent.use_memory(more, limit);
-        self.while_it_runs(async { Ok(used.await?) }).await
+    /// Puts to use what the machine got: so many processors, and so much memory beyond its first.
+    pub(super) async fn grow(&self, vcpus: u32, more: ByteSize, limit: Duration) -> Result<()> {
+        let grown = self.agent.grow(vcpus, more, limit);
+        self.while_it_runs(async { Ok(grown.await?) }).await
     }
 
     pub(super) async fn stats(&self, container: &ContainerId) -> Result<StatsContainerResponse> {

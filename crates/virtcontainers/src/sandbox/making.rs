@@ -10,7 +10,7 @@ use super::process::Process;
 use super::surroundings::SYSTEM_SHARE;
 use crate::container::placement::{Placement, ShareEntry};
 use crate::container::{ContainerConfig, saved};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::fault;
 use crate::runtime::blocking;
 use crate::stream::Streams;
@@ -112,9 +112,12 @@ impl<'a> Making<'a> {
             added.await?;
         }
         fault::point("create-container.shared")?;
-        self.sandbox
-            .grow_for(&self.operation, Some(&self.config))
-            .await?;
+        let grown = self.sandbox.grow_for(&self.operation, Some(&self.config));
+        if let Err(error) = grown.await {
+            // Limits are no claims: it has what there is.
+            let error = chain(&error);
+            tracing::warn!(container = %id, error, "its machine does not grow to its limits");
+        }
         self.sandbox
             .plug_disks(&self.operation, &self.placement.disks)
             .await?;
@@ -167,6 +170,7 @@ impl<'a> Making<'a> {
             self.operation.update(|record| {
                 record.containers.remove(id);
             })?;
+            self.sandbox.give_back(&self.operation).await;
             Ok::<(), Error>(())
         };
         if let Err(error) = undone.await {

@@ -11,36 +11,45 @@ use tokio::time::{Instant, sleep};
 use vc_config::{HostFacts, Limits};
 use vc_hypervisor::{Growth, Vm};
 use vc_store::{OperationGuard, SandboxRecord, Verb};
-use vc_types::{ByteSize, ContainerId, VmSize};
+use vc_types::{ByteSize, ContainerId, ContainerState, VmSize};
 
 use super::devices::memory;
 use super::guest::Guest;
 use super::handle::SandboxHandle;
+use crate::container::pod::holds_a_pod;
 use crate::container::{ContainerConfig, Limits as Used, saved, update};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::runtime::blocking;
 
 /// Between two looks at how much memory a guest has taken: the VMM tells of it once a second at most.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Makes a machine as large as `size`, which has the device for it, and returns once its guest uses
-/// all of it. One that is larger stays so. After an error it offers no more memory than before.
+/// all of it. One that is larger stays so. Processors that do not come are no error: who may use more
+/// of them than there are uses those. After an error it offers no more memory than before.
 pub(super) async fn grow(vm: &dyn Vm, guest: &Guest, size: VmSize, limit: Duration) -> Result<()> {
-    let before = vm.size().await?;
-    let wanted = before.max(size);
-    if wanted == before {
+    let Some(growth) = vm.growth() else {
         return Ok(());
-    }
+    };
+    let before = vm.size().await?;
+    let offered = before.offered.max(size);
     let grown = async {
-        vm.resize(wanted).await?;
-        if wanted.vcpus > before.vcpus {
-            guest.online_vcpus(wanted.vcpus - before.vcpus).await?;
+        if offered != before.offered {
+            vm.resize(offered).await?;
         }
-        if wanted.memory > before.memory {
-            let first = vm.growth().map_or(before, |growth| growth.first);
-            let more = wanted.memory.bytes() - first.memory.bytes();
-            guest.use_memory(ByteSize::from_bytes(more), limit).await?;
-            until_taken(vm, guest, wanted, limit).await?;
+        if size.vcpus > growth.first.vcpus {
+            let working = guest.grow(size.vcpus, ByteSize::from_bytes(0), limit);
+            if let Err(error) = working.await {
+                let error = chain(&error);
+                tracing::warn!(sandbox = %guest.sandbox, error, "it has fewer processors");
+            }
+        }
+        if size.memory > growth.first.memory {
+            let end = Instant::now() + limit;
+            let more = growth.more(offered.memory);
+            guest.grow(0, more, limit).await?;
+            let wanted = growth.first.memory.bytes() + more.bytes();
+            until_taken(vm, guest, ByteSize::from_bytes(wanted), end).await?;
         }
         Ok(())
     };
@@ -49,8 +58,8 @@ pub(super) async fn grow(vm: &dyn Vm, guest: &Guest, size: VmSize, limit: Durati
         Err(error) => error,
     };
     let memory_of_before = VmSize {
-        memory: before.memory,
-        ..wanted
+        memory: before.offered.memory,
+        ..offered
     };
     if let Err(error) = vm.resize(memory_of_before).await {
         tracing::warn!(sandbox = %guest.sandbox, %error, "memory is still offered to the guest");
@@ -75,22 +84,26 @@ pub(super) async fn grow_new(
         vm.plug(device).await?;
     }
     let grown = grow(vm, guest, size, limits.resize_ms.duration());
-    guest.while_it_runs(grown).await
+    let grown = guest.while_it_runs(grown).await;
+    grown.map_err(|source| Error::NotGrown {
+        sandbox: guest.sandbox.clone(),
+        wanted: size,
+        source: Box::new(source),
+    })
 }
 
-async fn until_taken(vm: &dyn Vm, guest: &Guest, wanted: VmSize, limit: Duration) -> Result<()> {
-    let end = Instant::now() + limit;
+/// The guest has said that it uses so much; the VMM's account decides.
+async fn until_taken(vm: &dyn Vm, guest: &Guest, wanted: ByteSize, end: Instant) -> Result<()> {
     loop {
-        let has = vm.size().await?;
-        if has.memory >= wanted.memory {
+        let has = vm.size().await?.taken;
+        if has >= wanted {
             return Ok(());
         }
         if Instant::now() >= end {
             return Err(Error::NotTaken {
                 sandbox: guest.sandbox.clone(),
-                wanted: wanted.memory,
-                has: has.memory,
-                limit,
+                wanted,
+                has,
             });
         }
         sleep(LOOK_AGAIN).await;
@@ -106,7 +119,11 @@ impl SandboxHandle {
     /// this can be asked of it.
     pub async fn machine_size(&self) -> Result<VmSize> {
         let record = self.0.directory.read()?;
-        Ok(self.vm(&record).await?.size().await?)
+        let size = self.vm(&record).await?.size().await?;
+        Ok(VmSize {
+            memory: size.taken,
+            ..size.offered
+        })
     }
 
     /// Changes what a container may use of the guest. Where its limits, and those of the others, are more
@@ -124,7 +141,20 @@ impl SandboxHandle {
         resources: &LinuxResources,
     ) -> Result<()> {
         self.existing(container)?;
+        let (sandbox, id) = (self.clone(), container.clone());
+        let resources = resources.clone();
+        // To its end, also where whoever asked gives it up: half of it would stay.
+        let updated = tokio::spawn(async move { sandbox.update(&id, &resources).await });
+        updated.await.map_err(|error| Error::System {
+            attempt: format!("change the limits of container {container}"),
+            source: std::io::Error::other(error),
+        })?
+    }
+
+    async fn update(&self, container: &ContainerId, resources: &LinuxResources) -> Result<()> {
         let operation = self.begin(Verb::Update).await?;
+        // It may have been removed meanwhile.
+        self.existing(container)?;
         let mut config = saved::load(self.0.directory.path(), container)?;
         let unwritable = |source: serde_json::Error| Error::System {
             attempt: format!("write down the limits of container {container}"),
@@ -151,7 +181,8 @@ impl SandboxHandle {
         let Some(machine) = self.resizable(&record).await? else {
             return Ok(());
         };
-        let wanted = machine.wanted(self.limits(&record, changed)?).await?;
+        let used = self.limits(&record, changed);
+        let wanted = machine.wanted(used.into_iter().sum()).await?;
         if machine.growth.first == machine.growth.first.max(wanted) {
             return Ok(());
         }
@@ -174,8 +205,13 @@ impl SandboxHandle {
             if !memory::is_there(&*machine.vm) {
                 return Ok(());
             }
-            let wanted = machine.wanted(self.limits(&record, None)?).await?;
-            if wanted.memory < machine.vm.size().await?.memory {
+            let used = self.limits(&record, None);
+            // One without a limit may be using what the others do not need.
+            if used.iter().any(Used::has_all_memory) {
+                return Ok(());
+            }
+            let wanted = machine.wanted(used.into_iter().sum()).await?;
+            if wanted.memory < machine.vm.size().await?.offered.memory {
                 machine.vm.resize(wanted).await?;
             }
             Ok::<(), Error>(())
@@ -201,16 +237,21 @@ impl SandboxHandle {
         }))
     }
 
-    /// What all containers may use; `changed` stands for the one of its name.
-    fn limits(&self, record: &SandboxRecord, changed: Option<&ContainerConfig>) -> Result<Used> {
+    /// What each container may use that has not ended; `changed` stands for the one of its name. Of one
+    /// that is being removed nothing is known any more.
+    fn limits(&self, record: &SandboxRecord, changed: Option<&ContainerConfig>) -> Vec<Used> {
         let directory = self.0.directory.path();
         let others = record.containers.iter().filter(|(id, entry)| {
-            !entry.creating && changed.is_none_or(|changed| changed.id != **id)
+            let ends = entry.creating || entry.state == ContainerState::Stopped;
+            !ends && changed.is_none_or(|changed| changed.id != **id)
         });
-        let others = others.map(|(id, _)| Ok(Used::of(&saved::load(directory, id)?.spec)));
-        let changed = changed.map(|changed| Ok(Used::of(&changed.spec)));
-        let all: Result<Vec<Used>> = others.chain(changed).collect();
-        Ok(all?.into_iter().sum())
+        let others = others.filter_map(|(id, _)| {
+            let spec = saved::load(directory, id).ok()?.spec;
+            (!holds_a_pod(&spec)).then(|| Used::of(&spec))
+        });
+        others
+            .chain(changed.map(|changed| Used::of(&changed.spec)))
+            .collect()
     }
 }
 
@@ -225,7 +266,7 @@ impl Resizable {
     /// The size in which so much can be used, as far as there is so much.
     async fn wanted(&self, used: Used) -> Result<VmSize> {
         let has = match memory::is_there(&*self.vm) {
-            true => self.vm.size().await?.memory,
+            true => self.vm.size().await?.taken,
             false => self.growth.first.memory,
         };
         let demand = used.demand();

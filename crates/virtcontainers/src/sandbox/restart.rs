@@ -68,5 +68,8 @@ fn stored_config(runtime: &Shared, id: &SandboxId) -> Result<SandboxConfig> {
         .iter()
         .map(|container| Limits::of(&container.spec))
         .sum();
-    config.sized_for(used.demand())
+    match config.vm.largest {
+        Some(_) => config.sized_for(used.demand()),
+        None => Ok(config),
+    }
 }

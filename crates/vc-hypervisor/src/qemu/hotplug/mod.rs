@@ -91,13 +91,16 @@ impl Running {
     }
 
     async fn take_out(&self, place: Place, id: &str) -> Result<()> {
+        if place.kind == HotDeviceKind::Memory {
+            let mut session = Session::open(self, place).await?;
+            if session.has_memory().await? {
+                // Whoever was interrupted was done with it.
+                self.hot_plug().set_phase(id, PlugPhase::Present)?;
+                return Err(Error::Stays { id: id.to_owned() });
+            }
+        }
         self.hot_plug().set_phase(id, PlugPhase::Leaving)?;
         let mut session = Session::open(self, place).await?;
-        if place.kind == HotDeviceKind::Memory && session.has_memory().await? {
-            // Whoever was interrupted was done with it.
-            self.hot_plug().set_phase(id, PlugPhase::Present)?;
-            return Err(Error::Stays { id: id.to_owned() });
-        }
         session.remove(id).await?;
         self.hot_plug().free(id);
         Ok(())

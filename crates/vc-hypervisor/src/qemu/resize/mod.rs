@@ -7,7 +7,7 @@ use vc_types::{ByteSize, VmSize};
 
 use super::args::behind;
 use super::vm::Running;
-use crate::{Accelerator, Error, Growth, Result};
+use crate::{Accelerator, CurrentSize, Error, Growth, Result};
 
 /// The guest puts what it takes to use at once, for what can be moved, so that it can give it back.
 const PUT_TO_USE: &str = "memhp_default_state=online_movable";
@@ -20,9 +20,6 @@ const FEW_BOUNCES: &str = "swiotlb=1024";
 /// An emulated guest knows no hypervisor, and without one our own kernel believes in processors that
 /// come later only when it is told to. One of the distribution's does not.
 const MORE_PROCESSORS: &str = "acpi.hotplug_cpus=1";
-
-/// What the guest is offered, and takes, comes in such steps: its kernel's blocks of memory.
-const MEMORY_STEP: u64 = 128 << 20;
 
 /// The kernel parameters of a VM that can grow.
 pub(super) fn kernel_params(growth: Growth, accelerator: Accelerator) -> Vec<String> {
@@ -38,7 +35,7 @@ pub(super) fn kernel_params(growth: Growth, accelerator: Accelerator) -> Vec<Str
 }
 
 impl Running {
-    pub(super) async fn size(&self) -> Result<VmSize> {
+    pub(super) async fn size(&self) -> Result<CurrentSize> {
         let growth = self.known_growth()?;
         let limit = self.limits().command;
         let mut qmp = self.connect().await?;
@@ -46,11 +43,16 @@ impl Running {
         let devices = qmp.execute(qmp::query_memory_devices {}, limit).await?;
         let port = self.hot_plug().memory_port();
         let plugged = port.and_then(|port| device(&devices, port));
-        let plugged = plugged.map_or(0, |device| device.size);
+        let (offered, taken) =
+            plugged.map_or((0, 0), |device| (device.requested_size, device.size));
+        let with = |more| ByteSize::from_bytes(growth.first.memory.bytes().saturating_add(more));
         let there = cpus.iter().filter(|cpu| cpu.qom_path.is_some()).count();
-        Ok(VmSize {
-            vcpus: u32::try_from(there).unwrap_or(u32::MAX),
-            memory: ByteSize::from_bytes(growth.first.memory.bytes().saturating_add(plugged)),
+        Ok(CurrentSize {
+            offered: VmSize {
+                vcpus: u32::try_from(there).unwrap_or(u32::MAX),
+                memory: with(offered),
+            },
+            taken: with(taken),
         })
     }
 
@@ -71,7 +73,7 @@ impl Running {
             qmp.execute(commands::cpu(cpu), limit).await?;
         }
         let port = self.hot_plug().memory_port();
-        match (port, requested(size.memory, growth)) {
+        match (port, growth.more(size.memory).bytes()) {
             (Some(port), bytes) => {
                 qmp.execute(commands::request(port, bytes), limit).await?;
             }
@@ -112,15 +114,6 @@ fn missing(cpus: &[HotpluggableCPU], wanted: u32) -> impl Iterator<Item = &Hotpl
     let more = (wanted as usize).saturating_sub(there);
     let free = cpus.iter().rev().filter(|cpu| cpu.qom_path.is_none());
     free.take(more)
-}
-
-/// Bytes beyond the first memory that make it so large, in whole steps and never more than there is
-/// room for.
-fn requested(memory: ByteSize, growth: Growth) -> u64 {
-    let first = growth.first.memory.bytes();
-    let room = growth.largest.memory.bytes() - first;
-    let more = memory.bytes().saturating_sub(first);
-    more.next_multiple_of(MEMORY_STEP).min(room)
 }
 
 #[cfg(test)]

@@ -57,13 +57,23 @@ fn a_processor_is_named_by_its_place() {
 
 #[test]
 fn memory_comes_in_the_guests_steps_as_far_as_there_is_room() {
-    let asked = |mib| requested(ByteSize::from_mib(mib), growth()) >> 20;
+    let asked = |mib| growth().more(ByteSize::from_mib(mib)).mib();
     assert_eq!(asked(100), 0);
     assert_eq!(asked(512), 0);
     assert_eq!(asked(513), 128);
     assert_eq!(asked(768), 256);
-    assert_eq!(asked(1500), 988);
-    assert_eq!(asked(9000), 988);
+    assert_eq!(asked(1500), 896, "no part of a step");
+    assert_eq!(asked(9000), 896);
+    let size = |gib: u32| VmSize {
+        vcpus: 1,
+        memory: ByteSize::from_mib(gib << 10),
+    };
+    let large = Growth {
+        first: size(64),
+        largest: size(127),
+    };
+    assert_eq!(large.more(size(65).memory), size(2).memory);
+    assert_eq!(large.room(), size(62).memory);
 }
 
 #[test]

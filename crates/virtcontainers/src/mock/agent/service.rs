@@ -7,18 +7,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use agent_protocol::Empty;
 use agent_protocol::agent::{
     CgroupStats, CopyFileRequest, CreateContainerRequest, CreateSandboxRequest,
-    DestroySandboxRequest, ExecProcessRequest, GetOOMEventRequest, OOMEvent, OnlineCPUMemRequest,
-    PauseContainerRequest, PidsStats, RemoveContainerRequest, ResumeContainerRequest,
-    SignalProcessRequest, StartContainerRequest, StartContainerResponse, StatsContainerRequest,
-    StatsContainerResponse, TtyWinResizeRequest, UpdateContainerRequest,
+    DestroySandboxRequest, ExecProcessRequest, GetOOMEventRequest, OOMEvent, PauseContainerRequest,
+    PidsStats, RemoveContainerRequest, ResumeContainerRequest, SignalProcessRequest,
+    StartContainerRequest, StartContainerResponse, StatsContainerRequest, StatsContainerResponse,
+    TtyWinResizeRequest, UpdateContainerRequest,
 };
 use agent_protocol::agent_ttrpc::{AgentService, create_agent_service};
 use agent_protocol::oci_convert::{
     process_from_message, resources_from_message, spec_from_message,
 };
 use agent_protocol::virtc::{
-    ClockRequest, ClockResponse, HelloRequest, HelloResponse, ListProcessesRequest,
-    ListProcessesResponse, ProcessEntry, UseMemoryRequest, WaitRequest, WaitResponse,
+    ClockRequest, ClockResponse, GrowRequest, HelloRequest, HelloResponse, ListProcessesRequest,
+    ListProcessesResponse, ProcessEntry, WaitRequest, WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::{GuestService, create_guest_service};
 use async_trait::async_trait;
@@ -175,11 +175,6 @@ impl AgentService for AgentCalls {
         self.0.answer(Call::UpdateContainer, update).await
     }
 
-    async fn online_cpu_mem(&self, _: &TtrpcContext, _: OnlineCPUMemRequest) -> Answer<Empty> {
-        let online = async || Ok(Empty::new());
-        self.0.answer(Call::OnlineVcpus, online).await
-    }
-
     async fn stats_container(
         &self,
         _: &TtrpcContext,
@@ -292,9 +287,9 @@ impl GuestService for AgentCalls {
         self.0.answer(Call::ListProcesses, list).await
     }
 
-    async fn use_memory(&self, _: &TtrpcContext, _: UseMemoryRequest) -> Answer<Empty> {
-        let used = async || Ok(Empty::new());
-        self.0.answer(Call::UseMemory, used).await
+    async fn grow(&self, _: &TtrpcContext, _: GrowRequest) -> Answer<Empty> {
+        let grown = async || Ok(Empty::new());
+        self.0.answer(Call::Grow, grown).await
     }
 
     async fn clock(&self, _: &TtrpcContext, _: ClockRequest) -> Answer<ClockResponse> {

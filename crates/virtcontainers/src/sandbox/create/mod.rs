@@ -71,6 +71,7 @@ pub(super) async fn boot(
     if let Err((stage, error)) = &up
         && let Some(template) = error.template()
     {
+        let grows_not = error.is_not_grown();
         let error = chain(error);
         tracing::warn!(sandbox = %place.id(), %stage, error, "it boots by itself now");
         let prepared = Prepared::new(runtime, config)?;
@@ -84,8 +85,8 @@ pub(super) async fn boot(
             Beginning::Boot,
         );
         up = Box::pin(coming).await;
-        // Where that fails too, it was not the template's fault.
-        if up.is_ok() {
+        // Where that fails too, it was not the template's fault; nor is it that a VM does not grow.
+        if up.is_ok() && !grows_not {
             runtime.factory.discard(&template);
         }
     }

@@ -2,7 +2,7 @@
 
 use vc_hypervisor::{HotDevice, HotDeviceKind, PlugPhase, Vm};
 use vc_store::OperationGuard;
-use vc_types::{ByteSize, VmSize};
+use vc_types::VmSize;
 
 use super::{plug_reserved, written};
 use crate::error::Result;
@@ -22,8 +22,8 @@ pub(in crate::sandbox) fn missing(vm: &dyn Vm, size: VmSize) -> Option<HotDevice
     if is_there(vm) || size.memory <= growth.first.memory {
         return None;
     }
-    let room = growth.largest.memory.bytes() - growth.first.memory.bytes();
-    Some(HotDevice::Memory(ByteSize::from_bytes(room)))
+    let room = growth.room();
+    (room.bytes() > 0).then_some(HotDevice::Memory(room))
 }
 
 /// Plugs it in, within an operation.

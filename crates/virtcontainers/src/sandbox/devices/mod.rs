@@ -205,7 +205,11 @@ impl SandboxHandle {
         let plugged = state.map(|state| state.plugged()).unwrap_or_default();
         let mut coming = plugged
             .into_iter()
-            .filter(|device| device.phase == PlugPhase::Coming)
+            .filter(|device| {
+                let is_memory = device.kind == HotDeviceKind::Memory;
+                device.phase == PlugPhase::Coming
+                    || (is_memory && device.phase == PlugPhase::Leaving)
+            })
             .peekable();
         if coming.peek().is_none() || View::of(&record).state == SandboxState::Stopped {
             return Ok(());
