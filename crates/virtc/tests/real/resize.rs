@@ -78,6 +78,12 @@ fn a_machine_grows_with_the_limits_of_its_container_and_gives_memory_back() {
     wait_until("the guest to give memory back", || size(&host).1 == first);
     update(&host, &["--memory", LARGE, "--memory-swap", LARGE]);
     assert_eq!(size(&host), (2, grown));
+    // Also while it is still giving back.
+    update(&host, &["--memory", "64m", "--memory-swap", "64m"]);
+    update(&host, &["--memory", LARGE, "--memory-swap", LARGE]);
+    host.virtc(["exec", "c1", "/bin/busybox"].iter().chain(&fill))
+        .expect_code(0);
+    assert_eq!(size(&host), (2, grown));
     host.virtc(["delete", "--force", "c1"]).expect_code(0);
 }
 

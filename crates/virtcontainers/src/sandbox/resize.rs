@@ -80,10 +80,12 @@ pub(super) async fn grow_new(
     {
         return Ok(());
     }
-    if let Some(device) = memory::missing(vm, size) {
-        vm.plug(device).await?;
-    }
-    let grown = grow(vm, guest, size, limits.resize_ms.duration());
+    let grown = async {
+        if let Some(device) = memory::missing(vm, size) {
+            vm.plug(device).await?;
+        }
+        grow(vm, guest, size, limits.resize_ms.duration()).await
+    };
     let grown = guest.while_it_runs(grown).await;
     grown.map_err(|source| Error::NotGrown {
         sandbox: guest.sandbox.clone(),

@@ -14,7 +14,7 @@ pub(crate) fn tree() -> PathBuf {
 /// The name after `fn`, where the line begins a function.
 fn function(line: &str) -> Option<&str> {
     let (before, after) = line.split_once("fn ")?;
-    let is_word = |word: &str| matches!(word, "pub(crate)" | "pub" | "async");
+    let is_word = |word: &str| matches!(word, "pub(crate)" | "pub(super)" | "pub" | "async");
     before.split_whitespace().all(is_word).then_some(())?;
     after.split(['(', '<']).next()
 }
