@@ -81,13 +81,18 @@ impl Machine {
 
     /// Processors and memory, as the VMM was told.
     pub(crate) fn size(&self) -> String {
-        let of = |option| value(&self.args, option).unwrap_or("?");
+        let of = |option| self.at_first(option).unwrap_or("?");
         format!("{} processors, {}", of("-smp"), of("-m"))
+    }
+
+    /// What an option says of the VM's start; what it can grow to comes after it.
+    fn at_first(&self, option: &str) -> Option<&str> {
+        value(&self.args, option)?.split(',').next()
     }
 
     /// How much memory the guest has.
     pub(super) fn memory_bytes(&self) -> Result<u64> {
-        let size = value(&self.args, "-m").unwrap_or_default();
+        let size = self.at_first("-m").unwrap_or_default();
         let mib = size
             .strip_suffix('M')
             .and_then(|mib| mib.parse::<u64>().ok());
