@@ -8,8 +8,8 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use serde::{Deserialize, Serialize};
 use vc_types::ByteSize;
 
+pub use record::HotPlugRecord;
 pub(crate) use record::Place;
-pub use record::{Growth, HotPlugRecord};
 
 use crate::nic;
 use crate::spec::{self, SERIAL_BYTES_MAX};

@@ -13,7 +13,7 @@ use vc_hypervisor::{Growth, Vm};
 use vc_store::{OperationGuard, SandboxRecord, Verb};
 use vc_types::{ByteSize, ContainerId, ContainerState, VmSize};
 
-use super::devices::memory;
+use super::devices::{memory, plug_within};
 use super::guest::Guest;
 use super::handle::SandboxHandle;
 use crate::container::pod::holds_a_pod;
@@ -27,7 +27,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Makes a machine as large as `size`, which has the device for it, and returns once its guest uses
 /// all of it. One that is larger stays so. Processors that do not come are no error: who may use more
 /// of them than there are uses those. After an error it offers no more memory than before.
-pub(super) async fn grow(vm: &dyn Vm, guest: &Guest, size: VmSize, limit: Duration) -> Result<()> {
+async fn grow(vm: &dyn Vm, guest: &Guest, size: VmSize, limit: Duration) -> Result<()> {
     let Some(growth) = vm.growth() else {
         return Ok(());
     };
@@ -180,16 +180,19 @@ impl SandboxHandle {
         changed: Option<&ContainerConfig>,
     ) -> Result<()> {
         let record = self.0.directory.read()?;
+        let used: Used = self.limits(&record, changed).into_iter().sum();
+        if used == Used::default() {
+            return Ok(());
+        }
         let Some(machine) = self.resizable(&record).await? else {
             return Ok(());
         };
-        let used = self.limits(&record, changed);
-        let wanted = machine.wanted(used.into_iter().sum()).await?;
+        let wanted = machine.wanted(used).await?;
         if machine.growth.first == machine.growth.first.max(wanted) {
             return Ok(());
         }
         if let Some(device) = memory::missing(&*machine.vm, wanted) {
-            memory::plug(operation, &*machine.vm, device).await?;
+            plug_within(operation, &*machine.vm, device).await?;
         }
         let limit = self.0.runtime.config.limits.resize_ms.duration();
         let grown = grow(&*machine.vm, &self.0.guest, wanted, limit);
@@ -197,7 +200,7 @@ impl SandboxHandle {
     }
 
     /// Asks the guest for memory that the limits of its containers do not need any more. It is the
-    /// host's again when the guest has found it, so that nobody waits for it.
+    /// host's again when the guest has found it, so that nobody waits for it. A part of an operation.
     pub(super) async fn give_back(&self, _operation: &OperationGuard) {
         let asked = async {
             let record = self.0.directory.read()?;
@@ -213,8 +216,11 @@ impl SandboxHandle {
                 return Ok(());
             }
             let wanted = machine.wanted(used.into_iter().sum()).await?;
-            if wanted.memory < machine.vm.size().await?.offered.memory {
-                machine.vm.resize(wanted).await?;
+            let offered = machine.vm.size().await?.offered;
+            if wanted.memory < offered.memory {
+                // Processors stay.
+                let memory = wanted.memory;
+                machine.vm.resize(VmSize { memory, ..offered }).await?;
             }
             Ok::<(), Error>(())
         };

@@ -37,11 +37,7 @@ fn volumes_are_what_the_host_has_and_follow_it() {
     };
     let mut client = Client::connect(&containerd, &containerd.dir("logs"));
     let host = containerd.dir("volumes");
-    let at = |name: &str| {
-        let path = host.join(name);
-        fs::create_dir_all(&path).unwrap();
-        path
-    };
+    let at = |name: &str| containerd.dir(&format!("volumes/{name}"));
     let (shared, fixed, secret) = (at("shared"), at("fixed"), at("secret"));
     fs::write(fixed.join("file"), "fixed").unwrap();
     write_secret(&secret, "first");

@@ -4,7 +4,6 @@ use qapi::qmp::{
     self, BlockdevOptions, BlockdevOptionsBase, BlockdevOptionsFile, MemoryBackendProperties,
     Netdev, ObjectOptions,
 };
-
 use vc_types::ByteSize;
 
 use crate::Disk;

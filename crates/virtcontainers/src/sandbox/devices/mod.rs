@@ -268,6 +268,21 @@ async fn plug(operation: OperationGuard, vm: &dyn Vm, device: HotDevice) -> Resu
     }
 }
 
+/// Plugs a device in as a part of an operation that goes on. What was plugged in before an error is in
+/// the state.
+pub(super) async fn plug_within(
+    operation: &OperationGuard,
+    vm: &dyn Vm,
+    device: HotDevice,
+) -> Result<()> {
+    vm.reserve(&device)?;
+    let plugged = plug_reserved(operation, vm, device).await;
+    let state = vm.state();
+    let stored = operation.update(|record| record.set_driver_state(Some(&state)));
+    plugged?;
+    written(stored?)
+}
+
 /// Plugs in a device that has its place in the machine.
 async fn plug_reserved(
     operation: &OperationGuard,

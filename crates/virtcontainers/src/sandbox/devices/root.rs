@@ -4,7 +4,7 @@
 use vc_hypervisor::{Disk, HotDevice};
 use vc_store::{OperationGuard, SandboxRecord};
 
-use super::{driver_state, image, plug_reserved, written};
+use super::{driver_state, image, plug_within, written};
 use crate::container::placement::{PlacedDisk, root_disk_serial};
 use crate::error::Result;
 use crate::runtime::blocking;
@@ -36,12 +36,7 @@ impl SandboxHandle {
             let disk = disk.clone();
             let device = HotDevice::Disk(blocking(move || open(&disk)).await?);
             let vm = self.vm(&self.0.directory.read()?).await?;
-            vm.reserve(&device)?;
-            let plugged = plug_reserved(operation, &*vm, device).await;
-            let state = vm.state();
-            let stored = operation.update(|record| record.set_driver_state(Some(&state)));
-            plugged?;
-            written(stored?)?;
+            plug_within(operation, &*vm, device).await?;
         }
         Ok(())
     }
