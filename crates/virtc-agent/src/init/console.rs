@@ -34,5 +34,7 @@ pub(crate) fn fatal(reason: &str) -> ! {
     let line = format!("virtc-agent: fatal: {}\n", reason.replace('\n', " "));
     // Nothing is left to do when even this fails.
     let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+    // A serial line sends on by interrupts, and the panic that follows stops those.
+    let _ = rustix::termios::tcdrain(rustix::stdio::stderr());
     std::process::exit(1)
 }
