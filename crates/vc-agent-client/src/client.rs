@@ -213,6 +213,19 @@ impl AgentClient {
         self.little("forget all files", forgotten).await.map(drop)
     }
 
+    /// Has a container wait ready-made for the next one that is created.
+    ///
+    /// # Errors
+    ///
+    /// As every call.
+    pub async fn stand_by(&self) -> Result<()> {
+        let request = Empty::new();
+        let made = self.guest.stand_by(self.long(), &request);
+        self.little("make a container that waits", made)
+            .await
+            .map(drop)
+    }
+
     /// Removes a container that has ended.
     ///
     /// # Errors

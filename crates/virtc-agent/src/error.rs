@@ -83,6 +83,12 @@ pub(crate) enum Error {
     },
 
     #[error("cannot {attempt}")]
+    Root {
+        attempt: String,
+        source: Box<libcontainer::rootfs::RootfsError>,
+    },
+
+    #[error("cannot {attempt}")]
     Json {
         attempt: String,
         source: serde_json::Error,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use agent_protocol::agent::Storage;
 
 use crate::cgroup::{MemoryOfContainers, OomEvents};
-use crate::container::{Container, Containers};
+use crate::container::{Container, Containers, ReadyMade, ReadyMadeSlot};
 use crate::error::{Error, Result};
 use crate::init::BootTimeline;
 use crate::launch::Launcher;
@@ -32,6 +32,7 @@ pub(crate) struct Sandbox {
     pub(crate) memory: Arc<MemoryOfContainers>,
     storages: Mutex<Mounted>,
     pid_namespace: Mutex<Option<PidNamespace>>,
+    ready_made: Mutex<ReadyMadeSlot>,
     timeline: Mutex<BootTimeline>,
 }
 
@@ -56,6 +57,7 @@ impl Sandbox {
             memory: Arc::new(memory),
             storages: Mutex::default(),
             pid_namespace: Mutex::default(),
+            ready_made: Mutex::default(),
             timeline: Mutex::new(timeline),
         }
     }
@@ -98,6 +100,27 @@ impl Sandbox {
         self.pid_namespace_slot().clone()
     }
 
+    /// The container that waits, for whoever can use it.
+    pub(crate) fn take_ready_made(&self) -> Option<ReadyMade> {
+        self.ready_made().take()
+    }
+
+    /// Has it wait.
+    pub(crate) fn keep_ready_made(&self, made: ReadyMade) {
+        self.ready_made().keep(made);
+    }
+
+    /// The number of the next container that is made ahead.
+    pub(crate) fn next_ready_made(&self) -> u64 {
+        self.ready_made().next()
+    }
+
+    fn ready_made(&self) -> MutexGuard<'_, ReadyMadeSlot> {
+        self.ready_made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Mounts storages that stay until the sandbox ends.
     pub(crate) async fn add_storages(&self, storages: Vec<Storage>) -> Result<()> {
         let mounted = self.mount(storages).await?;
@@ -129,6 +152,9 @@ impl Sandbox {
     /// there is of a container goes with the guest.
     pub(crate) async fn destroy(&self) -> Result<()> {
         let mut storages = std::mem::take(&mut *self.storages());
+        if let Some(made) = self.take_ready_made() {
+            made.end().await?;
+        }
         for container in self.containers.all() {
             container.end_processes().await?;
             storages.append(container.take_storages());

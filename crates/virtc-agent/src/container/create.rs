@@ -3,12 +3,14 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use agent_protocol::agent::CreateContainerRequest;
 use agent_protocol::oci_convert::spec_from_message;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::namespaces::JoinedNamespaces;
+use super::ready_made::{Completed, ReadyMade, Wanted};
 use super::specification::{join_pid_namespace, prepare_spec};
 use super::sysctl::NetworkSysctls;
 use super::{Container, container_dir};
@@ -59,16 +61,11 @@ impl Container {
                     reason: "is not possible with the pid namespace of another container",
                 });
             }
-            let namespace = sandbox.pid_namespace().ok_or_else(|| Error::State {
-                object: "the sandbox's pid namespace".into(),
-                state: "missing",
-            })?;
-            join_pid_namespace(&mut spec, namespace.path())?;
+            join_shared_pids(sandbox, &mut spec)?;
         }
 
         sysctls.set()?;
         let storages = sandbox.mount(request.storages.clone()).await?;
-        let files = Files::write(&id, &spec, &hooks)?;
         let exec_id = if request.exec_id.is_empty() {
             &id
         } else {
@@ -82,7 +79,12 @@ impl Container {
             hooks,
             storages,
         };
-        let container = launch_init(sandbox, &id, exec_id, parts).await?;
+        let (container, files) = match parts.ready_made(sandbox) {
+            Some((made, wanted)) => {
+                complete_init(sandbox, &id, exec_id, parts, made, wanted).await?
+            }
+            None => launch_init(sandbox, &id, exec_id, parts).await?,
+        };
         if let Err(error) = complete(sandbox, &container, devices.as_ref(), &request).await {
             // What it failed for says more than that this fails too.
             let _ = container.end().await;
@@ -107,6 +109,25 @@ struct Parts {
     storages: Mounted,
 }
 
+impl Parts {
+    /// The container that waits, if it can become this one. It waits for the sandbox's first one: if
+    /// that is another, it ends, so that nobody sees its process.
+    fn ready_made(&self, sandbox: &Sandbox) -> Option<(ReadyMade, Wanted)> {
+        let made = sandbox.take_ready_made()?;
+        let wanted = match self.hooks.is_empty() {
+            true => made.wanted(&self.spec, self.filter.is_some()),
+            false => None,
+        };
+        match wanted {
+            Some(wanted) => Some((made, wanted)),
+            None => {
+                tokio::spawn(made.end_or_warn());
+                None
+            }
+        }
+    }
+}
+
 /// What is left to do when the first process waits for its start.
 async fn complete(
     sandbox: &Sandbox,
@@ -123,6 +144,15 @@ async fn complete(
     sandbox.passfd.attach(&container.init, ports).await
 }
 
+/// Has the container join the pid namespace that the sandbox's containers share.
+pub(super) fn join_shared_pids(sandbox: &Sandbox, spec: &mut Spec) -> Result<()> {
+    let namespace = sandbox.pid_namespace().ok_or_else(|| Error::State {
+        object: "the sandbox's pid namespace".into(),
+        state: "missing",
+    })?;
+    join_pid_namespace(spec, namespace.path())
+}
+
 fn refuse_unsupported(request: &CreateContainerRequest) -> Result<()> {
     if !request.devices.is_empty() {
         return Err(Error::Unsupported(
@@ -137,12 +167,28 @@ fn refuse_unsupported(request: &CreateContainerRequest) -> Result<()> {
     Ok(())
 }
 
+/// Has the container that waits become this one.
+async fn complete_init(
+    sandbox: &Sandbox,
+    id: &str,
+    exec_id: &str,
+    parts: Parts,
+    made: ReadyMade,
+    wanted: Wanted,
+) -> Result<(Arc<Container>, Files)> {
+    let files = Files::directory(id)?;
+    let made = made.complete(sandbox, id, wanted, parts.filter).await?;
+    let container = follow_init(id, exec_id, made, parts.hooks.limit(), parts.storages);
+    Ok((container, files))
+}
+
 async fn launch_init(
     sandbox: &Sandbox,
     id: &str,
     exec_id: &str,
     parts: Parts,
-) -> Result<Arc<Container>> {
+) -> Result<(Arc<Container>, Files)> {
+    let files = Files::write(id, &parts.spec, Some(&parts.hooks))?;
     let Parts {
         spec,
         filter,
@@ -163,6 +209,30 @@ async fn launch_init(
     let (launched, io) = launch_with_io(sandbox, request, &process, filter, inherited)
         .await
         .map_err(|error| namespaces.explain(id, error))?;
+    let made = Completed {
+        library_id: id.to_owned(),
+        cgroup,
+        launched,
+        io,
+    };
+    let container = follow_init(id, exec_id, made, hooks.limit(), storages);
+    Ok((container, files))
+}
+
+/// The container whose first process waits for its start.
+fn follow_init(
+    id: &str,
+    exec_id: &str,
+    made: Completed,
+    hooks_limit: Duration,
+    storages: Mounted,
+) -> Arc<Container> {
+    let Completed {
+        library_id,
+        cgroup,
+        launched,
+        io,
+    } = made;
     let init = Process::new(id, exec_id, launched.pid, io, launched.exit);
     tokio::spawn(follow(
         Arc::clone(&init),
@@ -171,16 +241,17 @@ async fn launch_init(
         Arc::clone(&cgroup),
         Role::First,
     ));
-    Ok(Arc::new(Container {
+    Arc::new(Container {
         id: id.to_owned(),
+        library_id,
         cgroup,
         init,
         filter: launched.filter,
-        hooks_limit: hooks.limit(),
+        hooks_limit,
         execs: Mutex::default(),
         paused: Mutex::new(false),
         storages: Mutex::new(storages),
-    }))
+    })
 }
 
 /// Makes a process with the streams that its specification asks for. The one that makes it has
@@ -220,18 +291,27 @@ pub(super) async fn launch_with_io(
 }
 
 /// The files of a container, removed when it is not made after all.
-struct Files {
+#[must_use]
+pub(super) struct Files {
     id: Option<String>,
 }
 
 impl Files {
-    fn write(id: &str, spec: &Spec, hooks: &StartHooks) -> Result<Self> {
+    /// A place for the files to come.
+    fn directory(id: &str) -> Result<Self> {
         let files = Self {
             id: Some(id.to_owned()),
         };
+        let attempt = || format!("make a directory for container {id:?}");
+        fs::create_dir_all(container_dir(id)).attempt(attempt)?;
+        Ok(files)
+    }
+
+    /// What the container library reads.
+    pub(super) fn write(id: &str, spec: &Spec, hooks: Option<&StartHooks>) -> Result<Self> {
+        let files = Self::directory(id)?;
         let directory = container_dir(id);
         let attempt = || format!("write the specification of container {id:?}");
-        fs::create_dir_all(&directory).attempt(attempt)?;
         fs::create_dir_all(CONTAINERS_STATE_DIR).attempt(attempt)?;
         let json = |source| Error::Json {
             attempt: attempt(),
@@ -239,14 +319,14 @@ impl Files {
         };
         let text = serde_json::to_vec(spec).map_err(json)?;
         fs::write(directory.join("config.json"), text).attempt(attempt)?;
-        if !hooks.is_empty() {
+        if let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) {
             let text = serde_json::to_vec(hooks).map_err(json)?;
             fs::write(directory.join(HOOKS_FILE), text).attempt(attempt)?;
         }
         Ok(files)
     }
 
-    fn keep(mut self) {
+    pub(super) fn keep(mut self) {
         self.id = None;
     }
 }

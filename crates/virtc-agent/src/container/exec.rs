@@ -33,7 +33,7 @@ impl Container {
                 state: "started already",
             });
         }
-        start_container(&self.id)?;
+        start_container(&self.library_id)?;
         let (_, start_error) = self.init.started(self.hooks_limit).await?.told();
         Ok(start_error)
     }
@@ -104,7 +104,7 @@ impl Container {
 
         let file = ProcessFile::write(&self.id, &process_spec)?;
         let launch_request = Request {
-            container_id: self.id.clone(),
+            container_id: self.library_id.clone(),
             bundle: container_dir(&self.id),
             exec_process: Some(file.path.clone()),
             cwd: Some(process_spec.cwd().clone()),

@@ -3,6 +3,7 @@
 mod create;
 mod exec;
 mod namespaces;
+mod ready_made;
 mod rehearsal;
 mod remove;
 mod specification;
@@ -22,6 +23,7 @@ use crate::process::Process;
 use crate::seccomp::Filter;
 use crate::storage::Mounted;
 
+pub(crate) use ready_made::{ReadyMade, ReadyMadeSlot};
 pub(crate) use rehearsal::rehearse;
 pub(crate) use specification::CONTAINER_FILES_MAX;
 pub(crate) use table::Containers;
@@ -33,6 +35,8 @@ const ENDED_EXECS_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) id: String,
+    /// What the container library calls it: another name where it was ready-made.
+    library_id: String,
     pub(crate) cgroup: Arc<Cgroup>,
     pub(crate) init: Arc<Process>,
     /// What every process of the container may ask of the kernel.

@@ -10,10 +10,9 @@ use std::path::Path;
 use agent_protocol::agent::CreateContainerRequest;
 use agent_protocol::oci_convert::spec_to_message;
 use default_spec::{DEFAULT_CAPABILITIES, ProcessConfig, default_spec};
-use oci_spec::OciSpecError;
 use oci_spec::runtime::Spec;
 
-use super::Container;
+use super::{Container, ReadyMade};
 use crate::error::{Attempt as _, Error, Result};
 use crate::sandbox::Sandbox;
 
@@ -29,8 +28,10 @@ const ROOT: &str = "/run/virtc/rehearsal";
 /// Where something is left of it: a template has nothing of a container.
 pub(crate) async fn rehearse(sandbox: &Sandbox) -> Result<bool> {
     let rehearsed = async {
-        Container::rehearse(sandbox).await?;
         sandbox.share_pids().await?;
+        ReadyMade::stand_by(sandbox).await?;
+        Container::rehearse(sandbox).await?;
+        ReadyMade::stand_by(sandbox).await?;
         sandbox.launcher.stand_by().await
     };
     match rehearsed.await {
@@ -47,15 +48,12 @@ impl Container {
     /// Makes and removes a container that runs nothing.
     async fn rehearse(sandbox: &Sandbox) -> Result<()> {
         let attempt = || "rehearse a container".to_owned();
-        let spec = usual_spec().map_err(|error| Error::Invalid {
-            field: "specification",
-            value: error.to_string(),
-            reason: "is not what containers usually have",
-        })?;
+        let spec = usual_spec()?;
         fs::create_dir_all(ROOT).attempt(attempt)?;
         let request = CreateContainerRequest {
             container_id: ID.to_owned(),
             OCI: Some(spec_to_message(&spec)?).into(),
+            sandbox_pidns: true,
             ..CreateContainerRequest::default()
         };
         Self::create(sandbox, request).await?;
@@ -66,19 +64,24 @@ impl Container {
 }
 
 /// What a throw-away VM's container has when its user asks for nothing special.
-fn usual_spec() -> std::result::Result<Spec, OciSpecError> {
+pub(super) fn usual_spec() -> Result<Spec> {
     let known = DEFAULT_CAPABILITIES
         .iter()
         .filter_map(|name| name.strip_prefix("CAP_")?.parse().ok());
-    let mut spec = default_spec(ProcessConfig {
+    let spec = default_spec(ProcessConfig {
         args: vec!["/nothing".into()],
-        env: vec!["PATH=/usr/bin:/bin".into()],
+        env: vec!["PATH=/usr/bin:/bin".into(), "HOME=/".into()],
         cwd: "/".into(),
         user: (0, 0, vec![]),
         terminal: false,
         capabilities: known.collect(),
         read_only: false,
         hostname: Some(ID.into()),
+    });
+    let mut spec = spec.map_err(|error| Error::Invalid {
+        field: "specification",
+        value: error.to_string(),
+        reason: "is not what containers usually have",
     })?;
     if let Some(root) = spec.root_mut() {
         root.set_path(Path::new(ROOT).to_owned());

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::PoisonError;
 
+use super::ready_made::remove_ready_made;
 use super::{Container, container_dir};
 use crate::error::Result;
 use crate::launch::CONTAINERS_STATE_DIR;
@@ -21,6 +22,9 @@ impl Container {
             return Err(error);
         }
         drop(container.take_storages());
+        if container.library_id != id {
+            remove_ready_made(&container.library_id);
+        }
         remove_files(id);
         Ok(())
     }

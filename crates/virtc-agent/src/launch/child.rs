@@ -44,8 +44,15 @@ pub(crate) fn run() -> ! {
 /// The descriptors of a task, beside the standard streams. They go no further than a fork.
 struct Given {
     report: OwnedFd,
-    start: OwnedFd,
+    gates: Gates,
+}
+
+/// What goes on to the container's process.
+#[derive(Default)]
+struct Gates {
+    start: Option<OwnedFd>,
     filter: Option<OwnedFd>,
+    command: Option<OwnedFd>,
 }
 
 impl Given {
@@ -54,32 +61,25 @@ impl Given {
         let attempt = || "take the descriptors of a task".to_owned();
         let empty = File::open("/dev/null").attempt(attempt)?;
         rustix::stdio::dup2_stdin(&empty).attempt(attempt)?;
-        let (mut report, mut start, mut filter) = (None, None, None);
+        let (mut report, mut gates) = (None, Gates::default());
         for (role, fd) in roles.into_iter().zip(fds) {
             match role {
                 Role::Stdin => rustix::stdio::dup2_stdin(&fd).attempt(attempt)?,
                 Role::Stdout => rustix::stdio::dup2_stdout(&fd).attempt(attempt)?,
                 Role::Stderr => rustix::stdio::dup2_stderr(&fd).attempt(attempt)?,
                 Role::Report => report = Some(fd),
-                Role::Start => start = Some(fd),
-                Role::Filter => filter = Some(fd),
+                Role::Start => gates.start = Some(fd),
+                Role::Filter => gates.filter = Some(fd),
+                Role::Command => gates.command = Some(fd),
             }
         }
-        let given = |fd: Option<OwnedFd>| fd.ok_or(Errno::BADF).attempt(attempt);
-        Ok(Self {
-            report: given(report)?,
-            start: given(start)?,
-            filter,
-        })
+        let report = report.ok_or(Errno::BADF).attempt(attempt)?;
+        Ok(Self { report, gates })
     }
 }
 
 fn make(request: &Request, given: Given) -> Result<()> {
-    let Given {
-        report,
-        start,
-        filter,
-    } = given;
+    let Given { report, gates } = given;
     let log = report
         .try_clone()
         .attempt(|| "copy the report's pipe".into())?;
@@ -97,19 +97,22 @@ fn make(request: &Request, given: Given) -> Result<()> {
         std::process::exit(1)
     }));
 
-    let line = match build(request, start, filter) {
-        Ok(pid) => Made::to_line(pid, uptime_us()),
-        Err(error) => failure_line(&chain(&error)),
+    let line = match &request.new_root {
+        Some(new_root) => match new_root.give() {
+            Ok(()) => Made::to_line(new_root.pid, uptime_us()),
+            Err(error) => failure_line(&chain(&error)),
+        },
+        None => match build(request, gates) {
+            Ok(pid) => Made::to_line(pid, uptime_us()),
+            Err(error) => failure_line(&chain(&error)),
+        },
     };
     rustix::io::write(&report, line.as_bytes()).attempt(|| "write the report".into())?;
     Ok(())
 }
 
-fn build(
-    request: &Request,
-    start: OwnedFd,
-    filter: Option<OwnedFd>,
-) -> std::result::Result<i32, LibcontainerError> {
+fn build(request: &Request, gates: Gates) -> std::result::Result<i32, LibcontainerError> {
+    let start = gates.start.ok_or(std::io::ErrorKind::NotFound.into());
     let hooks = request.start_hooks.as_deref().map(hooks::read).transpose();
     let executor = StartExecutor {
         hooks: Rc::new(
@@ -117,8 +120,9 @@ fn build(
                 .map_err(LibcontainerError::OtherIO)?
                 .unwrap_or_default(),
         ),
-        start: Rc::new(start),
-        filter: RefCell::new(filter.map(Rc::new)),
+        start: Rc::new(start.map_err(LibcontainerError::OtherIO)?),
+        filter: RefCell::new(gates.filter.map(Rc::new)),
+        command: RefCell::new(gates.command.map(Rc::new)),
         home: RefCell::new(None),
         copy: request.copy.clone().map(Rc::new),
     };

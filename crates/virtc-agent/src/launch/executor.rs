@@ -12,6 +12,7 @@ use libcontainer::workload::{
 use oci_spec::runtime::Spec;
 use rustix::io::Errno;
 
+use super::command::Command;
 use super::copy::{self, Copy};
 use super::hooks::StartHooks;
 use super::lookup::execute_first;
@@ -25,6 +26,8 @@ pub(super) struct StartExecutor {
     pub(super) start: Rc<OwnedFd>,
     /// The filter of system calls comes by this.
     pub(super) filter: RefCell<Option<Rc<OwnedFd>>>,
+    /// What takes the place of the specification's command comes by this.
+    pub(super) command: RefCell<Option<Rc<OwnedFd>>>,
     pub(super) home: RefCell<Option<String>>,
     pub(super) hooks: Rc<StartHooks>,
     /// What is done in place of a program.
@@ -40,12 +43,32 @@ impl StartExecutor {
         }
     }
 
+    /// The specification's command, or the one that a ready-made container was given, in whose
+    /// working directory this is then.
+    fn command(&self, spec: &Spec) -> Result<Command, StartFailure> {
+        if let Some(pipe) = self.command.take() {
+            let taken = Command::receive(&pipe).and_then(|command| {
+                rustix::process::chdir(&command.cwd)?;
+                Ok(command)
+            });
+            return taken
+                .map_err(|error| not_executable(format!("cannot take the command: {error}")));
+        }
+        let process = spec.process().as_ref();
+        process
+            .map(Command::of)
+            .ok_or_else(|| not_executable("no process to execute".into()))
+    }
+
     fn execute(&self, spec: &Spec) -> StartFailure {
-        let Some(process) = spec.process() else {
-            return not_executable("no process to execute".into());
+        let Command {
+            args,
+            env: mut environment,
+            ..
+        } = match self.command(spec) {
+            Ok(command) => command,
+            Err(failure) => return failure,
         };
-        let args = process.args().as_deref().unwrap_or_default();
-        let mut environment = process.env().clone().unwrap_or_default();
         if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
             environment.extend(
                 self.home
@@ -54,7 +77,7 @@ impl StartExecutor {
                     .map(|home| format!("HOME={home}")),
             );
         }
-        let (Some(arguments), Some(entries)) = (c_strings(args), c_strings(&environment)) else {
+        let (Some(arguments), Some(entries)) = (c_strings(&args), c_strings(&environment)) else {
             return not_executable("a NUL byte in an argument".into());
         };
         if let Err(failure) = self.prepare(&environment) {

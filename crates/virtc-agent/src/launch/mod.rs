@@ -8,18 +8,23 @@
 //! `execve` succeeds, or carries why it did not.
 
 mod child;
+mod command;
 mod copy;
 mod executor;
 mod hooks;
 mod launcher;
 mod lookup;
 mod maker;
+mod new_root;
+mod ready;
 mod report;
 mod request;
 mod task;
 
 use std::fs::File;
+use std::future::Future;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,12 +36,17 @@ use crate::error::{Attempt as _, Error, Result};
 use crate::process::{Pipe, TerminalSocket, pipe_of, read_pipe};
 use crate::reaper::ExitReceiver;
 use crate::seccomp::{Filter, PendingFilter};
+use maker::Working;
+use report::Made;
 use task::{Role, Task};
 
 pub(crate) use child::run as run_child;
+pub(crate) use command::CommandMessage;
 pub(crate) use copy::Copy;
 pub(crate) use hooks::StartHooks;
 pub(crate) use launcher::Launcher;
+pub(crate) use new_root::{KEPT, NewRoot, PLACE};
+pub(crate) use ready::{Waiting, complete, launch_waiting};
 pub(crate) use report::{FailedAt, StartFailure};
 pub(crate) use request::{CONTAINERS_STATE_DIR, Request};
 
@@ -90,8 +100,6 @@ pub(crate) async fn launch(
     terminal: Option<TerminalSocket>,
     filter: Option<PendingFilter>,
 ) -> Result<Launched> {
-    let name = request.process_name();
-    let (report, report_writer) = new_pipe()?;
     let (start, start_writer) = new_pipe()?;
     let (filter_reader, filter) = match filter {
         None => (None, None),
@@ -100,7 +108,6 @@ pub(crate) async fn launch(
             (Some(reader), Some((filter, writer)))
         }
     };
-    let cwd = request.cwd.clone();
     let terminal_socket = terminal.as_ref().map(|socket| socket.path().to_owned());
     let request = Request {
         terminal_socket,
@@ -108,37 +115,13 @@ pub(crate) async fn launch(
     };
 
     let Passed { stdio, inherited } = passed;
-    let fds = [
-        (Role::Stdin, stdio.stdin),
-        (Role::Stdout, stdio.stdout),
-        (Role::Stderr, stdio.stderr),
-        (Role::Report, Some(report_writer)),
+    let gates = [
         (Role::Start, Some(start_writer)),
         (Role::Filter, filter_reader),
     ];
-    let given = fds
-        .iter()
-        .filter_map(|(role, fd)| Some((*role, fd.as_ref()?.as_fd())));
-    let (roles, given): (Vec<_>, Vec<_>) = given.unzip();
-
     let expectation = launcher.reaper.expect();
-    let maker = launcher.give(&Task { request, roles }, &given, inherited)?;
-    drop(fds);
-
-    let report = pipe_of(report)?;
-    let made = async { tokio::join!(read_report(&report), send_filter(filter)) };
-    let (text, filter) = match timeout(LAUNCH_LIMIT, made).await {
-        Ok((text, filter)) => (text?, filter),
-        Err(_) => {
-            maker.kill();
-            let what = format!("making process {name}");
-            return Err(Error::Timeout {
-                what,
-                limit: LAUNCH_LIMIT,
-            });
-        }
-    };
-    let made = report::parse(&text, cwd.as_deref());
+    let making = Making::begin(launcher, request, stdio, gates, inherited)?;
+    let (made, filter) = making.finish(send_filter(filter)).await?;
     let filter = match (filter, &made) {
         (Ok(filter), _) => filter,
         (Err(error), made) => {
@@ -149,10 +132,7 @@ pub(crate) async fn launch(
             return Err(error);
         }
     };
-    let made = made.map_err(|cause| Error::Launch {
-        process: name,
-        cause,
-    })?;
+    let made = made?;
     Ok(Launched {
         pid: made.pid,
         exit: expectation.claim(made.pid),
@@ -161,6 +141,61 @@ pub(crate) async fn launch(
         terminal: terminal.map(TerminalSocket::receive).transpose()?,
         filter,
     })
+}
+
+/// A task that a maker has taken.
+struct Making {
+    maker: Working,
+    report: Pipe,
+    process: String,
+    cwd: Option<PathBuf>,
+}
+
+impl Making {
+    fn begin(
+        launcher: &Launcher,
+        request: Request,
+        stdio: ChildStdio,
+        gates: impl IntoIterator<Item = (Role, Option<OwnedFd>)>,
+        inherited: Vec<OwnedFd>,
+    ) -> Result<Self> {
+        let process = request.process_name();
+        let cwd = request.cwd.clone();
+        let (report, report_writer) = new_pipe()?;
+        let fds = [
+            (Role::Stdin, stdio.stdin),
+            (Role::Stdout, stdio.stdout),
+            (Role::Stderr, stdio.stderr),
+            (Role::Report, Some(report_writer)),
+        ];
+        let fds = fds.into_iter().chain(gates);
+        let (roles, fds): (Vec<_>, Vec<_>) = fds.filter_map(|(role, fd)| Some((role, fd?))).unzip();
+        let given: Vec<_> = fds.iter().map(OwnedFd::as_fd).collect();
+        let maker = launcher.give(&Task { request, roles }, &given, inherited)?;
+        Ok(Self {
+            maker,
+            report: pipe_of(report)?,
+            process,
+            cwd,
+        })
+    }
+
+    /// What was made, and what was done beside it.
+    async fn finish<T>(self, beside: impl Future<Output = T>) -> Result<(Result<Made>, T)> {
+        let made = async { tokio::join!(read_report(&self.report), beside) };
+        let Ok((text, beside)) = timeout(LAUNCH_LIMIT, made).await else {
+            self.maker.kill();
+            return Err(Error::Timeout {
+                what: format!("making process {}", self.process),
+                limit: LAUNCH_LIMIT,
+            });
+        };
+        let made = report::parse(&text?, self.cwd.as_deref()).map_err(|cause| Error::Launch {
+            process: self.process,
+            cause,
+        });
+        Ok((made, beside))
+    }
 }
 
 fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {

@@ -10,7 +10,7 @@ const QUOTED_LINES_MAX: usize = 4;
 
 /// What the log of `libcontainer` begins with when it cannot enter the working directory; the
 /// error itself does not say what it was about.
-const CHDIR_LOG: &str = "failed to chdir";
+pub(super) const CHDIR_LOG: &str = "failed to chdir";
 
 /// A process was made.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::copy::Copy;
+use super::new_root::NewRoot;
 
 /// Where `libcontainer` keeps its state.
 pub(crate) const CONTAINERS_STATE_DIR: &str = "/run/virtc/libcontainer";
@@ -14,7 +15,7 @@ pub(crate) fn state_dir(container_id: &str) -> PathBuf {
     Path::new(CONTAINERS_STATE_DIR).join(container_id)
 }
 
-/// One process to make.
+/// One process to make, or a container to complete.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) container_id: String,
@@ -22,6 +23,8 @@ pub(crate) struct Request {
     pub(crate) bundle: PathBuf,
     /// The file with the process of an exec; without one, the container itself is made.
     pub(crate) exec_process: Option<PathBuf>,
+    /// What a container that waits ready-made is given; nothing is made then.
+    pub(crate) new_root: Option<NewRoot>,
     /// What an exec does instead of executing a program.
     pub(crate) copy: Option<Copy>,
     /// The file with the [`StartHooks`](super::StartHooks), when there are any.

@@ -17,7 +17,7 @@ use crate::error::{Attempt as _, Error, Result};
 const TASK_BYTES_MAX: usize = 64 << 10;
 
 /// Descriptors of a task: one for each [`Role`].
-const FDS_MAX: usize = 6;
+const FDS_MAX: usize = 7;
 
 /// What a descriptor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub(super) enum Role {
     Start,
     /// Gives the filter of system calls.
     Filter,
+    /// Gives what is executed, where that is not known yet.
+    Command,
 }
 
 /// What is to be made.

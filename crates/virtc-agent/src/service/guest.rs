@@ -19,6 +19,7 @@ use super::hotplug;
 use super::network;
 use crate::cgroup::memory_total_bytes;
 use crate::clock::{correct_realtime_by, set_realtime_ns};
+use crate::container::ReadyMade;
 use crate::error::{Error, Result};
 use crate::launch::Copy;
 use crate::process::{Start, list_processes};
@@ -138,6 +139,12 @@ impl GuestService for GuestCalls {
 
     async fn forget_files(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
         blocking(forget_all).await?;
+        Ok(Empty::new())
+    }
+
+    async fn stand_by(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
+        let sandbox = Arc::clone(&self.sandbox);
+        uninterrupted(async move { ReadyMade::stand_by(&sandbox).await }).await?;
         Ok(Empty::new())
     }
 

@@ -37,6 +37,7 @@ pub(super) async fn rehearse(
     directory: &Path,
     waiting: &WaitingConfig,
 ) -> Result<()> {
+    let agent = &sandbox.handle().0.guest.agent;
     for time in 0..TIMES {
         let id = ContainerId::new(format!("rehearsal-{time}"))?;
         let mut process = sandbox
@@ -63,9 +64,12 @@ pub(super) async fn rehearse(
         let exit = sandbox.wait_process(&id).await?;
         tracing::debug!(sandbox = %sandbox.id(), ?exit, "rehearsed");
         sandbox.delete_container(&id, true).await?;
+        if waiting.throw_away {
+            agent.stand_by().await?;
+        }
     }
     // What it has read of the host may be something else by the time that it is taken.
-    sandbox.handle().0.guest.agent.forget_files().await?;
+    agent.forget_files().await?;
     Ok(())
 }
 
@@ -87,6 +91,12 @@ fn container(
             (root, PROGRAM.map(str::to_owned).into(), Some(program))
         }
     };
+    let mut env = vec!["PATH=/usr/bin:/bin".to_owned()];
+    if waiting.throw_away {
+        // A throw-away VM's container is ready-made. Those of others are made as theirs will be: a
+        // home directory has to be looked up for them.
+        env.push("HOME=/root".to_owned());
+    }
     let shown = Volume {
         source: directory.to_owned(),
         destination: SHOWN.into(),
@@ -96,7 +106,7 @@ fn container(
     let capabilities = capabilities.filter_map(|name| name.strip_prefix("CAP_")?.parse().ok());
     let spec = default_spec(ProcessConfig {
         args,
-        env: vec!["PATH=/usr/bin:/bin".into()],
+        env,
         cwd: SHOWN.into(),
         user: (0, 0, vec![]),
         terminal: false,
