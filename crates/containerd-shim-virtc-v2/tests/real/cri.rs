@@ -8,6 +8,7 @@ mod critest;
 mod lifecycle;
 mod node;
 mod paths;
+mod propagation;
 mod seccomp;
 mod security;
 mod streaming;
@@ -59,6 +60,12 @@ impl Mounted {
         let mounted = Self(target.to_owned());
         mount(&["--make-shared"], target);
         mounted
+    }
+
+    /// Unmounts it as an administrator does: not while somebody uses it.
+    fn unmount(&self) -> bool {
+        let done = Command::new("umount").arg(&self.0).output();
+        done.unwrap().status.success()
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::{Component, Path, PathBuf};
 
 use agent_protocol::agent::Storage;
 use oci_spec::runtime::{Mount, MountBuilder, Spec};
-use vc_storage::{Access as ShareAccess, Source};
+use vc_storage::{Access as ShareAccess, Slave, Source};
 use vc_types::{ContainerId, guest};
 
-use super::config::{Access, ContainerConfig, RootDisk, RootSource, Volume};
+use super::config::{Access, ContainerConfig, Propagation, RootDisk, RootSource, Volume};
 use crate::error::{Error, Result};
 
 /// Room for POSIX shared memory, as engines give it by default.
@@ -184,12 +184,16 @@ impl Placement {
             placed.push(bind_mount(directory, &source, false)?);
         }
         for (number, volume) in config.volumes.iter().enumerate() {
-            let name = format!("{tag}-volume-{number}");
+            let read_only = volume.access != Access::ReadWrite;
+            let mut name = format!("{tag}-volume-{number}");
+            if volume.propagation == Propagation::Slave {
+                name = Slave { read_only }.name(&name);
+            }
             let shared = user_share_path(&name);
             self.entries.push(ShareEntry {
                 name,
                 source: volume.source.clone(),
-                read_only: volume.access != Access::ReadWrite,
+                read_only,
             });
             let source = if volume.access == Access::Private {
                 let merged = format!("{}/volume-{number}", container_dir(id));
@@ -378,6 +382,7 @@ mod tests {
             source: source.into(),
             destination: destination.into(),
             access,
+            propagation: Propagation::Private,
         }
     }
 

@@ -1,0 +1,95 @@
+//! Mounts that come and go on the host while a pod runs.
+
+use std::fs;
+
+use k8s_cri::v1::MountPropagation;
+
+use super::security::WAIT;
+use super::volumes::mount;
+use super::{Client, Containerd, Mounted, Network, settings};
+
+#[test]
+fn mounts_of_the_host_come_and_go_below_a_volume_that_asks_for_them() {
+    let network = Network::new();
+    let Some(containerd) = Containerd::for_cri(&network.0, settings) else {
+        return;
+    };
+    let mut client = Client::connect(&containerd, &containerd.dir("logs"));
+    let source = containerd.dir("volumes/source");
+    let _shared = Mounted::shared(&source);
+    let place = source.join("d");
+    fs::create_dir(&place).unwrap();
+    let pod = client.run_pod("propagation");
+    let mut create = |name: &str, propagation: MountPropagation, readonly: bool| {
+        let made = client.try_create(&pod, name, &WAIT, |config| {
+            let mut volume = mount(&source, "/v");
+            volume.propagation = propagation.into();
+            volume.readonly = readonly;
+            config.mounts = vec![volume];
+        });
+        let id = made.unwrap();
+        (client.try_start(&id), id)
+    };
+    let (begun, slave) = create("slave", MountPropagation::PropagationHostToContainer, false);
+    begun.unwrap();
+    let (begun, held) = create("held", MountPropagation::PropagationHostToContainer, true);
+    begun.unwrap();
+    let (begun, private) = create("private", MountPropagation::PropagationPrivate, false);
+    begun.unwrap();
+    let (begun, _) = create("both", MountPropagation::PropagationBidirectional, false);
+    let said = begun.unwrap_err().to_string();
+    assert!(
+        said.contains("Bidirectional") && said.contains("/v"),
+        "{said}"
+    );
+    for id in [&slave, &held, &private] {
+        assert_eq!(client.say(id, "ls /v; ls /v/d"), "d");
+    }
+
+    // What is mounted comes, also below what came.
+    let late = Mounted::tmpfs(&place);
+    fs::write(place.join("file"), "late").unwrap();
+    for id in [&slave, &held] {
+        containerd.wait_for("the mount", || client.say(id, "ls /v/d") == "file");
+        assert_eq!(client.say(id, "cat /v/d/file"), "late");
+    }
+    assert_eq!(client.say(&private, "ls /v/d"), "");
+    let below = place.join("below");
+    fs::create_dir(&below).unwrap();
+    let inner = Mounted::tmpfs(&below);
+    fs::write(below.join("deep"), "deep").unwrap();
+    containerd.wait_for("the mount below", || {
+        client.say(&slave, "cat /v/d/below/deep") == "deep"
+    });
+    // It is written where the volume is, and only there.
+    assert_eq!(client.say(&slave, "echo new > /v/d/new"), "");
+    assert_eq!(fs::read_to_string(place.join("new")).unwrap(), "new\n");
+    for line in ["touch /v/d/other", "touch /v/d/below/other", "rm /v/d/new"] {
+        let said = client.say(&held, line);
+        assert!(said.contains("Read-only file system"), "{said}");
+    }
+
+    // What nobody uses can be unmounted, and is gone.
+    containerd.wait_for("the unmounting below", || inner.unmount());
+    containerd.wait_for("the unmounting", || late.unmount());
+    for id in [&slave, &held] {
+        assert_eq!(client.say(id, "ls /v; ls /v/d"), "d");
+    }
+
+    // The end of a container unmounts nothing on the host.
+    let again = Mounted::tmpfs(&place);
+    fs::write(place.join("file"), "again").unwrap();
+    containerd.wait_for("the mount again", || {
+        client.say(&slave, "cat /v/d/file") == "again"
+    });
+    client.stop(&slave, 0);
+    client.remove(&slave);
+    assert_eq!(fs::read_to_string(place.join("file")).unwrap(), "again");
+    containerd.wait_for("the mount for another one", || {
+        client.say(&held, "cat /v/d/file") == "again"
+    });
+    client.stop_pod(&pod);
+    client.remove_pod(&pod);
+    assert_eq!(fs::read_to_string(place.join("file")).unwrap(), "again");
+    assert!(again.unmount(), "nobody keeps it");
+}
