@@ -4,7 +4,7 @@ use std::fs;
 
 use k8s_cri::v1::MountPropagation;
 
-use super::security::WAIT;
+use super::security::{WAIT, context, sandbox_context};
 use super::volumes::mount;
 use super::{Client, Containerd, Mounted, Network, settings};
 
@@ -19,9 +19,14 @@ fn mounts_of_the_host_come_and_go_below_a_volume_that_asks_for_them() {
     let _shared = Mounted::shared(&source);
     let place = source.join("d");
     fs::create_dir(&place).unwrap();
-    let pod = client.run_pod("propagation");
+    let made = client.try_run_pod("propagation", |config| {
+        sandbox_context(config).privileged = true;
+    });
+    let pod = made.unwrap();
     let mut create = |name: &str, propagation: MountPropagation, readonly: bool| {
         let made = client.try_create(&pod, name, &WAIT, |config| {
+            // With all rights in the guest, what holds is the host's.
+            context(config).privileged = true;
             let mut volume = mount(&source, "/v");
             volume.propagation = propagation.into();
             volume.readonly = readonly;
@@ -66,6 +71,9 @@ fn mounts_of_the_host_come_and_go_below_a_volume_that_asks_for_them() {
     assert_eq!(fs::read_to_string(place.join("new")).unwrap(), "new\n");
     for line in ["touch /v/d/other", "touch /v/d/below/other", "rm /v/d/new"] {
         let said = client.say(&held, line);
+        assert!(said.contains("Read-only file system"), "{said}");
+        let freed = "mount -o remount,bind,rw /v && grep -q ' /v .* rw' /proc/mounts";
+        let said = client.say(&held, &format!("{freed} && {line}"));
         assert!(said.contains("Read-only file system"), "{said}");
     }
 
