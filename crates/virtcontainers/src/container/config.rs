@@ -95,7 +95,7 @@ pub struct Volume {
     pub destination: PathBuf,
     /// What becomes of changes.
     pub access: Access,
-    /// What becomes of mounts of the host below it.
+    /// What becomes of mounts of the host below it; nothing where changes are [`Access::Private`].
     #[serde(default)]
     pub propagation: Propagation,
 }

@@ -186,7 +186,8 @@ impl Placement {
         for (number, volume) in config.volumes.iter().enumerate() {
             let read_only = volume.access != Access::ReadWrite;
             let mut name = format!("{tag}-volume-{number}");
-            if volume.propagation == Propagation::Slave {
+            // Layers do not bear what changes below them.
+            if volume.propagation == Propagation::Slave && volume.access != Access::Private {
                 name = Slave { read_only }.name(&name);
             }
             let shared = user_share_path(&name);
@@ -437,6 +438,27 @@ mod tests {
                 "{access:?}"
             );
             assert_eq!(placement.entries.len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_slaves_name_says_so_and_whether_it_is_written() {
+        for (access, read_only) in [(Access::ReadOnly, true), (Access::ReadWrite, false)] {
+            let mut config = config(RootSource::HostSystem, Access::Private);
+            config.volumes.push(volume("/a", "/a", access));
+            config.volumes.push(Volume {
+                propagation: Propagation::Slave,
+                ..volume("/b", "/b", access)
+            });
+            let placement = Placement::of(&config, 0).unwrap();
+            let names = placement.entries.iter().map(|entry| &*entry.name);
+            let slaves: Vec<_> = names.clone().map(Slave::of_name).collect();
+            assert_eq!(slaves, [None, Some(Slave { read_only })]);
+            let mounts = placement.spec.mounts().clone().unwrap();
+            let sources: Vec<_> = mounts.iter().filter_map(|m| m.source().clone()).collect();
+            for name in names {
+                assert!(sources.contains(&user_share_path(name).into()), "{name}");
+            }
         }
     }
 
