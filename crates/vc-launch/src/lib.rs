@@ -40,7 +40,7 @@ pub use confined_unpack::ConfinedUnpack;
 pub use error::{Error, Result, Step};
 pub use footprint::Footprint;
 pub use launcher::{LAUNCH_LIMIT, Launcher};
-pub use mount_tree::{BindSource, MountTree, TreeEntry, TreeNode};
+pub use mount_tree::{BindSource, MountTree, Propagation, TreeEntry, TreeNode};
 pub use pending::Pending;
 pub use process::{LaunchedProcess, ProcessEnd};
 pub use socket_pair::SocketPair;

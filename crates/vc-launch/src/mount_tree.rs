@@ -80,11 +80,25 @@ pub enum TreeNode {
         source: BindSource,
         /// Whether what is mounted below it comes too.
         recursive: bool,
-        /// Whether it is read-only, with all that is mounted below it.
+        /// Whether it is read-only, with all that is mounted below it by then.
         read_only: bool,
+        /// What becomes of mounts of the caller's namespace below it from then on.
+        propagation: Propagation,
     },
     /// The process's own `/proc/self/fd`, and nothing else of proc.
     OwnDescriptors,
+}
+
+/// What becomes of mounts that are made and removed below the source of a bind once it is bound, see
+/// mount_namespaces(7). Nothing ever goes the other way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Propagation {
+    /// Nothing.
+    #[default]
+    Private,
+    /// They come and go below the bind too, with the attributes that they have at the source.
+    Slave,
 }
 
 impl MountTree {
@@ -129,6 +143,7 @@ impl MountTree {
                 source,
                 recursive: false,
                 read_only,
+                propagation: Propagation::Private,
             },
         )
     }

@@ -4,6 +4,8 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use crate::mount_tree::Propagation;
+
 /// The first descriptor after standard input, output and error.
 const FIRST_OWN: u32 = 3;
 
@@ -16,16 +18,20 @@ struct MountAttributes {
     user_namespace: u64,
 }
 
-/// Sets attributes on the mount at `fd`, and makes it private.
+/// Sets attributes on the mount at `fd`, and what becomes of mounts below it.
 pub(crate) fn set_mount_attributes(
     fd: BorrowedFd<'_>,
     attributes: u64,
     recursive: bool,
+    propagation: Propagation,
 ) -> io::Result<()> {
     let attributes = MountAttributes {
         set: attributes,
         clear: 0,
-        propagation: libc::MS_PRIVATE,
+        propagation: match propagation {
+            Propagation::Private => libc::MS_PRIVATE,
+            Propagation::Slave => libc::MS_SLAVE,
+        },
         user_namespace: 0,
     };
     change_mount(fd, &attributes, recursive)

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::launcher::spawn_step;
+use crate::mount_tree::Propagation;
 use crate::process::ProcessEnd;
 use crate::wire::{ANSWER_BYTES_MAX, Failure, send_order};
 
@@ -35,8 +36,10 @@ pub struct TreeChange {
 pub struct Addition {
     /// Where; its directory exists, itself does not.
     pub at: String,
-    /// Whether it is read-only.
+    /// Whether it is read-only, with all that is mounted below it by then.
     pub read_only: bool,
+    /// What becomes of mounts of the caller's namespace below it from then on.
+    pub propagation: Propagation,
 }
 
 /// What the step is told.

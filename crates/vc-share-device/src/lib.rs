@@ -16,7 +16,10 @@ mod error;
 mod log_lines;
 mod options;
 mod run;
+mod served;
+mod slave;
 
 pub use error::{Error, Result};
 pub use options::{CHECKED_FOR, Cache, Options};
 pub use run::run;
+pub use slave::Slave;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use rustix::process::{Resource, getrlimit};
 use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error as BackendError, VhostUserDaemon};
-use virtiofsd::passthrough::{CachePolicy, Config, PassthroughFs};
+use virtiofsd::passthrough::{CachePolicy, Config};
 use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
 use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
@@ -12,6 +12,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use crate::error::{Error, Result};
 use crate::log_lines;
 use crate::options::{Cache, Options};
+use crate::served::Served;
 
 /// Descriptors that are not for the guest's files: the memory regions of a VMM, queues, and some to
 /// spare.
@@ -33,7 +34,7 @@ pub fn run(options: &Options, listener: OwnedFd) -> Result<()> {
         reason: error.to_string(),
     })?;
     let file_system =
-        PassthroughFs::new(config(options, for_the_guest)).map_err(|source| Error::Directory {
+        Served::new(config(options, for_the_guest)).map_err(|source| Error::Directory {
             directory: options.directory.clone(),
             source,
         })?;

@@ -17,6 +17,6 @@ mod share;
 pub use error::{Error, Result};
 pub use scratch::{FORMAT_LIMIT, ScratchDisk, ScratchTmpfs};
 pub use share::{
-    Access, CachePolicy, Rights, RunningShare, Share, ShareEntry, ShareNode, SharePlan, Source,
-    SourceKind, host_system,
+    Access, CachePolicy, Rights, RunningShare, Share, ShareEntry, ShareNode, SharePlan, Slave,
+    Source, SourceKind, host_system,
 };

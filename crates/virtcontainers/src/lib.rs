@@ -45,7 +45,7 @@ mod stats;
 pub use check::{CheckItem, CheckStatus, Versions};
 pub use container::{
     Access, Bundle, ContainerConfig, ContainerStatus, GeneratedFile, HostNamespaces, Neighbours,
-    PodRole, Root, RootDisk, RootSource, Volume, demand_of_pod,
+    PodRole, Propagation, Root, RootDisk, RootSource, Volume, demand_of_pod,
 };
 pub use default_spec::{ProcessConfig, default_spec};
 pub use driver::Driver;

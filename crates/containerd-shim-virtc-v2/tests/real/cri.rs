@@ -8,6 +8,7 @@ mod critest;
 mod lifecycle;
 mod node;
 mod paths;
+mod propagation;
 mod seccomp;
 mod security;
 mod streaming;
@@ -60,6 +61,12 @@ impl Mounted {
         mount(&["--make-shared"], target);
         mounted
     }
+
+    /// Unmounts it as an administrator does: not while somebody uses it.
+    fn unmount(&self) -> bool {
+        let done = Command::new("umount").arg(&self.0).output();
+        done.unwrap().status.success()
+    }
 }
 
 fn mount(args: &[&str], target: &Path) {
@@ -69,7 +76,8 @@ fn mount(args: &[&str], target: &Path) {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        // What was unmounted before is no error.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
     }
 }
 

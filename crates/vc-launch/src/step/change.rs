@@ -67,7 +67,8 @@ fn run(order: &ChangeOrder, descriptors: Vec<OwnedFd>) -> StepResult<()> {
 fn copy(addition: &Addition, source: BorrowedFd<'_>) -> StepResult<OwnedFd> {
     let mut attributes = ALWAYS;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, addition.read_only);
-    copy_mount(source, "", true, attributes, &addition.at)
+    let propagation = addition.propagation;
+    copy_mount(source, "", true, attributes, propagation, &addition.at)
 }
 
 /// The tree that the process sees.
@@ -129,10 +130,14 @@ impl Tree {
             let (directories, name) = split(place)?;
             let parent = self.own_directory(self.root.as_fd(), &directories)?;
             rustix::process::fchdir(&parent)?;
-            match unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-                // Not there, or not mounted yet.
-                Ok(()) | Err(Errno::NOENT | Errno::INVAL) => {}
-                Err(errno) => return Err(errno),
+            loop {
+                match unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+                    // What the host mounted over the source of a slave lies over the slave too.
+                    Ok(()) => {}
+                    // Not there, not mounted yet, or not any more.
+                    Err(Errno::NOENT | Errno::INVAL) => break,
+                    Err(errno) => return Err(errno),
+                }
             }
             let parent = self.own_directory(self.writable.as_fd(), &directories)?;
             take_out(parent.as_fd(), name)

@@ -15,7 +15,7 @@ use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::{AtStep, StepResult};
 use crate::error::Step;
-use crate::mount_tree::{MountTree, TreeEntry, TreeNode};
+use crate::mount_tree::{MountTree, Propagation, TreeEntry, TreeNode};
 use crate::sys::set_mount_attributes;
 
 /// No mount of a tree gives rights by set-id bits or device files.
@@ -39,6 +39,7 @@ impl Sources {
                     source,
                     recursive,
                     read_only,
+                    propagation,
                 } => {
                     let source = descriptors
                         .get(&source.0)
@@ -49,11 +50,13 @@ impl Sources {
                     } else {
                         ALWAYS
                     };
-                    copy_mount(source.as_fd(), "", *recursive, attributes, &entry.at)?
+                    let source = source.as_fd();
+                    copy_mount(source, "", *recursive, attributes, *propagation, &entry.at)?
                 }
                 TreeNode::OwnDescriptors => {
                     let attributes = ALWAYS | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-                    copy_mount(CWD, "/proc/self/fd", false, attributes, &entry.at)?
+                    let (from, private) = ("/proc/self/fd", Propagation::Private);
+                    copy_mount(CWD, from, false, attributes, private, &entry.at)?
                 }
                 _ => continue,
             };
@@ -69,6 +72,7 @@ pub(super) fn copy_mount(
     path: &str,
     recursive: bool,
     attributes: MountAttrFlags,
+    propagation: Propagation,
     at: &str,
 ) -> StepResult<OwnedFd> {
     let at = || at.to_owned();
@@ -76,7 +80,8 @@ pub(super) fn copy_mount(
     flags.set(OpenTreeFlags::AT_EMPTY_PATH, path.is_empty());
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     let copy = open_tree(from, path, flags).at(Step::MountSources, at)?;
-    set_mount_attributes(copy.as_fd(), u64::from(attributes.bits()), recursive)
+    let attributes = u64::from(attributes.bits());
+    set_mount_attributes(copy.as_fd(), attributes, recursive, propagation)
         .at(Step::MountSources, at)?;
     Ok(copy)
 }
@@ -96,7 +101,9 @@ pub(super) fn build_and_enter(root: &MountTree, sources: &Sources) -> StepResult
     }
     if root.read_only {
         let attributes = ALWAYS | MountAttrFlags::MOUNT_ATTR_RDONLY;
-        set_mount_attributes(builder.root.as_fd(), u64::from(attributes.bits()), false)
+        let attributes = u64::from(attributes.bits());
+        let private = Propagation::Private;
+        set_mount_attributes(builder.root.as_fd(), attributes, false, private)
             .at(Step::MountTree, at)?;
     }
     fchdir(&builder.root).at(Step::MountTree, at)?;

@@ -1,15 +1,23 @@
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
 use std::os::fd::{AsFd, OwnedFd};
-use vc_launch::{Addition, Error, LaunchedProcess, Launcher, MountTree, TreeChange};
+use vc_launch::{Addition, Error, LaunchedProcess, Launcher, MountTree, Propagation, TreeChange};
 
 use crate::probe;
 
 fn add(at: &str, source: &Path, read_only: bool) -> (Addition, OwnedFd) {
     let fd = open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
     let at = at.to_owned();
-    (Addition { at, read_only }, fd)
+    let addition = Addition {
+        at,
+        read_only,
+        propagation: Propagation::Private,
+    };
+    (addition, fd)
 }
 
 /// A process that runs with an empty `share` in its root.
@@ -71,6 +79,61 @@ pub(crate) fn a_running_process_gets_and_loses_mounts() {
     names.sort();
     assert_eq!(names, ["fixed", "other"]);
     assert!(source.path().join("b").exists());
+}
+
+/// A tmpfs with a file of this name.
+fn mount_with(place: &Path, name: &str) {
+    mount("tmpfs", place, "tmpfs", MountFlags::empty(), None).unwrap();
+    std::fs::write(place.join(name), "").unwrap();
+}
+
+pub(crate) fn a_slave_follows_the_host_and_never_leads_it() {
+    let launcher = probe::launcher();
+    let process = running(&launcher);
+    let seen = format!("/proc/{}/root/share", process.pid());
+    let seen = Path::new(&seen);
+    // What is mounted in it goes with the namespace of these tests.
+    let source = tempfile::tempdir().unwrap();
+    let source = source.path();
+    mount_bind(source, source).unwrap();
+    mount_change(source, MountPropagationFlags::SHARED).unwrap();
+    std::fs::create_dir(source.join("d")).unwrap();
+    let slave = |at: &str| {
+        let (mut addition, fd) = add(at, source, false);
+        addition.propagation = Propagation::Slave;
+        (addition, fd)
+    };
+    let change = TreeChange {
+        add: vec![slave("share/slave"), add("share/private", source, false)],
+        remove: Vec::new(),
+    };
+    apply(change, &process).unwrap();
+
+    mount_with(&source.join("d"), "late");
+    std::fs::create_dir(source.join("d/below")).unwrap();
+    mount_with(&source.join("d/below"), "deep");
+    let names = |place: &str| probe::listing(seen.join(place).to_str().unwrap());
+    assert_eq!(names("slave/d"), ["below", "late"]);
+    assert_eq!(names("slave/d/below"), ["deep"]);
+    assert!(names("private/d").is_empty());
+    unmount(source.join("d/below"), UnmountFlags::empty()).unwrap();
+    assert!(names("slave/d/below").is_empty());
+
+    // Over the source itself too, which lies over the slave then; both are taken out.
+    mount_with(source, "over");
+    let change = TreeChange {
+        add: Vec::new(),
+        remove: ["share/slave", "share/private"].map(str::to_owned).to_vec(),
+    };
+    apply(change, &process).unwrap();
+    assert!(probe::listing(seen.to_str().unwrap()).is_empty());
+    // The host has what it had.
+    assert_eq!(probe::listing(source.to_str().unwrap()), ["over"]);
+    unmount(source, UnmountFlags::empty()).unwrap();
+    let d = source.join("d");
+    assert_eq!(probe::listing(d.to_str().unwrap()), ["below", "late"]);
+    unmount(&d, UnmountFlags::empty()).unwrap();
+    unmount(source, UnmountFlags::empty()).unwrap();
 }
 
 pub(crate) fn a_change_that_fails_says_where() {

@@ -107,6 +107,10 @@ const TESTS: &[Test] = &[
         change::a_running_process_gets_and_loses_mounts,
     ),
     (
+        "a_slave_follows_the_host_and_never_leads_it",
+        change::a_slave_follows_the_host_and_never_leads_it,
+    ),
+    (
         "a_change_that_fails_says_where",
         change::a_change_that_fails_says_where,
     ),

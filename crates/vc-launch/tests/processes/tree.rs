@@ -3,7 +3,8 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, open};
 use serde_json::json;
 use vc_launch::{
-    BindSource, DescriptorUse, LaunchSpec, MountTree, Namespaces, PassedFd, TreeNode, User,
+    BindSource, DescriptorUse, LaunchSpec, MountTree, Namespaces, PassedFd, Propagation, TreeNode,
+    User,
 };
 
 use crate::probe;
@@ -86,6 +87,7 @@ impl TwoFileSystems {
             source: BindSource(0),
             recursive,
             read_only,
+            propagation: Propagation::Private,
         };
         (MountTree::new().with("a/b", node), source(self.dir.path()))
     }

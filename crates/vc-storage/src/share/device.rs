@@ -5,10 +5,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use vc_launch::{
-    BindSource, DescriptorUse, LaunchSpec, MountTree, Namespaces, PassedFd, Program, ResourceLimit,
-    TreeNode,
+    BindSource, DescriptorUse, LaunchSpec, MountTree, Namespaces, PassedFd, Program, Propagation,
+    ResourceLimit, TreeNode,
 };
-use vc_share_device::{Cache, Options};
+use vc_share_device::{Cache, Options, Slave};
 
 use super::plan::{Access, CachePolicy, ShareNode, SharePlan};
 use crate::error::{Error, Result};
@@ -87,6 +87,14 @@ fn options(plan: &SharePlan) -> Options {
     }
 }
 
+/// What becomes of later mounts of the host below a name of the share's top.
+pub(super) fn propagation(name: &str) -> Propagation {
+    match Slave::of_name(name) {
+        Some(_) => Propagation::Slave,
+        None => Propagation::Private,
+    }
+}
+
 /// The whole world of the process: what is shared, and its own descriptors.
 fn tree(plan: SharePlan, passed: &mut Vec<PassedFd>) -> Result<MountTree> {
     let mut tree = MountTree::new()
@@ -100,6 +108,7 @@ fn tree(plan: SharePlan, passed: &mut Vec<PassedFd>) -> Result<MountTree> {
                 reason: "the place must be relative, without . and ..",
             });
         }
+        let propagation = propagation(&entry.at);
         let at = format!("{SHARED}/{}", entry.at);
         tree = match entry.node {
             ShareNode::Dir { mode } => tree.dir(at, mode),
@@ -117,6 +126,7 @@ fn tree(plan: SharePlan, passed: &mut Vec<PassedFd>) -> Result<MountTree> {
                         source: BindSource(index),
                         recursive,
                         read_only: access == Access::ReadOnly,
+                        propagation,
                     },
                 )
             }

@@ -18,6 +18,7 @@ pub use self::rights::Rights;
 pub use self::running::RunningShare;
 pub use self::source::{Source, SourceKind};
 use crate::error::{Error, Result};
+pub use vc_share_device::Slave;
 
 /// One running share.
 ///

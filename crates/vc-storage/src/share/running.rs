@@ -6,7 +6,7 @@ use std::path::Path;
 use vc_launch::{Addition, TreeChange};
 use vc_types::ProcessIdentity;
 
-use super::device::SHARED;
+use super::device::{SHARED, propagation};
 use super::plan::Access;
 use super::source::Source;
 use crate::error::{Error, Result};
@@ -37,6 +37,7 @@ impl RunningShare<'_> {
                 let addition = Addition {
                     at: format!("{SHARED}/{name}"),
                     read_only: access == Access::ReadOnly,
+                    propagation: propagation(&name),
                 };
                 (addition, source.into_fd())
             })

@@ -7,14 +7,18 @@ use crate::queue::Queue;
 pub(crate) const ROOT: u64 = 1;
 
 const LOOKUP: u32 = 1;
+const FORGET: u32 = 2;
+const SETATTR: u32 = 4;
 const READLINK: u32 = 5;
 const SYMLINK: u32 = 6;
 const MKNOD: u32 = 8;
 const MKDIR: u32 = 9;
 const UNLINK: u32 = 10;
+const RMDIR: u32 = 11;
 const LINK: u32 = 13;
 const OPEN: u32 = 14;
 const READ: u32 = 15;
+const SETXATTR: u32 = 21;
 const INIT: u32 = 26;
 const OPENDIR: u32 = 27;
 const READDIR: u32 = 28;
@@ -23,6 +27,9 @@ const RENAME2: u32 = 45;
 
 /// Of the flags of an opened file.
 const KEEP_CACHE: u64 = 1 << 1;
+
+/// What is to be set.
+const SET_MODE: u32 = 1;
 
 const HEADER_BYTES: usize = 40;
 const ANSWER_HEADER_BYTES: usize = 16;
@@ -168,6 +175,32 @@ impl Client {
         self.ask(UNLINK, parent, &text(&[name])).map(drop)
     }
 
+    pub(crate) fn rmdir(&mut self, parent: u64, name: &str) -> Result<(), Errno> {
+        self.ask(RMDIR, parent, &text(&[name])).map(drop)
+    }
+
+    pub(crate) fn set_mode(&mut self, node: u64, mode: u32) -> Result<(), Errno> {
+        let mut body = vec![0; 88];
+        body[0..4].copy_from_slice(&SET_MODE.to_le_bytes());
+        body[68..72].copy_from_slice(&mode.to_le_bytes());
+        self.ask(SETATTR, node, &body).map(drop)
+    }
+
+    pub(crate) fn set_attribute(&mut self, node: u64, name: &str) -> Result<(), Errno> {
+        let value = [b'x'];
+        let mut body = words(&[1, 0]);
+        body.extend(text(&[name]));
+        body.extend(value);
+        self.ask(SETXATTR, node, &body).map(drop)
+    }
+
+    /// The share says nothing to that.
+    pub(crate) fn forget(&mut self, node: u64, times: u64) {
+        let request = self.request(FORGET, node, &times.to_le_bytes());
+        let answer = self.queue.ask(&request);
+        assert!(answer.is_empty());
+    }
+
     pub(crate) fn link(&mut self, node: u64, parent: u64, name: &str) -> Result<Entry, Errno> {
         let mut body = node.to_le_bytes().to_vec();
         body.extend(text(&[name]));
@@ -181,7 +214,7 @@ impl Client {
         self.ask(RENAME2, parent, &body).map(drop)
     }
 
-    fn ask(&mut self, what: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, Errno> {
+    fn request(&mut self, what: u32, node: u64, body: &[u8]) -> Vec<u8> {
         self.number += 1;
         let length = u32::try_from(HEADER_BYTES + body.len()).unwrap();
         let mut request = words(&[length, what]);
@@ -189,6 +222,11 @@ impl Client {
         request.extend(node.to_le_bytes());
         request.extend(words(&[self.uid, self.uid, 1, 0]));
         request.extend(body);
+        request
+    }
+
+    fn ask(&mut self, what: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, Errno> {
+        let request = self.request(what, node, body);
         let answer = self.queue.ask(&request);
         let error = i32::from_le_bytes(answer[4..8].try_into().unwrap());
         assert_eq!(number(&answer, 8), self.number);

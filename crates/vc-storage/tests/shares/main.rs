@@ -16,6 +16,7 @@ mod harness;
 mod lifetime;
 mod queue;
 mod scratch;
+mod slave;
 mod writing;
 
 use std::process::ExitCode;
@@ -75,6 +76,14 @@ const TESTS: &[Test] = &[
     (
         "content_is_kept_and_attributes_are_asked_for_again",
         caching::content_is_kept_and_attributes_are_asked_for_again,
+    ),
+    (
+        "a_read_only_slave_refuses_writes_to_what_is_mounted_later",
+        slave::a_read_only_slave_refuses_writes_to_what_is_mounted_later,
+    ),
+    (
+        "what_the_guest_has_forgotten_of_a_slave_can_be_unmounted",
+        slave::what_the_guest_has_forgotten_of_a_slave_can_be_unmounted,
     ),
     ("no_device_is_made", writing::no_device_is_made),
     ("a_file_can_be_shared", writing::a_file_can_be_shared),

@@ -17,7 +17,8 @@ use vc_config::Millis;
 use vc_store::{ContainerRecord, SandboxRecord, Store, StoreLimits, Verb};
 use vc_types::{AgentAddress, ContainerState, EndReason, SandboxId, SandboxState, Signal};
 use virtcontainers::{
-    Access, Error, Listed, Runtime, RuntimeOptions, Sandbox, Started, View, Volume, fault,
+    Access, Error, Listed, Propagation, Runtime, RuntimeOptions, Sandbox, Started, View, Volume,
+    fault,
 };
 
 use super::library::{container, exec, id, on_executor, runtime, sandbox};
@@ -219,6 +220,7 @@ fn a_container_that_never_ran_or_was_half_made_leaves_nothing() {
                 source: volume.clone(),
                 destination: "/data".into(),
                 access: Access::ReadWrite,
+                propagation: Propagation::Private,
             });
             config
         };

@@ -11,8 +11,8 @@ use vc_config::Sources;
 use vc_types::{ContainerId, ContainerState, EndReason, ExitStatus, SandboxState, Signal};
 use virtcontainers::stream::{GuestWait, Streams};
 use virtcontainers::{
-    Access, ContainerConfig, Error, HostCgroup, ProcessConfig, Root, RootSource, Runtime,
-    RuntimeOptions, SandboxConfig, Scratch, Started, VmConfig, Volume, default_spec,
+    Access, ContainerConfig, Error, HostCgroup, ProcessConfig, Propagation, Root, RootSource,
+    Runtime, RuntimeOptions, SandboxConfig, Scratch, Started, VmConfig, Volume, default_spec,
 };
 
 use super::{busybox_root, host};
@@ -207,6 +207,7 @@ fn containers_come_and_go_and_the_last_one_does_not_end_the_sandbox() {
                 source: volume.clone(),
                 destination: "/data".into(),
                 access: Access::ReadOnly,
+                propagation: Propagation::Private,
             });
             let mut process = sandbox.create_container(config.clone()).await.unwrap();
             let again = sandbox.create_container(config).await.unwrap_err();

@@ -400,6 +400,25 @@ mod tests {
     }
 
     #[test]
+    fn the_last_option_of_propagation_decides() {
+        use crate::container::Propagation::{Private, Slave};
+        for (options, expected) in [
+            (&["rbind"][..], Private),
+            (&["rbind", "rslave"], Slave),
+            (&["bind", "slave", "ro"], Slave),
+            (&["rslave", "rprivate"], Private),
+            (&["rprivate", "rslave"], Slave),
+            (&["rshared"], Private),
+        ] {
+            let config = container(bundle(|spec| {
+                spec.set_mounts(Some(vec![mount("/data", "bind", "/data", options)]));
+            }));
+            let volumes = config.unwrap().volumes;
+            assert_eq!(volumes[0].propagation, expected, "{options:?}");
+        }
+    }
+
+    #[test]
     fn a_container_that_is_shown_a_cgroup_has_a_namespace_for_it() {
         let kinds = |mounts: Vec<Mount>, named: &[LinuxNamespaceType]| {
             let config = container(bundle(|spec| {

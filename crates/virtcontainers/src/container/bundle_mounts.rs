@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 use vc_types::ContainerId;
 
-use super::config::{Access, Volume};
+use super::config::{Access, Propagation, Volume};
 use super::placement::shared_memory_dir;
 use super::pod::Neighbours;
 
@@ -58,6 +58,7 @@ pub(super) fn split_mounts(
                 } else {
                     Access::ReadWrite
                 },
+                propagation: propagation(options),
             });
         } else if has(COPY_UP)
             && let Some(source) = filled_directory(root, destination)
@@ -67,6 +68,7 @@ pub(super) fn split_mounts(
                 source,
                 destination: destination.clone(),
                 access: Access::Private,
+                propagation: Propagation::Private,
             });
         } else {
             let mut mount = mount.clone();
@@ -75,6 +77,16 @@ pub(super) fn split_mounts(
         }
     }
     (volumes, mounts)
+}
+
+/// The last option decides, as with mount(8).
+fn propagation(options: &[String]) -> Propagation {
+    let mut options = options.iter().rev();
+    let last = options.find(|option| PROPAGATION.contains(&option.as_str()));
+    match last.map(String::as_str) {
+        Some("slave" | "rslave") => Propagation::Slave,
+        _ => Propagation::Private,
+    }
 }
 
 /// The options that the guest's kernel is to see.

@@ -95,6 +95,21 @@ pub struct Volume {
     pub destination: PathBuf,
     /// What becomes of changes.
     pub access: Access,
+    /// What becomes of mounts of the host below it; nothing where changes are [`Access::Private`].
+    #[serde(default)]
+    pub propagation: Propagation,
+}
+
+/// What becomes of mounts that the host makes and removes below a directory once the container is
+/// made. None of the container's ever comes to the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// Nothing: the container has what was mounted when it was made.
+    #[default]
+    Private,
+    /// They come and go in the container too, as far as the directory is on a mount that the host shares.
+    /// The guest keeps nothing of such a directory that nobody uses, so that the host can unmount it.
+    Slave,
 }
 
 /// A file that is made for the container.

@@ -13,7 +13,9 @@ mod status;
 mod update;
 
 pub use bundle::Bundle;
-pub use config::{Access, ContainerConfig, GeneratedFile, Root, RootDisk, RootSource, Volume};
+pub use config::{
+    Access, ContainerConfig, GeneratedFile, Propagation, Root, RootDisk, RootSource, Volume,
+};
 pub use demand::demand_of_pod;
 pub(crate) use demand::{Limits, demand_of};
 pub use host_namespaces::HostNamespaces;

@@ -5,10 +5,10 @@ use std::path::{Component, Path, PathBuf};
 
 use agent_protocol::agent::Storage;
 use oci_spec::runtime::{Mount, MountBuilder, Spec};
-use vc_storage::{Access as ShareAccess, Source};
+use vc_storage::{Access as ShareAccess, Slave, Source};
 use vc_types::{ContainerId, guest};
 
-use super::config::{Access, ContainerConfig, RootDisk, RootSource, Volume};
+use super::config::{Access, ContainerConfig, Propagation, RootDisk, RootSource, Volume};
 use crate::error::{Error, Result};
 
 /// Room for POSIX shared memory, as engines give it by default.
@@ -184,12 +184,17 @@ impl Placement {
             placed.push(bind_mount(directory, &source, false)?);
         }
         for (number, volume) in config.volumes.iter().enumerate() {
-            let name = format!("{tag}-volume-{number}");
+            let read_only = volume.access != Access::ReadWrite;
+            let mut name = format!("{tag}-volume-{number}");
+            // Layers do not bear what changes below them.
+            if volume.propagation == Propagation::Slave && volume.access != Access::Private {
+                name = Slave { read_only }.name(&name);
+            }
             let shared = user_share_path(&name);
             self.entries.push(ShareEntry {
                 name,
                 source: volume.source.clone(),
-                read_only: volume.access != Access::ReadWrite,
+                read_only,
             });
             let source = if volume.access == Access::Private {
                 let merged = format!("{}/volume-{number}", container_dir(id));
@@ -378,6 +383,7 @@ mod tests {
             source: source.into(),
             destination: destination.into(),
             access,
+            propagation: Propagation::Private,
         }
     }
 
@@ -432,6 +438,27 @@ mod tests {
                 "{access:?}"
             );
             assert_eq!(placement.entries.len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_slaves_name_says_so_and_whether_it_is_written() {
+        for (access, read_only) in [(Access::ReadOnly, true), (Access::ReadWrite, false)] {
+            let mut config = config(RootSource::HostSystem, Access::Private);
+            config.volumes.push(volume("/a", "/a", access));
+            config.volumes.push(Volume {
+                propagation: Propagation::Slave,
+                ..volume("/b", "/b", access)
+            });
+            let placement = Placement::of(&config, 0).unwrap();
+            let names = placement.entries.iter().map(|entry| &*entry.name);
+            let slaves: Vec<_> = names.clone().map(Slave::of_name).collect();
+            assert_eq!(slaves, [None, Some(Slave { read_only })]);
+            let mounts = placement.spec.mounts().clone().unwrap();
+            let sources: Vec<_> = mounts.iter().filter_map(|m| m.source().clone()).collect();
+            for name in names {
+                assert!(sources.contains(&user_share_path(name).into()), "{name}");
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use crate::image;
 const PROGRAM: &str = "VIRTC_TEST_CRITEST";
 
 /// What is left out, as a part of a case's name.
-const LEFT_OUT: [&str; 8] = [
+const LEFT_OUT: [&str; 7] = [
     // Images are containerd's affair, and come from the internet there.
     "Image Manager",
     // What only a host has, which is refused by name: see `node.rs`, and docs/kubernetes.md.
@@ -23,8 +23,6 @@ const LEFT_OUT: [&str; 8] = [
     "HostNetwork is true",
     "portforward in host network",
     "'rshared'",
-    // What is mounted on the node later does not come: see `volumes.rs`.
-    "'rslave'",
     // Looks for the words of another shell: see `paths.rs`.
     "MaskedPaths",
 ];

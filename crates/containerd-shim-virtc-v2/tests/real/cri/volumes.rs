@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use k8s_cri::v1::{DnsConfig, Mount, MountPropagation};
+use k8s_cri::v1::{DnsConfig, Mount};
 
 use super::{Client, Containerd, Mounted, Network, settings};
 
@@ -132,31 +132,6 @@ fn volumes_are_what_the_host_has_and_follow_it() {
     });
     fs::remove_dir_all(secret.join("..first")).unwrap();
     assert_eq!(client.say(&b, "cat /secret/password"), "second");
-
-    // Mounts that come to the host later do not come to the guest, and none of the guest's comes to the host.
-    let late = at("late");
-    let _shared = Mounted::shared(&late);
-    fs::create_dir(late.join("d")).unwrap();
-    let mut create = |name: &str, propagation: MountPropagation| {
-        let made = client.try_create(&pod, name, &["sleep", "1000"], |config| {
-            let mut volume = mount(&late, "/late");
-            volume.propagation = propagation.into();
-            config.mounts = vec![volume];
-        });
-        let id = made.unwrap();
-        (client.try_start(&id), id)
-    };
-    let (begun, slave) = create("slave", MountPropagation::PropagationHostToContainer);
-    begun.unwrap();
-    let (begun, _) = create("both", MountPropagation::PropagationBidirectional);
-    let said = begun.unwrap_err().to_string();
-    assert!(
-        said.contains("Bidirectional") && said.contains("/late"),
-        "{said}"
-    );
-    let _late = Mounted::tmpfs(&late.join("d"));
-    fs::write(late.join("d/file"), "late").unwrap();
-    assert_eq!(client.say(&slave, "ls /late; ls /late/d"), "d");
     client.stop_pod(&pod);
     client.remove_pod(&pod);
 }

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
 use vc_config::syntax::{TmpfsSpec, VolumeSpec};
-use virtcontainers::{Access, GeneratedFile, Volume};
+use virtcontainers::{Access, GeneratedFile, Propagation, Volume};
 
 use super::super::cwd::{self, Cwd};
 use super::super::user::Accounts;
@@ -67,6 +67,7 @@ impl Files {
                 source: path.clone(),
                 destination: path,
                 access: Access::ReadOnly,
+                propagation: Propagation::Private,
             });
         }
         for text in &args.volume {
@@ -80,6 +81,7 @@ impl Files {
                     true => Access::ReadOnly,
                     false => Access::ReadWrite,
                 },
+                propagation: Propagation::Private,
             });
         }
         Ok(())
@@ -112,6 +114,7 @@ impl Files {
                             true => Access::ReadWrite,
                             false => Access::Private,
                         },
+                        propagation: Propagation::Private,
                     });
                 }
                 self.workdir = path;

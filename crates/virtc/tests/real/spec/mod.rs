@@ -5,6 +5,7 @@ mod config;
 mod config_linux;
 mod hooks;
 mod mounts;
+mod propagation;
 mod runtime;
 
 use serde_json::{Value, json};

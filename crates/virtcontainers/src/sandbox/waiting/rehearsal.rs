@@ -7,7 +7,9 @@ use default_spec::{DEFAULT_CAPABILITIES, ProcessConfig, default_spec};
 use vc_types::ContainerId;
 
 use super::request::WaitingConfig;
-use crate::container::{Access, ContainerConfig, GeneratedFile, Root, RootSource, Volume};
+use crate::container::{
+    Access, ContainerConfig, GeneratedFile, Propagation, Root, RootSource, Volume,
+};
 use crate::error::{Error, Result};
 use crate::runtime::blocking;
 use crate::sandbox::Sandbox;
@@ -86,6 +88,7 @@ fn container(
                 source: waiting.program.clone(),
                 destination: PROGRAM[0].into(),
                 access: Access::ReadOnly,
+                propagation: Propagation::Private,
             };
             let root = RootSource::Directory(directory.to_owned());
             (root, PROGRAM.map(str::to_owned).into(), Some(program))
@@ -101,6 +104,7 @@ fn container(
         source: directory.to_owned(),
         destination: SHOWN.into(),
         access: Access::Private,
+        propagation: Propagation::Private,
     };
     let capabilities = DEFAULT_CAPABILITIES.iter();
     let capabilities = capabilities.filter_map(|name| name.strip_prefix("CAP_")?.parse().ok());
