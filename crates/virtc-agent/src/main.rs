@@ -93,6 +93,7 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
         sandbox.passfd.listen(port)?;
     }
     sandbox.step("listening");
+    let _used_port;
     if let Some(port) = &arguments.template_port {
         // What any clone may need is in the kernel before it is saved.
         let all = modules.clone();
@@ -102,7 +103,7 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
         })
         .await?;
         let rehearsed = container::rehearse(&sandbox).await?;
-        template::wait_for_hand_over(port, rehearsed).await?;
+        _used_port = template::wait_for_hand_over(port, rehearsed).await?;
         sandbox.step(agent_protocol::guest::HANDED_OVER);
     } else {
         modules.load_background(network::has_device().then_some(network::DRIVER_MODULE))?;

@@ -1,7 +1,7 @@
 //! What the agent's services share: the one sandbox of this guest.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 
 use agent_protocol::agent::Storage;
 
@@ -17,6 +17,9 @@ use crate::reaper::Reaper;
 use crate::seccomp::Filters;
 use crate::storage::{Mounted, has_unwritten};
 use crate::streams::PassfdStreams;
+
+/// Things that block which a sandbox does at once when it is made.
+const BLOCKING_THREADS: usize = 3;
 
 /// The sandbox.
 #[derive(Debug)]
@@ -195,6 +198,20 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|_| Err(interrupted()))
+}
+
+/// Has threads wait for what blocks, for as long as the runtime keeps them: a clone makes its sandbox
+/// and its files at once, and the making of a thread is a tenth of that.
+pub(crate) async fn start_blocking_threads() -> Result<()> {
+    let all = Arc::new(Barrier::new(BLOCKING_THREADS));
+    let waiting = [(); BLOCKING_THREADS].map(|()| {
+        let all = Arc::clone(&all);
+        tokio::task::spawn_blocking(move || drop(all.wait()))
+    });
+    for thread in waiting {
+        thread.await.map_err(|_| interrupted())?;
+    }
+    Ok(())
 }
 
 /// Runs something to its end, also when the call that asked for it is given up half-way.

@@ -48,9 +48,14 @@ const DISABLE: &str = "disable\n";
 const CLEAR: &str = "clear\n";
 const ENABLE: &str = "enable\n";
 
+/// The serial port of the hand-over, which nobody needs any more. To close it takes an emulated guest
+/// longer than to read the line from it.
+#[must_use]
+pub(crate) struct UsedPort(#[expect(dead_code, reason = "it is only kept open")] AsyncFd<OwnedFd>);
+
 /// Says on the serial port `port`, such as `ttyS1`, that everything is ready, and returns in a
 /// clone, with its devices.
-pub(crate) async fn wait_for_hand_over(port: &str, rehearsed: bool) -> Result<()> {
+pub(crate) async fn wait_for_hand_over(port: &str, rehearsed: bool) -> Result<UsedPort> {
     let attempt = || format!("wait on {port} for the hand-over");
     let serial = open_raw(port)?;
     let serial = crate::sys::watch(serial, Interest::READABLE).attempt(attempt)?;
@@ -74,7 +79,8 @@ pub(crate) async fn wait_for_hand_over(port: &str, rehearsed: bool) -> Result<()
         }
         Ok(())
     })
-    .await
+    .await?;
+    Ok(UsedPort(serial))
 }
 
 /// A seed in hexadecimal, and the places.

@@ -214,6 +214,7 @@ async fn launch_init(
         cgroup,
         launched,
         io,
+        maker: None,
     };
     let container = follow_init(id, exec_id, made, hooks.limit(), storages);
     Ok((container, files))
@@ -232,6 +233,7 @@ fn follow_init(
         cgroup,
         launched,
         io,
+        maker,
     } = made;
     let init = Process::new(id, exec_id, launched.pid, io, launched.exit);
     tokio::spawn(follow(
@@ -241,6 +243,13 @@ fn follow_init(
         Arc::clone(&cgroup),
         Role::First,
     ));
+    if let Some(maker) = maker {
+        let init = Arc::clone(&init);
+        tokio::spawn(async move {
+            init.start_outcome().await;
+            drop(maker);
+        });
+    }
     Arc::new(Container {
         id: id.to_owned(),
         library_id,

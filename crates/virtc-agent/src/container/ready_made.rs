@@ -21,8 +21,8 @@ use super::sysctl::NetworkSysctls;
 use crate::cgroup::Cgroup;
 use crate::error::{Attempt as _, Result};
 use crate::launch::{
-    CommandMessage, KEPT, Launched, NewRoot, PLACE, Request, StartHooks, Waiting, complete,
-    launch_waiting,
+    CommandMessage, KEPT, Launched, NewRoot, PLACE, Request, StartHooks, Waiting, Working,
+    complete, launch_waiting,
 };
 use crate::process::{ProcessIo, StdioPipes};
 use crate::sandbox::Sandbox;
@@ -65,15 +65,17 @@ pub(super) struct Wanted {
     cwd: std::path::PathBuf,
     mounts: Vec<Mount>,
     hostname: Option<String>,
-    resources: Option<LinuxResources>,
+    limits: Option<LinuxResources>,
 }
 
-/// One that has become a container.
+/// One that has become a container, or one that was made.
 pub(super) struct Completed {
     pub(super) library_id: String,
     pub(super) cgroup: Arc<Cgroup>,
     pub(super) launched: Launched,
     pub(super) io: ProcessIo,
+    /// To be kept until the start.
+    pub(super) maker: Option<Working>,
 }
 
 impl ReadyMade {
@@ -178,8 +180,8 @@ impl ReadyMade {
             cwd: wanted.cwd,
         };
         let completed = async {
-            if let Some(resources) = &wanted.resources {
-                cgroup.update(resources)?;
+            if let Some(limits) = &wanted.limits {
+                cgroup.update(limits)?;
             }
             let launcher = &sandbox.launcher;
             complete(
@@ -192,18 +194,22 @@ impl ReadyMade {
             )
             .await
         };
-        match completed.await {
-            Ok(filter) => launched.filter = filter,
+        let maker = match completed.await {
+            Ok((filter, maker)) => {
+                launched.filter = filter;
+                maker
+            }
             Err(error) => {
                 end(&library_id, &cgroup).await?;
                 return Err(error);
             }
-        }
+        };
         Ok(Completed {
             library_id,
             cgroup,
             launched,
             io,
+            maker: Some(maker),
         })
     }
 
@@ -276,7 +282,9 @@ fn wanted(made: &Spec, asked: &Spec) -> Option<Wanted> {
         cwd: process.cwd().clone(),
         mounts: further.to_vec(),
         hostname: asked.hostname().clone(),
-        resources: linux.and_then(|linux| linux.resources().clone()),
+        limits: linux
+            .and_then(|linux| linux.resources().as_ref())
+            .and_then(limits),
     })
 }
 
@@ -297,6 +305,15 @@ fn without_what_is_given(spec: &Spec) -> Spec {
         linux.set_cgroups_path(None).set_resources(None);
     }
     rest
+}
+
+/// The limits of a container, if there are any. Devices are no affair of theirs.
+fn limits(resources: &LinuxResources) -> Option<LinuxResources> {
+    let mut limits = resources.clone();
+    limits.set_devices(None);
+    let mut none = LinuxResources::default();
+    none.set_devices(None);
+    (limits != none).then_some(limits)
 }
 
 /// Whether a mount is one of the guest's files that goes on top of what is masked nowhere.
@@ -332,7 +349,7 @@ fn is_plain(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use oci_spec::runtime::{LinuxBuilder, MountBuilder};
+    use oci_spec::runtime::{LinuxBuilder, LinuxPidsBuilder, MountBuilder};
 
     use super::*;
 
@@ -380,7 +397,10 @@ mod tests {
         process
             .set_args(Some(vec!["ls".into(), "-l".into()]))
             .set_cwd("/tmp".into());
-        let limits = LinuxResources::default();
+        let mut limits = LinuxResources::default();
+        limits
+            .set_devices(None)
+            .set_pids(Some(LinuxPidsBuilder::default().limit(7).build().unwrap()));
         asked
             .linux_mut()
             .as_mut()
@@ -393,7 +413,7 @@ mod tests {
         assert_eq!(wanted.cwd, Path::new("/tmp"));
         assert_eq!(wanted.mounts, [bind("/etc/hosts"), bind("/dev/x")]);
         assert_eq!(wanted.hostname.as_deref(), Some("other"));
-        assert_eq!(wanted.resources, Some(limits));
+        assert_eq!(wanted.limits, Some(limits));
     }
 
     #[test]

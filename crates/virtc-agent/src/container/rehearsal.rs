@@ -14,7 +14,7 @@ use oci_spec::runtime::Spec;
 
 use super::{Container, ReadyMade};
 use crate::error::{Attempt as _, Error, Result};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, start_blocking_threads};
 
 /// Its name, which is free again afterwards.
 const ID: &str = "rehearsal";
@@ -32,7 +32,8 @@ pub(crate) async fn rehearse(sandbox: &Sandbox) -> Result<bool> {
         ReadyMade::stand_by(sandbox).await?;
         Container::rehearse(sandbox).await?;
         ReadyMade::stand_by(sandbox).await?;
-        sandbox.launcher.stand_by().await
+        sandbox.launcher.stand_by().await?;
+        start_blocking_threads().await
     };
     match rehearsed.await {
         Ok(()) => Ok(true),

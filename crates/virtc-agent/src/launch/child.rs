@@ -21,24 +21,38 @@ use crate::clock::uptime_us;
 use crate::error::{Attempt as _, Result};
 use crate::log::{LineLog, Sink};
 
+/// The first descriptor after the standard three.
+const FIRST_OF_OURS: i32 = 3;
+
 /// Waits for its task at standard input, does it and ends. The standard streams are the
 /// container's then: nothing may be printed.
 pub(crate) fn run() -> ! {
     // Nobody may look, and then nobody has to.
     let _ = Task::say_ready(rustix::stdio::stdin());
     let code = match Task::receive(rustix::stdio::stdin()) {
-        Ok(Some((task, fds))) => {
-            match Given::of(task.roles, fds).and_then(|given| make(&task.request, given)) {
-                Ok(()) => 0,
-                // There is no report pipe to tell it by.
-                Err(_) => 1,
-            }
-        }
+        Ok(Some((task, fds))) => match work(task, fds) {
+            Ok(()) => 0,
+            // There is no report pipe to tell it by.
+            Err(_) => 1,
+        },
         // Nobody needs it any more.
         Ok(None) => 0,
         Err(_) => 1,
     };
     std::process::exit(code)
+}
+
+fn work(task: Task, fds: Vec<OwnedFd>) -> Result<()> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), FIRST_OF_OURS)
+        .attempt(|| "keep the task's socket".into())?;
+    let given = Given::of(task.roles, fds)?;
+    make(&task.request, given)?;
+    if task.request.new_root.is_some() {
+        // The end of a process takes an emulated guest some milliseconds, which the container's start
+        // is not to wait for. The agent says when.
+        let _ = rustix::io::read(&socket, &mut [0; 1]);
+    }
+    Ok(())
 }
 
 /// The descriptors of a task, beside the standard streams. They go no further than a fork.

@@ -28,11 +28,12 @@ pub(super) struct Maker {
     socket: OwnedFd,
 }
 
-/// A maker at its task.
+/// A maker at its task. One that completes a container ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Working {
+pub(crate) struct Working {
     pid: Pid,
     exit: ExitReceiver,
+    _socket: OwnedFd,
 }
 
 impl Maker {
@@ -109,6 +110,7 @@ impl Maker {
         Ok(Working {
             pid: self.pid,
             exit: self.exit,
+            _socket: self.socket,
         })
     }
 

@@ -36,7 +36,6 @@ use crate::error::{Attempt as _, Error, Result};
 use crate::process::{Pipe, TerminalSocket, pipe_of, read_pipe};
 use crate::reaper::ExitReceiver;
 use crate::seccomp::{Filter, PendingFilter};
-use maker::Working;
 use report::Made;
 use task::{Role, Task};
 
@@ -45,6 +44,7 @@ pub(crate) use command::CommandMessage;
 pub(crate) use copy::Copy;
 pub(crate) use hooks::StartHooks;
 pub(crate) use launcher::Launcher;
+pub(crate) use maker::Working;
 pub(crate) use new_root::{KEPT, NewRoot, PLACE};
 pub(crate) use ready::{Waiting, complete, launch_waiting};
 pub(crate) use report::{FailedAt, StartFailure};
@@ -121,7 +121,7 @@ pub(crate) async fn launch(
     ];
     let expectation = launcher.reaper.expect();
     let making = Making::begin(launcher, request, stdio, gates, inherited)?;
-    let (made, filter) = making.finish(send_filter(filter)).await?;
+    let (made, filter, _) = making.finish(send_filter(filter)).await?;
     let filter = match (filter, &made) {
         (Ok(filter), _) => filter,
         (Err(error), made) => {
@@ -180,8 +180,11 @@ impl Making {
         })
     }
 
-    /// What was made, and what was done beside it.
-    async fn finish<T>(self, beside: impl Future<Output = T>) -> Result<(Result<Made>, T)> {
+    /// What was made, what was done beside it, and the maker.
+    async fn finish<T>(
+        self,
+        beside: impl Future<Output = T>,
+    ) -> Result<(Result<Made>, T, Working)> {
         let made = async { tokio::join!(read_report(&self.report), beside) };
         let Ok((text, beside)) = timeout(LAUNCH_LIMIT, made).await else {
             self.maker.kill();
@@ -194,7 +197,7 @@ impl Making {
             process: self.process,
             cause,
         });
-        Ok((made, beside))
+        Ok((made, beside, self.maker))
     }
 }
 

@@ -7,7 +7,7 @@ use super::command::CommandMessage;
 use super::new_root::NewRoot;
 use super::request::Request;
 use super::task::Role;
-use super::{ChildStdio, Launched, Launcher, Making, new_pipe, send_filter};
+use super::{ChildStdio, Launched, Launcher, Making, Working, new_pipe, send_filter};
 use crate::error::{Attempt as _, Result};
 use crate::process::pipe_of;
 use crate::seccomp::{Filter, PendingFilter};
@@ -41,7 +41,7 @@ pub(crate) async fn launch_waiting(
     ];
     let expectation = launcher.reaper.expect();
     let making = Making::begin(launcher, request, stdio, gates, Vec::new())?;
-    let (made, ()) = making.finish(async {}).await?;
+    let (made, (), _) = making.finish(async {}).await?;
     let made = made?;
     let launched = Launched {
         pid: made.pid,
@@ -54,7 +54,8 @@ pub(crate) async fn launch_waiting(
     Ok((launched, Waiting { command, filter }))
 }
 
-/// Gives a container that waits its root, its command and its filter, which is given back.
+/// Gives a container that waits its root, its command and its filter. The filter is given back, with
+/// the maker, which ends when that is dropped.
 pub(crate) async fn complete(
     launcher: &Launcher,
     waiting: Waiting,
@@ -62,7 +63,7 @@ pub(crate) async fn complete(
     new_root: NewRoot,
     command: &CommandMessage,
     filter: Option<PendingFilter>,
-) -> Result<Option<Arc<Filter>>> {
+) -> Result<(Option<Arc<Filter>>, Working)> {
     command
         .send(waiting.command)
         .attempt(|| format!("give container {container_id:?} its command"))?;
@@ -73,9 +74,8 @@ pub(crate) async fn complete(
         ..Request::default()
     };
     let making = Making::begin(launcher, request, ChildStdio::default(), [], Vec::new())?;
-    let (made, filter) = making
-        .finish(send_filter(filter.zip(waiting.filter)))
-        .await?;
+    let beside = send_filter(filter.zip(waiting.filter));
+    let (made, filter, maker) = making.finish(beside).await?;
     made?;
-    filter
+    Ok((filter?, maker))
 }
