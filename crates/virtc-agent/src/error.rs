@@ -85,7 +85,8 @@ pub(crate) enum Error {
     #[error("cannot {attempt}")]
     Root {
         attempt: String,
-        source: Box<libcontainer::rootfs::RootfsError>,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 
     #[error("cannot {attempt}")]

@@ -7,6 +7,7 @@
 //! agent waits for it), reports the pid and ends. The start pipe is held by the container's process alone then, and closes when its
 //! `execve` succeeds, or carries why it did not.
 
+mod bind;
 mod child;
 mod command;
 mod copy;

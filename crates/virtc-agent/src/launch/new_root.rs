@@ -2,16 +2,14 @@
 //!
 //! A container that waits has a root of its own with nothing but the file systems that every
 //! container has: `/proc`, `/dev` and `/sys` with what is masked in them. The maker joins them with
-//! the real root and its further mounts, in a mount namespace of its own and by the container
-//! library's code, and puts the whole into the container's namespace. `pivot_root` there moves the
+//! the real root and its further mounts, in a mount namespace of its own, and puts the whole into the container's namespace. `pivot_root` there moves the
 //! waiting process, too: the kernel changes the root of every process that has the old one.
 
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use libcontainer::rootfs::RootFS;
-use oci_spec::runtime::{Linux, Mount, Spec};
+use oci_spec::runtime::Mount;
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -21,8 +19,9 @@ use rustix::mount::{
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
+use super::bind::{bind_into, open_root};
 use super::report::CHDIR_LOG;
-use crate::error::{Attempt as _, Error, Result};
+use crate::error::{Attempt as _, Result};
 
 /// What the root of a container that waits has, and its next one keeps.
 pub(crate) const KEPT: [&str; 3] = ["proc", "dev", "sys"];
@@ -84,20 +83,11 @@ impl NewRoot {
         for (name, tree) in KEPT.iter().zip(kept) {
             attach(&tree?, &plain_directory(&self.root, name)?)?;
         }
-        self.mount_further()?;
+        let root = open_root(&self.root)?;
+        for mount in &self.mounts {
+            bind_into(&root, mount)?;
+        }
         copy_tree(&self.root)
-    }
-
-    /// Mounts what the specification names, as in every container.
-    fn mount_further(&self) -> Result<()> {
-        let mut spec = Spec::default();
-        spec.set_mounts(Some(self.mounts.clone()));
-        RootFS::new()
-            .mount_to_rootfs(&Linux::default(), &spec, &self.root, true)
-            .map_err(|source| Error::Root {
-                attempt: "prepare the root".into(),
-                source: Box::new(source),
-            })
     }
 }
 
