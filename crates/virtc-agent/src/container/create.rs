@@ -177,8 +177,10 @@ async fn complete_init(
     wanted: Wanted,
 ) -> Result<(Arc<Container>, Files)> {
     let files = Files::directory(id)?;
+    // In that directory: unmounted before it is removed.
+    let storages = parts.storages;
     let made = made.complete(sandbox, id, wanted, parts.filter).await?;
-    let container = follow_init(id, exec_id, made, parts.hooks.limit(), parts.storages);
+    let container = follow_init(id, exec_id, made, parts.hooks.limit(), storages);
     Ok((container, files))
 }
 

@@ -20,7 +20,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use super::bind::{bind_into, open_root};
-use super::report::CHDIR_LOG;
+use super::report::log_chdir;
 use crate::error::{Attempt as _, Result};
 
 /// What the root of a container that waits has, and its next one keeps.
@@ -60,7 +60,7 @@ impl NewRoot {
         enter(&names, LinkNameSpaceType::HostNameAndNISDomainName)?;
         rustix::system::sethostname(hostname).attempt(|| "set the host name".into())?;
         rustix::process::chdir(&self.cwd)
-            .inspect_err(|error| tracing::error!(e = ?error, "{CHDIR_LOG}"))
+            .inspect_err(|error| log_chdir(*error))
             .attempt(|| format!("enter {}", self.cwd.display()))
     }
 

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 /// Logged lines that an error quotes.
@@ -10,7 +11,21 @@ const QUOTED_LINES_MAX: usize = 4;
 
 /// What the log of `libcontainer` begins with when it cannot enter the working directory; the
 /// error itself does not say what it was about.
-pub(super) const CHDIR_LOG: &str = "failed to chdir";
+const CHDIR_LOG: &str = "failed to chdir";
+
+/// Errors in it, by the names that the library prints.
+const ENOENT: &str = "ENOENT";
+const ENOTDIR: &str = "ENOTDIR";
+
+/// Logs that the working directory cannot be entered, as the library does.
+pub(super) fn log_chdir(error: Errno) {
+    let name = match error {
+        Errno::NOENT => ENOENT,
+        Errno::NOTDIR => ENOTDIR,
+        _ => "",
+    };
+    tracing::error!(e = name, "{CHDIR_LOG}");
+}
 
 /// A process was made.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,9 +82,9 @@ fn parse_made(rest: &str) -> Option<Made> {
 
 fn describe(cause: &str, logged: &[&str], cwd: Option<&Path>) -> String {
     if let (Some(line), Some(cwd)) = (logged.iter().find(|line| line.starts_with(CHDIR_LOG)), cwd) {
-        let reason = if line.contains("ENOENT") {
+        let reason = if line.contains(ENOENT) {
             "does not exist"
-        } else if line.contains("ENOTDIR") {
+        } else if line.contains(ENOTDIR) {
             "is not a directory"
         } else {
             "cannot be entered"
@@ -172,11 +187,17 @@ mod tests {
 
     #[test]
     fn a_missing_working_directory_is_named() {
-        let report = b"log failed to chdir e=ENOENT\nerr failed\n";
-        assert_eq!(
-            parse(report, Some(Path::new("/nowhere"))).unwrap_err(),
-            "working directory \"/nowhere\" does not exist"
-        );
+        for (error, reason) in [
+            ("ENOENT", "does not exist"),
+            ("ENOTDIR", "is not a directory"),
+            ("EACCES", "cannot be entered"),
+        ] {
+            let report = format!("log failed to chdir e={error}\nerr failed\n");
+            assert_eq!(
+                parse(report.as_bytes(), Some(Path::new("/x"))).unwrap_err(),
+                format!("working directory \"/x\" {reason}")
+            );
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod pod_cgroup;
 mod podman;
 mod podman_network;
 mod podman_pods;
+mod ready_made;
 mod resize;
 mod run_network;
 mod signals;
