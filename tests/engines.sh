@@ -61,6 +61,12 @@ is_unmounted() {
     ! is_mounted
 }
 
+# Whether no process of the engines is left: their command lines name the directory.
+is_alone() {
+    # The pattern comes by a pipe, so that grep does not find itself.
+    ! echo "$dir" | grep -aqsF -f - /proc/[0-9]*/cmdline
+}
+
 end_engines() {
     podman pod rm --all --force --time 0 >/dev/null 2>&1
     podman rm --all --force --time 0 >/dev/null 2>&1
@@ -76,7 +82,9 @@ end_engines() {
     fi
     # docker leaves the group that its containers were in.
     find /sys/fs/cgroup -name "$group" -type d -exec rmdir {} + 2>/dev/null
-    # conmon cleans up beside us, and podman does not wait for it.
+    # conmon cleans up beside us, and podman does not wait for it. What it starts makes directories
+    # again that are gone.
+    until_true is_alone
     until_true is_unmounted
 }
 
