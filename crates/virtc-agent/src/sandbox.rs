@@ -36,6 +36,8 @@ pub(crate) struct Sandbox {
     storages: Mutex<Mounted>,
     pid_namespace: Mutex<Option<PidNamespace>>,
     ready_made: Mutex<ReadyMadeSlot>,
+    /// Held by whoever makes a container ahead.
+    pub(crate) standing_by: tokio::sync::Mutex<()>,
     timeline: Mutex<BootTimeline>,
 }
 
@@ -61,6 +63,7 @@ impl Sandbox {
             storages: Mutex::default(),
             pid_namespace: Mutex::default(),
             ready_made: Mutex::default(),
+            standing_by: tokio::sync::Mutex::default(),
             timeline: Mutex::new(timeline),
         }
     }

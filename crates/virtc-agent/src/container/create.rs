@@ -10,14 +10,14 @@ use agent_protocol::oci_convert::spec_from_message;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::namespaces::JoinedNamespaces;
-use super::ready_made::{Completed, ReadyMade, Wanted};
+use super::ready_made::{ReadyMade, Wanted};
 use super::specification::{join_pid_namespace, prepare_spec};
 use super::sysctl::NetworkSysctls;
 use super::{Container, container_dir};
 use crate::cgroup::{Cgroup, DeviceRules};
 use crate::error::{Attempt as _, Error, Result};
 use crate::launch::{
-    CONTAINERS_STATE_DIR, ChildStdio, Launched, Passed, Request, StartHooks, launch,
+    CONTAINERS_STATE_DIR, ChildStdio, Launched, Passed, Request, StartHooks, Working, launch,
 };
 use crate::process::{
     Process, ProcessIo, Role, StdioPipes, TerminalSocket, follow, resize, set_owner,
@@ -79,7 +79,8 @@ impl Container {
             hooks,
             storages,
         };
-        let (container, files) = match parts.ready_made(sandbox) {
+        // The container is dropped before its files: its mounts are among them.
+        let (files, container) = match parts.ready_made(sandbox) {
             Some((made, wanted)) => {
                 complete_init(sandbox, &id, exec_id, parts, made, wanted).await?
             }
@@ -87,7 +88,7 @@ impl Container {
         };
         if let Err(error) = complete(sandbox, &container, devices.as_ref(), &request).await {
             // What it failed for says more than that this fails too.
-            let _ = container.end().await;
+            let _ = container.take_down().await;
             return Err(error);
         }
         files.keep();
@@ -111,7 +112,7 @@ struct Parts {
 
 impl Parts {
     /// The container that waits, if it can become this one. It waits for the sandbox's first one: if
-    /// that is another, it ends, so that nobody sees its process.
+    /// that is another it ends, as its process is seen by all that share its pid namespace.
     fn ready_made(&self, sandbox: &Sandbox) -> Option<(ReadyMade, Wanted)> {
         let made = sandbox.take_ready_made()?;
         let wanted = match self.hooks.is_empty() {
@@ -175,13 +176,13 @@ async fn complete_init(
     parts: Parts,
     made: ReadyMade,
     wanted: Wanted,
-) -> Result<(Arc<Container>, Files)> {
+) -> Result<(Files, Arc<Container>)> {
     let files = Files::directory(id)?;
     // In that directory: unmounted before it is removed.
     let storages = parts.storages;
     let made = made.complete(sandbox, id, wanted, parts.filter).await?;
     let container = follow_init(id, exec_id, made, parts.hooks.limit(), storages);
-    Ok((container, files))
+    Ok((files, container))
 }
 
 async fn launch_init(
@@ -189,7 +190,7 @@ async fn launch_init(
     id: &str,
     exec_id: &str,
     parts: Parts,
-) -> Result<(Arc<Container>, Files)> {
+) -> Result<(Files, Arc<Container>)> {
     let files = Files::write(id, &parts.spec, Some(&parts.hooks))?;
     let Parts {
         spec,
@@ -211,7 +212,7 @@ async fn launch_init(
     let (launched, io) = launch_with_io(sandbox, request, &process, filter, inherited)
         .await
         .map_err(|error| namespaces.explain(id, error))?;
-    let made = Completed {
+    let made = Init {
         library_id: id.to_owned(),
         cgroup,
         launched,
@@ -219,18 +220,29 @@ async fn launch_init(
         maker: None,
     };
     let container = follow_init(id, exec_id, made, hooks.limit(), storages);
-    Ok((container, files))
+    Ok((files, container))
+}
+
+/// A first process that waits for its start, however it was made.
+pub(super) struct Init {
+    /// What the container library calls its container.
+    pub(super) library_id: String,
+    pub(super) cgroup: Arc<Cgroup>,
+    pub(super) launched: Launched,
+    pub(super) io: ProcessIo,
+    /// To be kept until the start.
+    pub(super) maker: Option<Working>,
 }
 
 /// The container whose first process waits for its start.
 fn follow_init(
     id: &str,
     exec_id: &str,
-    made: Completed,
+    made: Init,
     hooks_limit: Duration,
     storages: Mounted,
 ) -> Arc<Container> {
-    let Completed {
+    let Init {
         library_id,
         cgroup,
         launched,

@@ -7,13 +7,13 @@
 //! its limits and its further mounts alone; it ends otherwise. What differs by more is made as ever.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use agent_protocol::oci_convert::{spec_from_message, spec_to_message};
 use oci_spec::runtime::{LinuxResources, Mount, Process as ProcessSpec, Spec};
 
-use super::create::{Files, join_shared_pids};
+use super::create::{Files, Init, join_shared_pids};
 use super::rehearsal::usual_spec;
 use super::remove::remove_files;
 use super::specification::prepare_spec;
@@ -21,8 +21,8 @@ use super::sysctl::NetworkSysctls;
 use crate::cgroup::Cgroup;
 use crate::error::{Attempt as _, Result};
 use crate::launch::{
-    CommandMessage, KEPT, Launched, NewRoot, PLACE, Request, StartHooks, Waiting, Working,
-    complete, launch_waiting,
+    CommandMessage, KEPT, Launched, NewRoot, PLACE, Request, StartHooks, Waiting, complete_waiting,
+    launch_waiting,
 };
 use crate::process::{ProcessIo, StdioPipes};
 use crate::sandbox::Sandbox;
@@ -33,8 +33,8 @@ use super::container_dir;
 /// What its names begin with, which no container's id does.
 const PREFIX: &str = ".ready-";
 
-/// What is mounted beside it, at most: a task has a limit.
-const FURTHER_MOUNTS_MAX: usize = 64;
+/// Bytes of the further mounts, as they go to the maker: a task has a limit.
+const FURTHER_BYTES_MAX: usize = 32 << 10;
 
 /// The container that waits, if there is one.
 #[derive(Debug, Default)]
@@ -61,26 +61,18 @@ pub(crate) struct ReadyMade {
 #[derive(Debug)]
 pub(super) struct Wanted {
     command: CommandMessage,
-    root: std::path::PathBuf,
-    cwd: std::path::PathBuf,
+    root: PathBuf,
+    cwd: PathBuf,
     mounts: Vec<Mount>,
     hostname: Option<String>,
     limits: Option<LinuxResources>,
 }
 
-/// One that has become a container, or one that was made.
-pub(super) struct Completed {
-    pub(super) library_id: String,
-    pub(super) cgroup: Arc<Cgroup>,
-    pub(super) launched: Launched,
-    pub(super) io: ProcessIo,
-    /// To be kept until the start.
-    pub(super) maker: Option<Working>,
-}
-
 impl ReadyMade {
     /// Makes one, unless one waits.
     pub(crate) async fn stand_by(sandbox: &Sandbox) -> Result<()> {
+        // One at a time: of two, one would be lost.
+        let _alone = sandbox.standing_by.lock().await;
         if let Some(made) = sandbox.take_ready_made() {
             if made.waits() {
                 sandbox.keep_ready_made(made);
@@ -106,7 +98,8 @@ impl ReadyMade {
         let seccomp = prepare_spec(&mut spec, &cgroup)?;
         StartHooks::take(&mut spec, &library_id, container_dir(&library_id))?;
         join_shared_pids(sandbox, &mut spec)?;
-        let files = Files::write(&library_id, &spec, None)?;
+        let files = Undone(&library_id);
+        Files::write(&library_id, &spec, None)?.keep();
         fs::create_dir_all(root.join(PLACE))
             .attempt(|| "create the root of a container that waits".into())?;
         // The first that asks for the usual filter finds it.
@@ -163,7 +156,7 @@ impl ReadyMade {
         container_id: &str,
         wanted: Wanted,
         filter: Option<PendingFilter>,
-    ) -> Result<Completed> {
+    ) -> Result<Init> {
         let Self {
             library_id,
             cgroup,
@@ -184,7 +177,7 @@ impl ReadyMade {
                 cgroup.update(limits)?;
             }
             let launcher = &sandbox.launcher;
-            complete(
+            complete_waiting(
                 launcher,
                 waiting,
                 container_id,
@@ -200,11 +193,12 @@ impl ReadyMade {
                 maker
             }
             Err(error) => {
-                end(&library_id, &cgroup).await?;
+                // What it failed for says more than that this fails too.
+                let _ = end(&library_id, &cgroup).await;
                 return Err(error);
             }
         };
-        Ok(Completed {
+        Ok(Init {
             library_id,
             cgroup,
             launched,
@@ -231,6 +225,21 @@ async fn end(library_id: &str, cgroup: &Cgroup) -> Result<()> {
     cgroup.remove()?;
     remove_ready_made(library_id);
     Ok(())
+}
+
+/// The files of one that is being made, removed when it is not made after all.
+struct Undone<'a>(&'a str);
+
+impl Undone<'_> {
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Undone<'_> {
+    fn drop(&mut self) {
+        remove_ready_made(self.0);
+    }
 }
 
 /// Removes the files of one that became a container, or did not.
@@ -268,8 +277,8 @@ fn wanted(made: &Spec, asked: &Spec) -> Option<Wanted> {
     let root = asked.root().as_ref()?.path().clone();
     let fits = first == usual
         && without_what_is_given(made) == without_what_is_given(asked)
-        && further.len() <= FURTHER_MOUNTS_MAX
         && further.iter().all(can_be_given)
+        && is_short(further)
         && has_home(process)
         && KEPT.iter().all(|name| is_plain(&root.join(name)));
     if !fits {
@@ -316,21 +325,31 @@ fn limits(resources: &LinuxResources) -> Option<LinuxResources> {
     (limits != none).then_some(limits)
 }
 
-/// Whether a mount is one of the guest's files that goes on top of what is masked nowhere.
+/// Whether a mount is one of the guest's files or directories, and lies beside what every container
+/// has: there, what is made or masked after all mounts is made already.
 fn can_be_given(mount: &Mount) -> bool {
     let options = mount.options().as_deref().unwrap_or_default();
     let is_bind = mount.typ().as_deref() == Some("bind")
         || options
             .iter()
             .any(|option| option == "bind" || option == "rbind");
-    let masked = ["/proc", "/sys"];
+    let mut place = mount.destination().components();
+    let from_root = place.next() == Some(Component::RootDir);
+    let is_beside = match place.next() {
+        Some(Component::Normal(first)) => !KEPT.iter().any(|kept| first == *kept),
+        _ => false,
+    };
     is_bind
+        && from_root
+        && is_beside
+        && place.all(|component| matches!(component, Component::Normal(_)))
         && mount.uid_mappings().is_none()
         && mount.gid_mappings().is_none()
-        && mount.destination() != Path::new("/")
-        && !masked
-            .iter()
-            .any(|path| mount.destination().starts_with(path))
+}
+
+/// Whether the maker takes so many mounts.
+fn is_short(mounts: &[Mount]) -> bool {
+    serde_json::to_vec(mounts).is_ok_and(|text| text.len() <= FURTHER_BYTES_MAX)
 }
 
 /// Whether the environment has a home directory, which would have to be looked up in the root.
@@ -384,7 +403,7 @@ mod tests {
     fn a_container_that_differs_by_what_is_given_is_the_one_that_waits() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("dev")).unwrap();
-        let mut asked = with_mounts([bind("/etc/hosts"), bind("/dev/x")]);
+        let mut asked = with_mounts([bind("/etc/hosts"), bind("/a/b")]);
         asked
             .set_hostname(Some("other".into()))
             .set_annotations(Some([("a".into(), "b".into())].into()));
@@ -411,7 +430,7 @@ mod tests {
         let wanted = wanted(&spec(), &asked).unwrap();
         assert_eq!(wanted.root, root.path());
         assert_eq!(wanted.cwd, Path::new("/tmp"));
-        assert_eq!(wanted.mounts, [bind("/etc/hosts"), bind("/dev/x")]);
+        assert_eq!(wanted.mounts, [bind("/etc/hosts"), bind("/a/b")]);
         assert_eq!(wanted.hostname.as_deref(), Some("other"));
         assert_eq!(wanted.limits, Some(limits));
     }
@@ -466,15 +485,24 @@ mod tests {
 
     #[test]
     fn a_mount_over_what_is_masked_or_of_another_kind_is_made_anew() {
-        for destination in ["/", "/proc/keys", "/sys", "/sys/firmware/x"] {
+        let wrong = [
+            "/",
+            "/proc/keys",
+            "/sys",
+            "/dev",
+            "/dev/null",
+            "/a/../b",
+            "a",
+        ];
+        for destination in wrong {
             let asked = with_mounts([bind(destination)]);
             assert!(wanted(&spec(), &asked).is_none(), "{destination}");
         }
         let mut tmpfs = bind("/tmp");
         tmpfs.set_typ(Some("tmpfs".into())).set_options(None);
         assert!(wanted(&spec(), &with_mounts([tmpfs])).is_none());
-        let many = (0..=FURTHER_MOUNTS_MAX).map(|number| bind(&format!("/{number}")));
-        assert!(wanted(&spec(), &with_mounts(many)).is_none());
+        let long = (0..16).map(|number| bind(&format!("/{number}{}", "x".repeat(4000))));
+        assert!(wanted(&spec(), &with_mounts(long)).is_none());
     }
 
     #[test]

@@ -25,7 +25,7 @@ const ROOT: &str = "/run/virtc/rehearsal";
 ///
 /// # Errors
 ///
-/// Where something is left of it: a template has nothing of a container.
+/// Where something is left of it: a template has no container but the one that waits.
 pub(crate) async fn rehearse(sandbox: &Sandbox) -> Result<bool> {
     let rehearsed = async {
         sandbox.share_pids().await?;

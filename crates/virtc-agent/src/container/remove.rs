@@ -17,22 +17,23 @@ impl Container {
     /// container is still there, to be removed again.
     pub(crate) async fn remove(sandbox: &Sandbox, id: &str) -> Result<()> {
         let (container, reservation) = sandbox.containers.withdraw(id).await?;
-        if let Err(error) = container.end().await {
+        if let Err(error) = container.take_down().await {
             reservation.fill(container);
             return Err(error);
-        }
-        drop(container.take_storages());
-        if container.library_id != id {
-            remove_ready_made(&container.library_id);
         }
         remove_files(id);
         Ok(())
     }
 
-    /// Kills its processes and removes its cgroup.
-    pub(super) async fn end(&self) -> Result<()> {
+    /// Kills its processes and removes all that it has but the files by its id.
+    pub(super) async fn take_down(&self) -> Result<()> {
         self.end_processes().await?;
-        self.cgroup.remove()
+        self.cgroup.remove()?;
+        drop(self.take_storages());
+        if self.library_id != self.id {
+            remove_ready_made(&self.library_id);
+        }
+        Ok(())
     }
 
     /// Kills its processes, and waits until all were collected.

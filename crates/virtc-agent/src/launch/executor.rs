@@ -16,6 +16,7 @@ use super::command::Command;
 use super::copy::{self, Copy};
 use super::hooks::StartHooks;
 use super::lookup::execute_first;
+use super::new_root::enter_directory;
 use super::report::{FailedAt, StartFailure};
 use crate::seccomp::Filter;
 
@@ -47,12 +48,16 @@ impl StartExecutor {
     /// working directory this is then.
     fn command(&self, spec: &Spec) -> Result<Command, StartFailure> {
         if let Some(pipe) = self.command.take() {
-            let taken = Command::receive(&pipe).and_then(|command| {
-                rustix::process::chdir(&command.cwd)?;
-                Ok(command)
-            });
-            return taken
-                .map_err(|error| not_executable(format!("cannot take the command: {error}")));
+            let command = Command::receive(&pipe)
+                .map_err(|error| not_executable(format!("cannot take the command: {error}")))?;
+            enter_directory(&command.cwd).map_err(|error| {
+                let cwd = command.cwd.display();
+                not_executable(format!(
+                    "cannot enter {cwd}: {}",
+                    std::io::Error::from(error)
+                ))
+            })?;
+            return Ok(command);
         }
         let process = spec.process().as_ref();
         process

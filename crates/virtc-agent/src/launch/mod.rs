@@ -3,9 +3,11 @@
 //!
 //! The agent starts itself again (a [`maker`], whose own side is [`child`]), and gives it a task with
 //! the container's standard streams, a pipe for the report, one for the start and one for the filter
-//! of system calls. The maker builds the container with `libcontainer`, which clones its first process as the agent's child (so the
-//! agent waits for it), reports the pid and ends. The start pipe is held by the container's process alone then, and closes when its
-//! `execve` succeeds, or carries why it did not.
+//! of system calls. The maker builds the container with `libcontainer`, which clones its first
+//! process as the agent's child (so the agent waits for it), reports the pid and ends. The start pipe
+//! is held by the container's process alone then, and closes when its `execve` succeeds, or carries
+//! why it did not. A container that waits ready-made is given the rest by a maker of its own
+//! ([`ready`]).
 
 mod bind;
 mod child;
@@ -47,7 +49,7 @@ pub(crate) use hooks::StartHooks;
 pub(crate) use launcher::Launcher;
 pub(crate) use maker::Working;
 pub(crate) use new_root::{KEPT, NewRoot, PLACE};
-pub(crate) use ready::{Waiting, complete, launch_waiting};
+pub(crate) use ready::{Waiting, complete_waiting, launch_waiting};
 pub(crate) use report::{FailedAt, StartFailure};
 pub(crate) use request::{CONTAINERS_STATE_DIR, Request};
 

@@ -2,8 +2,9 @@
 //!
 //! A container that waits has a root of its own with nothing but the file systems that every
 //! container has: `/proc`, `/dev` and `/sys` with what is masked in them. The maker joins them with
-//! the real root and its further mounts, in a mount namespace of its own, and puts the whole into the container's namespace. `pivot_root` there moves the
-//! waiting process, too: the kernel changes the root of every process that has the old one.
+//! the real root and its further mounts, in a mount namespace of its own, and puts the whole into the
+//! container's namespace. `pivot_root` there moves the waiting process, too: the kernel changes the
+//! root of every process that has the old one.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -23,7 +24,7 @@ use super::bind::{bind_into, open_root};
 use super::report::log_chdir;
 use crate::error::{Attempt as _, Result};
 
-/// What the root of a container that waits has, and its next one keeps.
+/// What the root of a container that waits has, and the next one gets.
 pub(crate) const KEPT: [&str; 3] = ["proc", "dev", "sys"];
 
 /// Where in its first root the next one is put.
@@ -59,7 +60,7 @@ impl NewRoot {
         put(&tree)?;
         enter(&names, LinkNameSpaceType::HostNameAndNISDomainName)?;
         rustix::system::sethostname(hostname).attempt(|| "set the host name".into())?;
-        rustix::process::chdir(&self.cwd)
+        enter_directory(&self.cwd)
             .inspect_err(|error| log_chdir(*error))
             .attempt(|| format!("enter {}", self.cwd.display()))
     }
@@ -88,6 +89,17 @@ impl NewRoot {
             bind_into(&root, mount)?;
         }
         copy_tree(&self.root)
+    }
+}
+
+/// Enters a working directory. It has to be below the root: a descriptor that is open, by its path in
+/// procfs, could lead to another one.
+pub(super) fn enter_directory(path: &Path) -> rustix::io::Result<()> {
+    rustix::process::chdir(path)?;
+    let directory = rustix::process::getcwd(Vec::new())?;
+    match directory.as_bytes().starts_with(b"/") {
+        true => Ok(()),
+        false => Err(Errno::NOENT),
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) async fn launch_waiting(
 
 /// Gives a container that waits its root, its command and its filter. The filter is given back, with
 /// the maker, which ends when that is dropped.
-pub(crate) async fn complete(
+pub(crate) async fn complete_waiting(
     launcher: &Launcher,
     waiting: Waiting,
     container_id: &str,

@@ -26,7 +26,7 @@ use crate::sandbox::Sandbox;
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What this agent has beyond Kata's, by name.
-const FEATURES: [&str; 11] = [
+const FEATURES: [&str; 10] = [
     "virtc.v1.GuestService",
     "copy",
     "forget",
@@ -34,7 +34,6 @@ const FEATURES: [&str; 11] = [
     "grow",
     "network",
     "passfd-streams",
-    "ready-made",
     "relay",
     "spec-extensions",
     "wait-detail",

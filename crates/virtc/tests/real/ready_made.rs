@@ -103,3 +103,38 @@ fn what_its_container_cannot_have_is_told_and_leaves_nothing() {
         .expect_err(&["/etc/passwd/x"]);
     host.expect_nothing_left();
 }
+
+#[test]
+fn it_is_managed_as_any_other() {
+    let factory = Factory::new();
+    let host = &factory.host;
+    host.run(&[], &["true"]).expect_code(0);
+    let script = "while [ ! -e /tmp/end ]; do sleep 0.1; done; echo ended";
+    let command = ["run", "--name", "box", "--", "sh", "-c", script];
+    let mut running = host.start(command);
+    running.wait_until("a running container", |_| {
+        let state = host.virtc(["state", "box"]).out();
+        state.contains("\"running\"").then_some(())
+    });
+
+    let seen = "hostname; readlink /proc/self/root; ps -A -o args=";
+    let added = host.virtc(["exec", "box", "sh", "-c", seen]).expect_code(0);
+    assert!(added.out().starts_with("box\n/\n"), "{}", added.out());
+    // The first process is seen by what is added to it, and none that waits.
+    assert!(added.out().contains("/tmp/end"), "{}", added.out());
+    assert!(!added.out().contains("virtc-agent"), "{}", added.out());
+    host.virtc(["update", "--pids-limit", "77", "box"])
+        .expect_code(0);
+    let limit = ["exec", "box", "cat", "/sys/fs/cgroup/pids.max"];
+    assert_eq!(host.virtc(limit).expect_code(0).out(), "77\n");
+    host.virtc(["pause", "box"]).expect_code(0);
+    host.virtc(["resume", "box"]).expect_code(0);
+    let file = host.dir("copied").join("end");
+    std::fs::write(&file, "x").unwrap();
+    let copied = ["cp", file.to_str().unwrap(), "box:/tmp/end"];
+    host.virtc(copied).expect_code(0);
+    let outcome = running.wait().expect_code(0);
+    assert!(outcome.out().ends_with("ended\n"), "{}", outcome.out());
+    let mut host = factory.host;
+    host.expect_nothing_left();
+}

@@ -66,8 +66,12 @@ pub(super) async fn rehearse(
         let exit = sandbox.wait_process(&id).await?;
         tracing::debug!(sandbox = %sandbox.id(), ?exit, "rehearsed");
         sandbox.delete_container(&id, true).await?;
-        if waiting.throw_away {
-            agent.stand_by().await?;
+        if waiting.throw_away
+            && waiting.shared_pids
+            && let Err(error) = agent.stand_by().await
+        {
+            // The next container is made as ever.
+            tracing::warn!(sandbox = %sandbox.id(), %error, "no container waits ready-made");
         }
     }
     // What it has read of the host may be something else by the time that it is taken.
