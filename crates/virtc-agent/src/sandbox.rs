@@ -209,7 +209,9 @@ pub(crate) async fn start_blocking_threads() -> Result<()> {
     let all = Arc::new(Barrier::new(BLOCKING_THREADS));
     let waiting = [(); BLOCKING_THREADS].map(|()| {
         let all = Arc::clone(&all);
-        tokio::task::spawn_blocking(move || drop(all.wait()))
+        tokio::task::spawn_blocking(move || {
+            all.wait();
+        })
     });
     for thread in waiting {
         thread.await.map_err(|_| interrupted())?;
