@@ -121,9 +121,11 @@ impl Sandbox {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Mounts storages that stay until the sandbox ends.
+    /// Mounts storages that stay until the sandbox ends, unless they are mounted already.
     pub(crate) async fn add_storages(&self, storages: Vec<Storage>) -> Result<()> {
-        let mounted = self.mount(storages).await?;
+        // A template has its scratch disk before anybody asks for it.
+        let missing = self.storages().missing_of(storages);
+        let mounted = self.mount(missing).await?;
         self.storages().append(mounted);
         Ok(())
     }

@@ -44,6 +44,11 @@ pub(super) fn is_scratch(storage: &Storage) -> bool {
     storage.source.strip_prefix("serial=") == Some(SCRATCH_SERIAL)
 }
 
+/// Whether there is a disk with this serial number.
+pub(super) fn is_there(serial: &str) -> bool {
+    find_serial(Path::new(BLOCK_DIR), serial).is_some()
+}
+
 /// Listens before it looks again, so that a disk that comes in between is not missed.
 fn wait_for_serial(serial: &str) -> Result<PathBuf> {
     if let Some(device) = find_serial(Path::new(BLOCK_DIR), serial) {

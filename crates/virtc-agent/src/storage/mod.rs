@@ -7,12 +7,13 @@ mod block;
 mod forget;
 mod options;
 mod overlay;
+mod scratch;
 mod tmpfs;
 mod unwritten;
 mod virtio_fs;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use agent_protocol::agent::Storage;
 use rustix::mount::{UnmountFlags, unmount};
@@ -35,7 +36,7 @@ const CREATE_FILE: &str = "create-file";
 /// Storages that are mounted, unmounted from the last to the first when dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Mounted {
-    mount_points: Vec<PathBuf>,
+    storages: Vec<Storage>,
     has_disk: bool,
 }
 
@@ -49,9 +50,15 @@ impl Mounted {
         Ok(mounted)
     }
 
+    /// Those of `storages` that are not mounted just so.
+    pub(crate) fn missing_of(&self, mut storages: Vec<Storage>) -> Vec<Storage> {
+        storages.retain(|storage| !self.storages.contains(storage));
+        storages
+    }
+
     /// Takes over the others, which were mounted later.
     pub(crate) fn append(&mut self, mut later: Self) {
-        self.mount_points.append(&mut later.mount_points);
+        self.storages.append(&mut later.storages);
         self.has_disk |= later.has_disk;
     }
 
@@ -85,7 +92,7 @@ impl Mounted {
                 });
             }
         }
-        self.mount_points.push(mount_point.to_owned());
+        self.storages.push(storage.clone());
         Ok(())
     }
 }
@@ -96,8 +103,9 @@ impl Drop for Mounted {
         if self.has_disk {
             rustix::fs::sync();
         }
-        for mount_point in self.mount_points.drain(..).rev() {
-            if let Err(error) = unmount(&mount_point, UnmountFlags::DETACH) {
+        for storage in self.storages.drain(..).rev() {
+            let mount_point = &storage.mount_point;
+            if let Err(error) = unmount(mount_point, UnmountFlags::DETACH) {
                 tracing::warn!(?mount_point, %error, "cannot unmount");
             }
         }
@@ -136,4 +144,30 @@ fn describe(storage: &Storage) -> String {
         "mount {} {:?} on {}",
         storage.driver, storage.source, storage.mount_point
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mounted_just_so_is_not_mounted_again() {
+        let mut mounted = Mounted::default();
+        mounted.storages.push(scratch::storage());
+        let others = [
+            |storage: &mut Storage| storage.options.push("ro".into()),
+            |storage: &mut Storage| storage.mount_point.push('2'),
+            |storage: &mut Storage| storage.driver = "ephemeral".into(),
+        ];
+        let others = others.map(|change| {
+            let mut other = scratch::storage();
+            change(&mut other);
+            other
+        });
+        let asked = [&[scratch::storage()][..], &others].concat();
+        assert_eq!(mounted.missing_of(asked), others);
+        // It is not there any more.
+        mounted.storages.clear();
+        assert_eq!(mounted.missing_of(others.to_vec()), others);
+    }
 }
