@@ -15,7 +15,7 @@ use crate::network::Network;
 use crate::pid_namespace::PidNamespace;
 use crate::reaper::Reaper;
 use crate::seccomp::Filters;
-use crate::storage::{Mounted, has_unwritten};
+use crate::storage::{Mounted, has_unwritten, write_back};
 use crate::streams::PassfdStreams;
 
 /// The sandbox.
@@ -138,11 +138,12 @@ impl Sandbox {
         if self.storages().has_disk() || containers.iter().any(busy) {
             return false;
         }
-        blocking(|| {
+        let shares = self.storages().shares();
+        blocking(move || {
             // What is written to a share is written at once, and what is written to the memory of
             // a file when that is unmapped (fuse_vma_close): there is hardly ever anything left.
             if has_unwritten().unwrap_or(true) {
-                rustix::fs::sync();
+                write_back(&shares);
             }
             Ok(())
         })

@@ -523,6 +523,53 @@ pub(super) mod tests {
         }));
     }
 
+    #[test]
+    fn a_clone_has_its_templates_scratch_disk_where_that_has_it_and_others_later() {
+        let of_template = || TemplateFds {
+            memory: mock::null().unwrap(),
+            port: mock::null().unwrap(),
+        };
+        let disk = |serial: &str, scratch| Disk {
+            image: mock::null().unwrap(),
+            serial: serial.into(),
+            read_only: false,
+            scratch,
+        };
+        let mut spec = mock::spec("web1").unwrap();
+        spec.disks = vec![disk("virtc-scratch", true), disk("root", false)];
+        let devices = |line: CommandLine| {
+            let late = line.late.unwrap_or_default();
+            let commands = late.commands();
+            let plugged = commands.iter().map(|c| serde_json::to_string(c).unwrap());
+            let early = line.args.into_iter();
+            let early = early.filter(|arg| arg.starts_with("virtio-blk"));
+            let plugged = plugged.filter(|command| command.contains("virtio-blk"));
+            early.chain(plugged).collect::<Vec<_>>()
+        };
+        let driver = || DriverFds {
+            events: mock::null().unwrap(),
+            commands: mock::null().unwrap(),
+            console: mock::null().unwrap(),
+        };
+        let host = HostPart {
+            firmware: Path::new("/usr/share/qemu/qboot.rom"),
+            tcg: accel::Tcg {
+                multi: true,
+                buffer_mib: 128,
+            },
+            kernel_params: &[],
+        };
+        spec.scratch_of_template = true;
+        let image = Some(mock::null().unwrap());
+        let template = Machine::template_for(&spec, of_template(), image).unwrap();
+        let of_the_template = devices(CommandLine::of(template, driver(), host));
+        let of_a_clone = devices(command_line(spec, driver(), host, Some(of_template())));
+        assert_eq!(of_the_template, of_a_clone[..1]);
+        assert!(of_a_clone[0].ends_with("bus=pcie.0,addr=0x03"));
+        assert_eq!(of_a_clone.len(), 2);
+        assert!(of_a_clone[1].contains("disk1"), "{}", of_a_clone[1]);
+    }
+
     fn growth(vcpus: u32, mib: u32) -> Growth {
         let size = VmSize {
             vcpus,

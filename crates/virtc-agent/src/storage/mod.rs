@@ -13,16 +13,17 @@ mod unwritten;
 mod virtio_fs;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use agent_protocol::agent::Storage;
+use agent_protocol::guest::SYSTEM_SHARE_TAG;
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::error::{Attempt as _, Error, Result};
 use crate::modules::Modules;
 
 pub(crate) use self::forget::{forget, forget_all};
-pub(crate) use self::unwritten::has_unwritten;
+pub(crate) use self::unwritten::{has_unwritten, write_back};
 
 /// The drivers, as `GetGuestDetails` names them.
 pub(crate) const DRIVERS: [&str; 5] = ["virtio-fs", "blk", "ephemeral", "overlayfs", "bind"];
@@ -54,6 +55,17 @@ impl Mounted {
     pub(crate) fn missing_of(&self, mut storages: Vec<Storage>) -> Vec<Storage> {
         storages.retain(|storage| !self.storages.contains(storage));
         storages
+    }
+
+    /// Where the shares are to which a guest can write.
+    pub(crate) fn shares(&self) -> Vec<PathBuf> {
+        let shares = self
+            .storages
+            .iter()
+            .filter(|storage| storage.driver == "virtio-fs" && storage.source != SYSTEM_SHARE_TAG);
+        shares
+            .map(|share| share.mount_point.clone().into())
+            .collect()
     }
 
     /// Takes over the others, which were mounted later.

@@ -1,7 +1,13 @@
-//! Whether this guest has anything that waits to be written to where it lies.
+//! Whether this guest has anything that waits to be written to where it lies, and the writing of what
+//! the host is to have.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::path::PathBuf;
+
+use agent_protocol::guest::SCRATCH_SERIAL;
+
+use super::block;
 
 /// What the kernel's counters of each processor hold back is added to those of all when this is
 /// written to (admin-guide/sysctl/vm.rst).
@@ -24,6 +30,20 @@ pub(crate) fn has_unwritten() -> io::Result<bool> {
         let reason = format!("{COUNTERS} does not count {WAITING:?}");
         io::Error::new(io::ErrorKind::InvalidData, reason)
     })
+}
+
+/// Writes back what reaches the host: these shares, and whatever there is on disks. What is on the
+/// scratch disk goes with the guest, so that alone is no reason to write it.
+pub(crate) fn write_back(shares: &[PathBuf]) {
+    let each = || -> io::Result<()> {
+        for share in shares {
+            rustix::fs::syncfs(File::open(share)?)?;
+        }
+        Ok(())
+    };
+    if block::is_there_beside(SCRATCH_SERIAL) || each().is_err() {
+        rustix::fs::sync();
+    }
 }
 
 /// Nothing if one of the counters is missing.
