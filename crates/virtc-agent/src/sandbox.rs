@@ -15,7 +15,7 @@ use crate::network::Network;
 use crate::pid_namespace::PidNamespace;
 use crate::reaper::Reaper;
 use crate::seccomp::Filters;
-use crate::storage::{Mounted, has_unwritten, write_back};
+use crate::storage::{Mounted, has_unwritten};
 use crate::streams::PassfdStreams;
 
 /// The sandbox.
@@ -138,12 +138,12 @@ impl Sandbox {
         if self.storages().has_disk() || containers.iter().any(busy) {
             return false;
         }
-        let shares = self.storages().shares();
+        let reaching = self.storages().reaching();
         blocking(move || {
             // What is written to a share is written at once, and what is written to the memory of
             // a file when that is unmapped (fuse_vma_close): there is hardly ever anything left.
             if has_unwritten().unwrap_or(true) {
-                write_back(&shares);
+                reaching.write_back();
             }
             Ok(())
         })

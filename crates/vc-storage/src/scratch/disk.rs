@@ -126,16 +126,26 @@ impl ScratchDisk {
     ///
     /// [`Error::ScratchContent`] when it cannot be written.
     pub fn fill(&self, fill: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
-        let mut content = self.content();
         let filled = fill(&self.file).map_err(failed("copy into"));
-        if filled.is_ok() {
-            *content = Content::FileSystem;
-        } else {
-            let emptied = self.file.set_len(0);
-            let emptied = emptied.and_then(|()| self.file.set_len(self.size.bytes()));
-            emptied.map_err(failed("empty"))?;
+        match filled {
+            Ok(()) => *self.content() = Content::FileSystem,
+            Err(_) => self.empty()?,
         }
         filled
+    }
+
+    /// Takes out what was filled in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ScratchContent`] when that stays.
+    pub fn empty(&self) -> Result<()> {
+        let mut content = self.content();
+        let emptied = self.file.set_len(0);
+        let emptied = emptied.and_then(|()| self.file.set_len(self.size.bytes()));
+        emptied.map_err(failed("empty"))?;
+        *content = Content::Nothing;
+        Ok(())
     }
 
     /// Waits until there is a file system in it. Blocks, at most [`FORMAT_LIMIT`](crate::FORMAT_LIMIT)

@@ -13,7 +13,7 @@ mod unwritten;
 mod virtio_fs;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use agent_protocol::agent::Storage;
 use agent_protocol::guest::SYSTEM_SHARE_TAG;
@@ -23,7 +23,7 @@ use crate::error::{Attempt as _, Error, Result};
 use crate::modules::Modules;
 
 pub(crate) use self::forget::{forget, forget_all};
-pub(crate) use self::unwritten::{has_unwritten, write_back};
+pub(crate) use self::unwritten::{Reaching, has_unwritten};
 
 /// The drivers, as `GetGuestDetails` names them.
 pub(crate) const DRIVERS: [&str; 5] = ["virtio-fs", "blk", "ephemeral", "overlayfs", "bind"];
@@ -57,15 +57,20 @@ impl Mounted {
         storages
     }
 
-    /// Where the shares are to which a guest can write.
-    pub(crate) fn shares(&self) -> Vec<PathBuf> {
+    /// Which of them reach the host.
+    pub(crate) fn reaching(&self) -> Reaching {
         let shares = self
             .storages
             .iter()
             .filter(|storage| storage.driver == "virtio-fs" && storage.source != SYSTEM_SHARE_TAG);
-        shares
-            .map(|share| share.mount_point.clone().into())
-            .collect()
+        let disks = self.storages.iter();
+        let disks = disks.filter(|storage| storage.driver == "blk" && block::is_scratch(storage));
+        Reaching {
+            shares: shares
+                .map(|share| share.mount_point.clone().into())
+                .collect(),
+            scratch_disks: disks.count(),
+        }
     }
 
     /// Takes over the others, which were mounted later.
@@ -181,5 +186,21 @@ mod tests {
         // It is not there any more.
         mounted.storages.clear();
         assert_eq!(mounted.missing_of(others.to_vec()), others);
+    }
+
+    #[test]
+    fn the_invokers_share_reaches_the_host_and_scratch_space_does_not() {
+        let share = |tag: &str| Storage {
+            driver: "virtio-fs".into(),
+            source: tag.into(),
+            mount_point: format!("/nonexistent/{tag}"),
+            ..Storage::default()
+        };
+        let mut mounted = Mounted::default();
+        mounted.storages = vec![share(SYSTEM_SHARE_TAG), share("user"), scratch::storage()];
+        let reaching = mounted.reaching();
+        assert_eq!(reaching.shares, [Path::new("/nonexistent/user")]);
+        assert_eq!(reaching.scratch_disks, 1);
+        mounted.storages.clear();
     }
 }

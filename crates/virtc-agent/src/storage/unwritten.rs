@@ -5,8 +5,6 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
-use agent_protocol::guest::SCRATCH_SERIAL;
-
 use super::block;
 
 /// What the kernel's counters of each processor hold back is added to those of all when this is
@@ -32,17 +30,29 @@ pub(crate) fn has_unwritten() -> io::Result<bool> {
     })
 }
 
-/// Writes back what reaches the host: these shares, and whatever there is on disks. What is on the
-/// scratch disk goes with the guest, so that alone is no reason to write it.
-pub(crate) fn write_back(shares: &[PathBuf]) {
-    let each = || -> io::Result<()> {
-        for share in shares {
-            rustix::fs::syncfs(File::open(share)?)?;
+/// What of a sandbox's storages reaches the host, and what does not.
+#[derive(Debug)]
+pub(crate) struct Reaching {
+    /// Where the shares are to which a guest can write.
+    pub(super) shares: Vec<PathBuf>,
+    /// How many disks go with the guest.
+    pub(super) scratch_disks: usize,
+}
+
+impl Reaching {
+    /// Writes back what reaches the host: the shares, and everything where there are other disks than
+    /// scratch space. To write that alone would be for nobody.
+    pub(crate) fn write_back(&self) {
+        let each = || -> io::Result<()> {
+            for share in &self.shares {
+                rustix::fs::syncfs(File::open(share)?)?;
+            }
+            Ok(())
+        };
+        let others = block::count().map_or(true, |disks| disks > self.scratch_disks);
+        if others || each().is_err() {
+            rustix::fs::sync();
         }
-        Ok(())
-    };
-    if block::is_there_beside(SCRATCH_SERIAL) || each().is_err() {
-        rustix::fs::sync();
     }
 }
 

@@ -117,6 +117,9 @@ impl Factory for Template {
                 let sandbox = &request.spec.sandbox;
                 let error = chain(&error);
                 tracing::warn!(%sandbox, error, "no template serves the VM, which boots by itself");
+                if let Some(scratch) = &request.scratch {
+                    scratch.empty()?;
+                }
                 return Direct.obtain(driver, request).await;
             }
         };

@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{self, ErrorKind, Read, Seek};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ pub(super) struct Size {
 }
 
 impl Size {
-    pub(super) fn of(file: &File) -> std::io::Result<Self> {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
         Ok(Self {
             bytes: file.metadata()?.len(),
             data_bytes: memory::data_bytes(file)?,
@@ -64,7 +64,7 @@ impl Size {
 
     /// Whether it is what is in a file. Not by the blocks that it takes: a file system that compresses
     /// has fewer.
-    fn is_that_of(self, file: &File) -> std::io::Result<bool> {
+    fn is_that_of(self, file: &File) -> io::Result<bool> {
         let found = Self::of(file)?;
         Ok(found.bytes == self.bytes && found.data_bytes >= self.data_bytes)
     }
@@ -145,15 +145,8 @@ impl Stored {
     }
 
     /// What one VM goes on with. Its memory is being copied while its VMM starts; its scratch disk,
-    /// which is small, has been.
+    /// which has little in it, has been.
     pub(super) async fn copy(self, scratch: Option<Arc<ScratchDisk>>) -> TemplateResult<SavedVm> {
-        if let (Some(own), Some(image)) = (scratch, self.scratch) {
-            blocking(move || {
-                let filled = own.fill(|file| memory::copy(&image, file).map(drop));
-                Ok(filled?)
-            })
-            .await?;
-        }
         let attempt = || format!("copy the memory of template {}", self.id);
         let own = memory::anonymous(self.memory_bytes).attempt(attempt)?;
         let filling = own.try_clone().attempt(attempt)?;
@@ -163,6 +156,17 @@ impl Stored {
             // Nobody asks any more where the VM was given up.
             let _ = copied.send(memory::copy(&memory, &filling).map(drop));
         });
+        if let Some(own) = scratch {
+            let image = self
+                .scratch
+                .ok_or_else(|| io::Error::from(ErrorKind::NotFound));
+            let image = image.attempt(|| format!("find the disk of template {}", self.id))?;
+            blocking(move || {
+                let filled = own.fill(|file| memory::copy(&image, file).map(drop));
+                Ok(filled?)
+            })
+            .await?;
+        }
         Ok(SavedVm {
             memory: own.into(),
             filled,
@@ -173,7 +177,7 @@ impl Stored {
 }
 
 /// The digest of a file from its beginning, which it is at afterwards again.
-pub(super) fn digest(file: &mut File) -> std::io::Result<String> {
+pub(super) fn digest(file: &mut File) -> io::Result<String> {
     let mut data = Vec::new();
     file.rewind()?;
     file.by_ref().take(STATE_BYTES_MAX).read_to_end(&mut data)?;
