@@ -404,6 +404,14 @@ fn each_clone_writes_to_a_copy_of_its_templates_scratch_disk() {
     assert_eq!(made.mode() & 0o777, 0o600);
     assert_eq!(made.len(), 10 << 30);
     assert!(made.blocks() * 512 < 8 << 20, "it is not sparse");
+    // What is in it counts.
+    let files = fs::read_dir(factory.only_template()).unwrap();
+    let taken: u64 = files
+        .map(|file| file.unwrap().metadata().unwrap().blocks() * 512)
+        .sum();
+    let listed = factory.host.virtc(["factory", "status", "-f", "json"]);
+    let listed: Value = serde_json::from_str(&listed.expect_code(0).out()).unwrap();
+    assert_eq!(listed[0]["bytes"], taken);
     let script = "df --output=fstype,size / | tail -1; ls -A /root
                   head -c 48M /dev/urandom >/root/much && sync && cksum </root/much >/root/sum
                   [ \"$(cksum </root/much)\" = \"$(cat /root/sum)\" ] && rm /root/much && ls /root";

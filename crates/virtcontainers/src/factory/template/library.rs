@@ -12,6 +12,7 @@ use vc_types::ByteSize;
 
 use super::error::{Attempt as _, TemplateError, TemplateResult};
 use super::id::TemplateId;
+use super::room::Wanted;
 use super::stored::{DESCRIPTION, Found, MEMORY, SCRATCH, STATE, Stored};
 
 /// Where templates lie when nothing is set: in memory where that is there.
@@ -30,16 +31,6 @@ const LOCK: &str = "lock";
 
 /// The part of the host's memory that all templates may take when nothing is set.
 const MEMORY_PART: u64 = 8;
-
-/// What a template may need besides: a guest that has booted has touched less.
-const WANTED: ByteSize = ByteSize::from_mib(224);
-
-/// The part of its memory in which a kernel describes the pages of it: 64 bytes for 4096.
-const PAGES_DESCRIBED_PART: u64 = 64;
-
-/// The part of its size that an empty file system takes: two blocks of bitmaps for each 128 MiB, and
-/// little besides.
-const SCRATCH_PART: u64 = 8192;
 
 /// What only the owner can use.
 const OWNERS_ALONE: u32 = 0o700;
@@ -62,22 +53,6 @@ pub struct Listed {
     pub bytes: u64,
     /// When a VM last went on from it.
     pub used: UnixMillis,
-}
-
-/// By which the room for a template is found before it is made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
-    pub(super) memory: ByteSize,
-    /// How large its scratch disk is.
-    pub(super) scratch: Option<ByteSize>,
-}
-
-impl Wanted {
-    /// What it may take at most.
-    fn bytes(self) -> u64 {
-        let scratch = self.scratch.map_or(0, |size| size.bytes() / SCRATCH_PART);
-        WANTED.bytes() + self.memory.bytes() / PAGES_DESCRIBED_PART + scratch
-    }
 }
 
 /// The lock of the makers, given back when dropped.

@@ -12,7 +12,8 @@ use vc_storage::ScratchDisk;
 use vc_store::UnixMillis;
 
 use super::error::{Attempt as _, TemplateResult};
-use super::library::{Library, MakersLock, Wanted};
+use super::library::{Library, MakersLock};
+use super::room::Wanted;
 use super::stored::{DESCRIPTION, Description, MEMORY, SCRATCH, STATE, Size, Stored, digest};
 use super::{TemplateId, blocking, memory, passed};
 use crate::error::chain;

@@ -19,6 +19,7 @@ mod id;
 mod library;
 mod maker;
 mod memory;
+mod room;
 mod stored;
 
 use std::sync::Arc;
