@@ -5,9 +5,9 @@
  *                                        over it, and runs PROGRAM in that root
  *   floor net TAG DIR PROGRAM ARG...     the same with the driver of network devices
  *   floor clone BRIDGE TAG DIR PROGRAM ARG...
- *                                        in a template: loads all, says so on the second serial line,
- *                                        and reads a line there. A clone has its devices behind BRIDGE
- *                                        then, and runs PROGRAM as above
+ *                                        in a template: loads all, mounts the scratch disk, says so on
+ *                                        the second serial line, and reads a line there. A clone has its
+ *                                        other devices behind BRIDGE then, and runs PROGRAM as above
  *   floor stream PORT BYTES              sends BYTES to the host's vsock port; in a second
  *                                        connection reads to the end, then answers with a byte
  */
@@ -93,10 +93,13 @@ static void wait_for_devices(const char *bridge) {
     write_to(bus.gl_pathv[0], "1");
 }
 
+static void mount_scratch(void) {
+    mount_at("/dev/vda", "/run/scratch", "ext4", MS_NODEV | MS_NOATIME, NULL);
+}
+
 static void run(char **argv) {
     char options[512];
     mount_at(argv[0], "/run/share", "virtiofs", MS_NODEV, NULL);
-    mount_at("/dev/vda", "/run/scratch", "ext4", MS_NODEV | MS_NOATIME, NULL);
     mkdir("/run/scratch/upper", 0755);
     mkdir("/run/scratch/work", 0755);
     snprintf(options, sizeof options,
@@ -147,9 +150,11 @@ int main(int argc, char **argv) {
         load_modules("virtio_net");
     if (argc > 4 && (!strcmp(argv[1], "run") || !strcmp(argv[1], "net"))) {
         load_rest();
+        mount_scratch();
         run(argv + 2);
     } else if (argc > 5 && !strcmp(argv[1], "clone")) {
         load_rest();
+        mount_scratch();
         wait_for_devices(argv[2]);
         run(argv + 3);
     } else if (argc > 3 && !strcmp(argv[1], "stream")) {

@@ -45,6 +45,9 @@ pub struct VmSpec {
     pub vsock: Vsock,
     /// Block devices.
     pub disks: Vec<Disk>,
+    /// A template has the scratch disk of `disks` too: its guest has it mounted, and the image of a VM
+    /// that goes on from there is a copy of that one's.
+    pub scratch_of_template: bool,
     /// Network devices, in the order in which the guest sees them.
     pub nics: Vec<Nic>,
     /// Free places for devices that come later.
@@ -79,6 +82,9 @@ pub struct TemplateFiles {
     pub memory: OwnedFd,
     /// Takes the state of the machine's devices.
     pub state: OwnedFd,
+    /// The image of the scratch disk, with a file system in it; open for reading and writing. Where the
+    /// VMs have one from the template.
+    pub scratch: Option<OwnedFd>,
 }
 
 /// A file system of the host that a device process serves.
@@ -148,6 +154,12 @@ impl VmSpec {
             vcpus: self.vcpus,
             memory: self.memory,
         }
+    }
+
+    /// The scratch disk that a template has too, with its place among the disks.
+    pub(crate) fn disk_of_template(&self) -> Option<(usize, &Disk)> {
+        let mut disks = self.disks.iter().enumerate();
+        disks.find(|(_, disk)| self.scratch_of_template && disk.scratch)
     }
 
     /// Between which sizes it can be.

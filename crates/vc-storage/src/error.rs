@@ -75,6 +75,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Something could not be done with a scratch disk.
+    #[error("cannot {attempt} the scratch disk")]
+    ScratchContent {
+        /// What was tried.
+        attempt: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// There is not enough room for a scratch disk.
     #[error("cannot make a scratch disk in {}: only {free} are free", directory.display())]
     ScratchSpace {

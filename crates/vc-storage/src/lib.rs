@@ -6,7 +6,7 @@
 //! read; [`host_system`](host_system::plan) is the plan of the host's own system as a root.
 //!
 //! A [`ScratchDisk`] is the guest's writable layer: a sparse file without a name, formatted while
-//! the VM boots. [`ScratchTmpfs`] is the same in the guest's memory.
+//! the VM boots, or a copy of what a template has. [`ScratchTmpfs`] is the same in the guest's memory.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ mod scratch;
 mod share;
 
 pub use error::{Error, Result};
-pub use scratch::{FORMAT_LIMIT, ScratchDisk, ScratchTmpfs};
+pub use scratch::{FORMAT_LIMIT, Formatter, Formatting, ScratchDisk, ScratchTmpfs};
 pub use share::{
     Access, CachePolicy, Rights, RunningShare, Share, ShareEntry, ShareNode, SharePlan, Slave,
     Source, SourceKind, host_system,

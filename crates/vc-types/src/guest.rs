@@ -49,3 +49,9 @@ pub const HANDED_OVER: &str = "handed over";
 
 /// The serial number of the scratch disk, by which the guest finds it.
 pub const SCRATCH_SERIAL: &str = "virtc-scratch";
+
+/// The file system of the scratch disk.
+pub const SCRATCH_FSTYPE: &str = "ext4";
+
+/// The options with which it is mounted.
+pub const SCRATCH_OPTIONS: [&str; 2] = ["noatime", "nodev"];

@@ -102,6 +102,7 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
             Ok(())
         })
         .await?;
+        sandbox.mount_own_scratch().await;
         let rehearsed = container::rehearse(&sandbox).await?;
         _used_port = template::wait_for_hand_over(port, rehearsed).await?;
         sandbox.step(agent_protocol::guest::HANDED_OVER);

@@ -127,9 +127,11 @@ impl Sandbox {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Mounts storages that stay until the sandbox ends.
+    /// Mounts storages that stay until the sandbox ends, unless they are mounted already.
     pub(crate) async fn add_storages(&self, storages: Vec<Storage>) -> Result<()> {
-        let mounted = self.mount(storages).await?;
+        // A template has its scratch disk before anybody asks for it.
+        let missing = self.storages().missing_of(storages);
+        let mounted = self.mount(missing).await?;
         self.storages().append(mounted);
         Ok(())
     }
@@ -142,11 +144,12 @@ impl Sandbox {
         if self.storages().has_disk() || containers.iter().any(busy) {
             return false;
         }
-        blocking(|| {
+        let reaching = self.storages().reaching();
+        blocking(move || {
             // What is written to a share is written at once, and what is written to the memory of
             // a file when that is unmapped (fuse_vma_close): there is hardly ever anything left.
             if has_unwritten().unwrap_or(true) {
-                rustix::fs::sync();
+                reaching.write_back();
             }
             Ok(())
         })

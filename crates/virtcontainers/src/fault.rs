@@ -87,6 +87,7 @@ impl Walk {
             ],
             Self::Template => &[
                 "template.begun",
+                "template.formatted",
                 "template.saved",
                 "template.written",
                 "template.made",

@@ -77,6 +77,8 @@ pub(super) struct Machine {
     pub(super) root_ports: u8,
     /// What a template has besides, and its clones.
     pub(super) of_template: Option<TemplateFds>,
+    /// The scratch disk of a template and its clones, with its place among the disks.
+    pub(super) disk: Option<(usize, Disk)>,
 }
 
 /// What a template and its clones share with the driver.
@@ -90,8 +92,25 @@ pub(super) struct TemplateFds {
 
 impl Machine {
     /// The one from which VMs like this can go on.
-    pub(super) fn template_for(spec: &VmSpec, of_template: TemplateFds) -> io::Result<Self> {
+    pub(super) fn template_for(
+        spec: &VmSpec,
+        of_template: TemplateFds,
+        scratch: Option<OwnedFd>,
+    ) -> io::Result<Self> {
+        let like = spec.disk_of_template();
+        let disk = like.zip(scratch).map(|((index, disk), image)| {
+            let serial = disk.serial.clone();
+            let (read_only, scratch) = (disk.read_only, disk.scratch);
+            let disk = Disk {
+                image,
+                serial,
+                read_only,
+                scratch,
+            };
+            (index, disk)
+        });
         Ok(Self {
+            disk,
             sandbox: spec.sandbox.clone(),
             accelerator: spec.accelerator,
             growth: spec.growth(),
@@ -112,8 +131,15 @@ pub(super) fn command_line(
     of_template: Option<TemplateFds>,
 ) -> CommandLine {
     let is_clone = of_template.is_some();
+    let growth = spec.growth();
+    let with_template = spec.disk_of_template().map(|(index, _)| index);
+    let with_template = with_template.filter(|_| is_clone);
+    let disks = spec.disks.into_iter().enumerate();
+    let (mut early, late): (Vec<_>, Vec<_>) =
+        disks.partition(|(index, _)| Some(*index) == with_template);
     let machine = Machine {
-        growth: spec.growth(),
+        disk: early.pop(),
+        growth,
         sandbox: spec.sandbox,
         accelerator: spec.accelerator,
         kernel: spec.kernel,
@@ -131,7 +157,7 @@ pub(super) fn command_line(
     }
     // A clone finds what its template has not when it goes on.
     line.vsock(spec.vsock);
-    for (index, disk) in spec.disks.into_iter().enumerate() {
+    for (index, disk) in late {
         line.disk(index, disk);
     }
     for (index, share) in spec.shares.into_iter().enumerate() {
@@ -180,6 +206,9 @@ impl CommandLine {
         ));
         for port in 0..usize::from(machine.root_ports) {
             line.root_port(port);
+        }
+        if let Some((index, disk)) = machine.disk {
+            line.disk(index, disk);
         }
         line
     }
@@ -492,6 +521,53 @@ pub(super) mod tests {
             spec.root_ports = 1;
             spec.shares = vec![share("virtc-system")];
         }));
+    }
+
+    #[test]
+    fn a_clone_has_its_templates_scratch_disk_where_that_has_it_and_others_later() {
+        let of_template = || TemplateFds {
+            memory: mock::null().unwrap(),
+            port: mock::null().unwrap(),
+        };
+        let disk = |serial: &str, scratch| Disk {
+            image: mock::null().unwrap(),
+            serial: serial.into(),
+            read_only: false,
+            scratch,
+        };
+        let mut spec = mock::spec("web1").unwrap();
+        spec.disks = vec![disk("virtc-scratch", true), disk("root", false)];
+        let devices = |line: CommandLine| {
+            let late = line.late.unwrap_or_default();
+            let commands = late.commands();
+            let plugged = commands.iter().map(|c| serde_json::to_string(c).unwrap());
+            let early = line.args.into_iter();
+            let early = early.filter(|arg| arg.starts_with("virtio-blk"));
+            let plugged = plugged.filter(|command| command.contains("virtio-blk"));
+            early.chain(plugged).collect::<Vec<_>>()
+        };
+        let driver = || DriverFds {
+            events: mock::null().unwrap(),
+            commands: mock::null().unwrap(),
+            console: mock::null().unwrap(),
+        };
+        let host = HostPart {
+            firmware: Path::new("/usr/share/qemu/qboot.rom"),
+            tcg: accel::Tcg {
+                multi: true,
+                buffer_mib: 128,
+            },
+            kernel_params: &[],
+        };
+        spec.scratch_of_template = true;
+        let image = Some(mock::null().unwrap());
+        let template = Machine::template_for(&spec, of_template(), image).unwrap();
+        let of_the_template = devices(CommandLine::of(template, driver(), host));
+        let of_a_clone = devices(command_line(spec, driver(), host, Some(of_template())));
+        assert_eq!(of_the_template, of_a_clone[..1]);
+        assert!(of_a_clone[0].ends_with("bus=pcie.0,addr=0x03"));
+        assert_eq!(of_a_clone.len(), 2);
+        assert!(of_a_clone[1].contains("disk1"), "{}", of_a_clone[1]);
     }
 
     fn growth(vcpus: u32, mib: u32) -> Growth {

@@ -9,6 +9,7 @@
 //!
 //! QEMU 7.2 saves no device that another process serves, and loads no state while it has one. So a
 //! template has none of them, and a clone gets them in between, with its disks, all at one root port.
+//! Its scratch disk alone is its template's: a copy of the image belongs to the copy of the memory.
 //! Network devices that can be unplugged come then too, each at its own port; the others a clone has
 //! from its start.
 
@@ -67,8 +68,9 @@ pub(super) fn key(
     let passed = |nic: &Nic| matches!(nic.backend, NicBackend::Passed { .. });
     // One that cannot be costs no boot of a template.
     spec.check(&CAPABILITIES)?;
+    let scratch = spec.disk_of_template();
     // The vsock device is one too.
-    let late = 1 + spec.disks.len() + spec.shares.len();
+    let late = 1 + spec.disks.len() + spec.shares.len() - usize::from(scratch.is_some());
     let served = matches!(spec.vsock, Vsock::VhostUser { .. });
     if late > DEVICES_MAX || !served || spec.nics.iter().any(passed) {
         return Ok(None);
@@ -101,6 +103,11 @@ pub(super) fn key(
         format!("largest {}", spec.growth().largest),
         format!("root ports {}", spec.root_ports),
     ];
+    if let Some((index, disk)) = scratch {
+        let image = File::from(disk.image.try_clone().map_err(host)?);
+        let bytes = image.metadata().map_err(host)?.len();
+        parts.push(format!("disk {index} {} {bytes}", disk.serial));
+    }
     parts.extend(accel::kernel_params(spec.accelerator, devices, None));
     parts.extend(spec.kernel_params.iter().cloned());
     Ok(Some(parts.join("\n")))
@@ -144,7 +151,7 @@ pub(super) async fn make(
         memory: files.memory,
         port: qemus_port,
     };
-    let machine = Machine::template_for(like, fds);
+    let machine = Machine::template_for(like, fds, files.scratch);
     let machine = machine.map_err(host("share what a template is booted with"))?;
     let start = Start::of(config, devices, launcher, like)?;
     let started = start.run(|driver, host| CommandLine::of(machine, driver, host));

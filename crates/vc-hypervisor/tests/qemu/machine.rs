@@ -157,6 +157,7 @@ impl Host {
                 read_only: false,
                 scratch: true,
             }],
+            scratch_of_template: false,
             root_ports: 4,
             console_log: self.file("console.log", b""),
             vmm_log: self.file("qemu.log", b""),

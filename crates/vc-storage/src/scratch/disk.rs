@@ -1,18 +1,16 @@
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags, fstatvfs, open};
-use vc_launch::{LaunchSpec, LaunchedProcess, Launcher, PassedFd, Pending, ProcessEnd, Program};
 use vc_types::ByteSize;
 
+use super::format::{Formatter, Formatting};
 use crate::error::{Error, Result};
-
-/// How long formatting may take. It takes some twenty milliseconds.
-pub const FORMAT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A scratch disk is not begun with less than this free.
 const FREE_MIN: ByteSize = ByteSize::from_mib(64);
@@ -23,33 +21,30 @@ const RESERVE: ByteSize = ByteSize::from_mib(32);
 /// The smallest disk that holds a file system worth having.
 const SIZE_MIN: ByteSize = ByteSize::from_mib(16);
 
-/// Bytes of the formatting program's output that an error quotes.
-const OUTPUT_BYTES_MAX: u64 = 2 << 10;
-
-/// The number at which the formatting program finds the file.
-const DISK: i32 = 3;
-
 /// A guest's writable layer: a sparse file without a name, with an ext4 in it.
 ///
-/// The file is gone when nobody holds it any more. Formatting runs beside the VM's start: the VMM
-/// may have the descriptor at once, and the guest may mount it after [`ScratchDisk::formatted`].
+/// The file is gone when nobody holds it any more. What is in it may come beside the VM's start: the
+/// VMM may have the descriptor at once, and the guest may mount it after [`ScratchDisk::finish`].
 /// No file system of it is ever mounted on the host.
 #[derive(Debug)]
 pub struct ScratchDisk {
     file: File,
     size: ByteSize,
-    formatting: Option<Formatting>,
+    whole: bool,
+    formatter: Formatter,
+    content: Mutex<Content>,
 }
 
+/// What is in the file.
 #[derive(Debug)]
-struct Formatting {
-    program: PathBuf,
-    pending: Pending,
-    output: File,
+enum Content {
+    Nothing,
+    Coming(Formatting),
+    FileSystem,
 }
 
 impl ScratchDisk {
-    /// Makes the file in `directory` and begins to format it with `mkfs` (`mkfs.ext4`).
+    /// Makes the file in `directory`, with nothing in it.
     ///
     /// `size` is apparent: nothing is set aside for it. Where less than that is free, the disk
     /// is made smaller, so that a guest which fills it gets `ENOSPC` from its own file system
@@ -59,12 +54,8 @@ impl ScratchDisk {
     ///
     /// [`Error::ScratchSpace`] when there is hardly room for anything; [`Error::Scratch`] when
     /// the file cannot be made.
-    pub fn create(
-        launcher: &Launcher,
-        mkfs: &Path,
-        directory: &Path,
-        size: ByteSize,
-    ) -> Result<Self> {
+    pub fn create(formatter: Formatter, directory: &Path, size: ByteSize) -> Result<Self> {
+        let asked = size;
         let failed = |source| Error::Scratch {
             directory: directory.into(),
             size,
@@ -80,21 +71,12 @@ impl ScratchDisk {
         }
         let size = fitting(size, free);
         file.set_len(size.bytes()).map_err(failed)?;
-
-        let output = unnamed(directory).map_err(failed)?;
-        let passed = vec![
-            PassedFd::at(DISK, file.try_clone().map_err(failed)?),
-            PassedFd::output(output.try_clone().map_err(failed)?),
-        ];
-        let pending = launcher.launch(format_spec(mkfs), passed);
         Ok(Self {
             file,
             size,
-            formatting: Some(Formatting {
-                program: mkfs.into(),
-                pending,
-                output,
-            }),
+            whole: size == asked,
+            formatter,
+            content: Mutex::new(Content::Nothing),
         })
     }
 
@@ -103,64 +85,96 @@ impl ScratchDisk {
         self.size
     }
 
+    /// Whether it is as large as was asked for.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// What makes file systems like its own.
+    pub fn formatter(&self) -> &Formatter {
+        &self.formatter
+    }
+
     /// A descriptor for the VMM, open for reading and writing.
     ///
     /// # Errors
     ///
-    /// [`Error::Scratch`] when there are no more descriptors.
+    /// [`Error::ScratchContent`] when there are no more descriptors.
     pub fn descriptor(&self) -> Result<OwnedFd> {
-        let copy = self.file.try_clone().map_err(|source| Error::Scratch {
-            directory: PathBuf::new(),
-            size: self.size,
-            source,
-        })?;
-        Ok(copy.into())
+        let copy = self.file.try_clone();
+        Ok(copy.map_err(failed("pass on"))?.into())
     }
 
-    /// Waits until there is a file system in it. Blocks, at most [`FORMAT_LIMIT`] after the
-    /// program runs; it has mostly ended before.
+    /// Begins to format it, unless there is something in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ScratchContent`] when there are no more descriptors.
+    pub fn begin(&self) -> Result<()> {
+        let mut content = self.content();
+        if let Content::Nothing = *content {
+            let formatting = self.formatter.begin(&self.file);
+            *content = Content::Coming(formatting.map_err(failed("format"))?);
+        }
+        Ok(())
+    }
+
+    /// Has `fill` write a file system of its size into it, instead of formatting it. It is empty again
+    /// where that fails.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ScratchContent`] when it cannot be written.
+    pub fn fill(&self, fill: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
+        let filled = fill(&self.file).map_err(failed("copy into"));
+        match filled {
+            Ok(()) => *self.content() = Content::FileSystem,
+            Err(_) => self.empty()?,
+        }
+        filled
+    }
+
+    /// Takes out what was filled in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ScratchContent`] when that stays.
+    pub fn empty(&self) -> Result<()> {
+        let mut content = self.content();
+        let emptied = self.file.set_len(0);
+        let emptied = emptied.and_then(|()| self.file.set_len(self.size.bytes()));
+        emptied.map_err(failed("empty"))?;
+        *content = Content::Nothing;
+        Ok(())
+    }
+
+    /// Waits until there is a file system in it. Blocks, at most [`FORMAT_LIMIT`](crate::FORMAT_LIMIT)
+    /// after the program runs; it has mostly ended before.
     ///
     /// # Errors
     ///
     /// [`Error::Format`] with what the program printed, [`Error::FormatTimedOut`],
     /// [`Error::Launch`].
-    pub fn formatted(&mut self) -> Result<()> {
-        let Some(formatting) = self.formatting.take() else {
-            return Ok(());
-        };
-        let process = formatting.pending.wait()?;
-        finish(process, &formatting.program, formatting.output)
+    pub fn finish(&self) -> Result<()> {
+        self.begin()?;
+        let mut content = self.content();
+        if let Content::Coming(formatting) = mem::replace(&mut *content, Content::FileSystem) {
+            let finished = formatting.finish();
+            if finished.is_err() {
+                *content = Content::Nothing;
+            }
+            return finished;
+        }
+        Ok(())
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Waits for the formatting program, and says what it printed when it failed.
-fn finish(mut process: LaunchedProcess, program: &Path, mut output: File) -> Result<()> {
-    match process.wait_timeout(FORMAT_LIMIT)? {
-        Some(ProcessEnd::Code(0)) => Ok(()),
-        Some(end) => {
-            let mut text = Vec::new();
-            let read = output
-                .rewind()
-                .and_then(|()| output.take(OUTPUT_BYTES_MAX).read_to_end(&mut text));
-            if let Err(error) = read {
-                tracing::debug!(%error, "the output of the formatting program is not readable");
-            }
-            let text = String::from_utf8_lossy(&text);
-            let text = text.trim();
-            Err(Error::Format {
-                program: program.display().to_string(),
-                end: end.to_string(),
-                output: if text.is_empty() {
-                    String::new()
-                } else {
-                    format!(": {text}")
-                },
-            })
-        }
-        None => Err(Error::FormatTimedOut {
-            limit: FORMAT_LIMIT,
-        }),
-    }
+fn failed(attempt: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::ScratchContent { attempt, source }
 }
 
 /// A file that has no name, or loses it at once where the file system has no such files.
@@ -197,36 +211,6 @@ fn fitting(asked: ByteSize, free: ByteSize) -> ByteSize {
     ByteSize::from_bytes(size >> 20 << 20)
 }
 
-/// What the file system is like: the guest throws it away, so there is no journal, no reserve
-/// for root and no checksum to compute; nothing is written that is zero already, and the tables
-/// lie together.
-fn format_spec(mkfs: &Path) -> LaunchSpec {
-    let program = Program::Path(mkfs.display().to_string());
-    let mut spec = LaunchSpec::new("the formatting of the scratch disk", program);
-    spec.args = [
-        "-q",
-        "-F",
-        "-b",
-        "4096",
-        "-m",
-        "0",
-        "-i",
-        "16384",
-        "-G",
-        "256",
-        "-O",
-        "^has_journal,^metadata_csum,^resize_inode",
-        "-E",
-        "lazy_itable_init=1,assume_storage_prezeroed=1,nodiscard",
-        &format!("/proc/self/fd/{DISK}"),
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    // The file belongs to whoever made it, and it needs nothing else.
-    spec.capabilities = Some(Vec::new());
-    spec
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,10 +229,5 @@ mod tests {
         let file = unnamed(directory.path()).unwrap();
         std::os::unix::fs::FileExt::write_at(&file, b"x", 4096).unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn formatting_needs_no_right() {
-        insta::assert_debug_snapshot!(format_spec("/sbin/mkfs.ext4".as_ref()));
     }
 }

@@ -92,6 +92,10 @@ const TESTS: &[Test] = &[
         scratch::a_scratch_disk_has_a_file_system,
     ),
     (
+        "a_scratch_disk_is_filled_instead_or_stays_empty",
+        scratch::a_scratch_disk_is_filled_instead_or_stays_empty,
+    ),
+    (
         "a_failed_format_says_why",
         scratch::a_failed_format_says_why,
     ),

@@ -44,6 +44,19 @@ pub(super) fn is_scratch(storage: &Storage) -> bool {
     storage.source.strip_prefix("serial=") == Some(SCRATCH_SERIAL)
 }
 
+/// Whether there is a disk with this serial number.
+pub(super) fn is_there(serial: &str) -> bool {
+    find_serial(Path::new(BLOCK_DIR), serial).is_some()
+}
+
+/// How many disks the machine has. To ask each for its serial number would be a request to it.
+pub(super) fn count() -> std::io::Result<usize> {
+    // Those that the kernel makes up have no device.
+    let entries = fs::read_dir(BLOCK_DIR)?.flatten();
+    let disks = entries.filter(|entry| entry.path().join("device").exists());
+    Ok(disks.count())
+}
+
 /// Listens before it looks again, so that a disk that comes in between is not missed.
 fn wait_for_serial(serial: &str) -> Result<PathBuf> {
     if let Some(device) = find_serial(Path::new(BLOCK_DIR), serial) {

@@ -7,21 +7,23 @@ mod block;
 mod forget;
 mod options;
 mod overlay;
+mod scratch;
 mod tmpfs;
 mod unwritten;
 mod virtio_fs;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use agent_protocol::agent::Storage;
+use agent_protocol::guest::SYSTEM_SHARE_TAG;
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::error::{Attempt as _, Error, Result};
 use crate::modules::Modules;
 
 pub(crate) use self::forget::{forget, forget_all};
-pub(crate) use self::unwritten::has_unwritten;
+pub(crate) use self::unwritten::{Reaching, has_unwritten};
 
 /// The drivers, as `GetGuestDetails` names them.
 pub(crate) const DRIVERS: [&str; 5] = ["virtio-fs", "blk", "ephemeral", "overlayfs", "bind"];
@@ -35,7 +37,7 @@ const CREATE_FILE: &str = "create-file";
 /// Storages that are mounted, unmounted from the last to the first when dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Mounted {
-    mount_points: Vec<PathBuf>,
+    storages: Vec<Storage>,
     has_disk: bool,
 }
 
@@ -49,9 +51,31 @@ impl Mounted {
         Ok(mounted)
     }
 
+    /// Those of `storages` that are not mounted just so.
+    pub(crate) fn missing_of(&self, mut storages: Vec<Storage>) -> Vec<Storage> {
+        storages.retain(|storage| !self.storages.contains(storage));
+        storages
+    }
+
+    /// Which of them reach the host.
+    pub(crate) fn reaching(&self) -> Reaching {
+        let shares = self
+            .storages
+            .iter()
+            .filter(|storage| storage.driver == "virtio-fs" && storage.source != SYSTEM_SHARE_TAG);
+        let disks = self.storages.iter();
+        let disks = disks.filter(|storage| storage.driver == "blk" && block::is_scratch(storage));
+        Reaching {
+            shares: shares
+                .map(|share| share.mount_point.clone().into())
+                .collect(),
+            scratch_disks: disks.count(),
+        }
+    }
+
     /// Takes over the others, which were mounted later.
     pub(crate) fn append(&mut self, mut later: Self) {
-        self.mount_points.append(&mut later.mount_points);
+        self.storages.append(&mut later.storages);
         self.has_disk |= later.has_disk;
     }
 
@@ -85,7 +109,7 @@ impl Mounted {
                 });
             }
         }
-        self.mount_points.push(mount_point.to_owned());
+        self.storages.push(storage.clone());
         Ok(())
     }
 }
@@ -96,8 +120,9 @@ impl Drop for Mounted {
         if self.has_disk {
             rustix::fs::sync();
         }
-        for mount_point in self.mount_points.drain(..).rev() {
-            if let Err(error) = unmount(&mount_point, UnmountFlags::DETACH) {
+        for storage in self.storages.drain(..).rev() {
+            let mount_point = &storage.mount_point;
+            if let Err(error) = unmount(mount_point, UnmountFlags::DETACH) {
                 tracing::warn!(?mount_point, %error, "cannot unmount");
             }
         }
@@ -136,4 +161,46 @@ fn describe(storage: &Storage) -> String {
         "mount {} {:?} on {}",
         storage.driver, storage.source, storage.mount_point
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mounted_just_so_is_not_mounted_again() {
+        let mut mounted = Mounted::default();
+        mounted.storages.push(scratch::storage());
+        let others = [
+            |storage: &mut Storage| storage.options.push("ro".into()),
+            |storage: &mut Storage| storage.mount_point.push('2'),
+            |storage: &mut Storage| storage.driver = "ephemeral".into(),
+        ];
+        let others = others.map(|change| {
+            let mut other = scratch::storage();
+            change(&mut other);
+            other
+        });
+        let asked = [&[scratch::storage()][..], &others].concat();
+        assert_eq!(mounted.missing_of(asked), others);
+        // It is not there any more.
+        mounted.storages.clear();
+        assert_eq!(mounted.missing_of(others.to_vec()), others);
+    }
+
+    #[test]
+    fn the_invokers_share_reaches_the_host_and_scratch_space_does_not() {
+        let share = |tag: &str| Storage {
+            driver: "virtio-fs".into(),
+            source: tag.into(),
+            mount_point: format!("/nonexistent/{tag}"),
+            ..Storage::default()
+        };
+        let mut mounted = Mounted::default();
+        mounted.storages = vec![share(SYSTEM_SHARE_TAG), share("user"), scratch::storage()];
+        let reaching = mounted.reaching();
+        assert_eq!(reaching.shares, [Path::new("/nonexistent/user")]);
+        assert_eq!(reaching.scratch_disks, 1);
+        mounted.storages.clear();
+    }
 }

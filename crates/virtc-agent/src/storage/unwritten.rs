@@ -1,7 +1,11 @@
-//! Whether this guest has anything that waits to be written to where it lies.
+//! Whether this guest has anything that waits to be written to where it lies, and the writing of what
+//! the host is to have.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::path::PathBuf;
+
+use super::block;
 
 /// What the kernel's counters of each processor hold back is added to those of all when this is
 /// written to (admin-guide/sysctl/vm.rst).
@@ -24,6 +28,32 @@ pub(crate) fn has_unwritten() -> io::Result<bool> {
         let reason = format!("{COUNTERS} does not count {WAITING:?}");
         io::Error::new(io::ErrorKind::InvalidData, reason)
     })
+}
+
+/// What of a sandbox's storages reaches the host, and what does not.
+#[derive(Debug)]
+pub(crate) struct Reaching {
+    /// Where the shares are to which a guest can write.
+    pub(super) shares: Vec<PathBuf>,
+    /// How many disks go with the guest.
+    pub(super) scratch_disks: usize,
+}
+
+impl Reaching {
+    /// Writes back what reaches the host: the shares, and everything where there are other disks than
+    /// scratch space. To write that alone would be for nobody.
+    pub(crate) fn write_back(&self) {
+        let each = || -> io::Result<()> {
+            for share in &self.shares {
+                rustix::fs::syncfs(File::open(share)?)?;
+            }
+            Ok(())
+        };
+        let others = block::count().map_or(true, |disks| disks > self.scratch_disks);
+        if others || each().is_err() {
+            rustix::fs::sync();
+        }
+    }
 }
 
 /// Nothing if one of the counters is missing.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -154,7 +155,21 @@ fn truncate(path: &Path, bytes: u64) {
 
 #[test]
 fn a_template_that_is_not_whole_is_made_again() {
-    let damages: [(&str, Damage); 4] = [
+    let damages: [(&str, Damage); 8] = [
+        ("no memory", |dir| {
+            fs::remove_file(dir.join("memory")).unwrap();
+        }),
+        ("no scratch disk", |dir| {
+            fs::remove_file(dir.join("scratch")).unwrap();
+        }),
+        ("a short scratch disk", |dir| {
+            truncate(&dir.join("scratch"), 1 << 20);
+        }),
+        ("a scratch disk with holes", |dir| {
+            let size = fs::metadata(dir.join("scratch")).unwrap().len();
+            truncate(&dir.join("scratch"), 0);
+            truncate(&dir.join("scratch"), size);
+        }),
         ("a short memory", |dir| {
             truncate(&dir.join("memory"), 1 << 20)
         }),
@@ -377,6 +392,87 @@ fn a_bundle_comes_from_a_template_where_that_is_enabled() {
 fn expect_clone(outcome: &Outcome) {
     let err = outcome.err();
     assert!(err.contains("guest: handed over"), "{err}");
+}
+
+#[test]
+fn each_clone_writes_to_a_copy_of_its_templates_scratch_disk() {
+    let factory = Factory::new();
+    factory.run("true");
+    let image = factory.only_template().join("scratch");
+    let look = || fs::metadata(&image).unwrap();
+    let made = look();
+    assert_eq!(made.mode() & 0o777, 0o600);
+    assert_eq!(made.len(), 10 << 30);
+    assert!(made.blocks() * 512 < 8 << 20, "it is not sparse");
+    // What is in it counts.
+    let files = fs::read_dir(factory.only_template()).unwrap();
+    let taken: u64 = files
+        .map(|file| file.unwrap().metadata().unwrap().blocks() * 512)
+        .sum();
+    let listed = factory.host.virtc(["factory", "status", "-f", "json"]);
+    let listed: Value = serde_json::from_str(&listed.expect_code(0).out()).unwrap();
+    assert_eq!(listed[0]["bytes"], taken);
+    let script = "df --output=fstype,size / | tail -1; ls -A /root
+                  head -c 48M /dev/urandom >/root/much && sync && cksum </root/much >/root/sum
+                  [ \"$(cksum </root/much)\" = \"$(cat /root/sum)\" ] && rm /root/much && ls /root";
+    for _ in 0..2 {
+        let (outcome, cloned) = factory.run(script);
+        assert!(cloned);
+        let out = outcome.out();
+        let lines: Vec<_> = out.lines().collect();
+        assert!(lines[0].starts_with("overlay"), "{out}");
+        // Nothing of the clone before.
+        assert_eq!(lines[1..], ["sum"], "{out}");
+    }
+    let now = look();
+    assert_eq!(made.modified().unwrap(), now.modified().unwrap());
+    assert_eq!(made.blocks(), now.blocks());
+}
+
+#[test]
+fn a_template_is_of_the_scratch_space_that_its_clones_have() {
+    let factory = Factory::new();
+    for flag in ["64m", "96m", "tmpfs"] {
+        for _ in 0..2 {
+            let run = ["--scratch", flag, "--timeline"];
+            expect_clone(&factory.host.run(&run, &["true"]).expect_code(0));
+        }
+    }
+    let sizes = factory.templates().into_iter().map(|id| {
+        let image = fs::metadata(factory.library().join(id).join("scratch"));
+        image.map_or(0, |image| image.len() >> 20)
+    });
+    assert_eq!(sizes.collect::<BTreeSet<_>>(), [0, 64, 96].into());
+}
+
+/// It is of a size that no other one has, so it is none of a template's.
+#[test]
+fn a_disk_that_the_host_has_no_room_for_is_made_for_its_clone_alone() {
+    let factory = Factory::new();
+    let small = factory.host.dir("small");
+    let script = format!(
+        "mount -t tmpfs -o size=256m tmpfs {dir} || exit 9
+         export VIRTC_SCRATCH_DIR={dir}
+         for run in 1 2; do
+             \"$0\" --root {dir}/state run --cwd empty --timeline -- \
+                 sh -c 'df --output=fstype,size -m / | tail -1; echo x >/root/x && cat /root/x' || exit 8
+         done",
+        dir = small.display()
+    );
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_virtc")]);
+    command
+        .current_dir(factory.host.cwd())
+        .env("VIRTC_RUNTIME_FAILURES", factory.host.failures())
+        .env("VIRTC_FACTORY_AUTO", "true")
+        .env("VIRTC_FACTORY_DIR", factory.library());
+    let outcome = factory.host.start_command(command).wait().expect_code(0);
+    assert_eq!(outcome.err().matches("guest: handed over").count(), 2);
+    let out = outcome.out();
+    let words: Vec<_> = out.split_whitespace().collect();
+    assert_eq!((words[0], words[2]), ("overlay", "x"), "{out}");
+    assert!(words[1].parse::<u32>().unwrap() < 256, "{out}");
+    assert!(!factory.only_template().join("scratch").exists());
 }
 
 #[test]

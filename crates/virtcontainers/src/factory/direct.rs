@@ -12,8 +12,13 @@ impl Factory for Direct {
         let VmRequest {
             mut spec,
             size_of_boot,
+            scratch,
             ..
         } = request;
+        // Beside the boot; whoever has the guest mount it waits for that.
+        if let Some(scratch) = scratch {
+            scratch.begin()?;
+        }
         (spec.vcpus, spec.memory) = (size_of_boot.vcpus, size_of_boot.memory);
         let vm = driver.launch(spec).await?;
         Ok(Obtained::new(vm, Origin::Booted))

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use vc_config::Config;
 pub use vc_hypervisor::{Capabilities, Hypervisor, Vm, VmSpec};
+use vc_storage::ScratchDisk;
 use vc_types::VmSize;
 
 pub use cache::{Cache, Kind, Pool, Taken, Waiting};
@@ -107,6 +108,8 @@ pub struct VmRequest {
     /// How large it is where its own guest boots: there is no use in a VM that grows at once. One that
     /// goes on from another's guest begins as that did, and grows.
     pub size_of_boot: VmSize,
+    /// The scratch disk among its disks, which has nothing in it so far.
+    pub(crate) scratch: Option<Arc<ScratchDisk>>,
 }
 
 impl VmRequest {
@@ -116,7 +119,14 @@ impl VmRequest {
             size_of_boot: spec.size(),
             spec,
             boots: false,
+            scratch: None,
         }
+    }
+
+    /// The scratch disk, where a template has one like it.
+    pub(crate) fn scratch_of_template(&self) -> Option<Arc<ScratchDisk>> {
+        let scratch = self.scratch.as_ref();
+        scratch.filter(|_| self.spec.scratch_of_template).cloned()
     }
 }
 

@@ -46,7 +46,7 @@ impl BareClone {
     /// Starts everything at once, as virtc does. The scratch disk is there before, and so is the vsock device.
     pub(super) fn start(template: &Template<'_>) -> Result<Self> {
         let machine = &template.floor.machine;
-        let mut devices = Devices::prepare()?;
+        let mut devices = Devices::prepare(Some(&template.scratch()))?;
         let (serial, theirs) = Serial::pair()?;
         let sockets = Sockets::listen()?;
         let own = NamedTempFile::new_in(template.directory())?;

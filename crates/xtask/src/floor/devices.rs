@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::machine::Machine;
+use super::memory;
 use crate::running::Running;
 
 /// The guest's context id; each VM has a device of its own.
@@ -19,7 +20,7 @@ const GUEST_CID: u64 = 3;
 /// The size of the scratch disk, sparse.
 const SCRATCH_BYTES: u64 = 10 << 30;
 
-/// How virtc formats its scratch disk (`vc-storage`, `format_spec`).
+/// How virtc formats its scratch disk (`vc-storage`, `OPTIONS`).
 const FORMAT: &str = "-q -F -b 4096 -m 0 -i 16384 -G 256 \
     -O ^has_journal,^metadata_csum,^resize_inode \
     -E lazy_itable_init=1,assume_storage_prezeroed=1,nodiscard";
@@ -33,14 +34,18 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    /// What is there before a start: the disk, and the vsock device that waits for its VMM.
-    pub(super) fn prepare() -> Result<Self> {
+    /// What is there before a start: the disk, and the vsock device that waits for its VMM. The disk of
+    /// a clone is a copy of its template's.
+    pub(super) fn prepare(of_template: Option<&Path>) -> Result<Self> {
         let mut devices = Self {
             share: None,
             vsock: None,
             directory: tempfile::tempdir()?,
         };
-        format(&devices.scratch())?;
+        match of_template {
+            Some(image) => copy(image, &devices.scratch())?,
+            None => format(&devices.scratch())?,
+        }
         let vsock = start_vsock(devices.directory.path(), &devices.vsock())?;
         devices.vsock = Some(vsock);
         Ok(devices)
@@ -107,7 +112,14 @@ fn start_vsock(
     Ok(thread.spawn(move || vc_vsock_device::run(options))?)
 }
 
-fn format(image: &Path) -> Result<()> {
+fn copy(image: &Path, to: &Path) -> Result<()> {
+    let (from, to) = (File::open(image)?, File::create_new(to)?);
+    to.set_len(from.metadata()?.len())?;
+    memory::copy(&from, &to).context("the copy of the scratch disk")
+}
+
+/// Makes a scratch disk.
+pub(super) fn format(image: &Path) -> Result<()> {
     File::create(image)?.set_len(SCRATCH_BYTES)?;
     let status = Command::new("mkfs.ext4")
         .args(FORMAT.split_whitespace())

@@ -28,7 +28,7 @@ impl Machine {
             match option {
                 // It waits for no state.
                 "-S" => {}
-                "-incoming" | "-blockdev" => {
+                "-incoming" => {
                     given.next();
                 }
                 "-chardev" => {
@@ -118,8 +118,10 @@ mod tests {
 
     const CLONE: &str = "-device pcie-root-port,id=late,bus=pcie.0,addr=0x0b -incoming defer -S \
         -chardev socket,id=template,fd=9 -chardev socket,id=vsock,fd=10 -blockdev driver=file \
-        -chardev socket,id=share0,fd=12 -device virtio-rng-pci,addr=0x01";
+        -chardev socket,id=share0,fd=12 -device virtio-rng-pci,addr=0x01 \
+        -device virtio-blk-pci,drive=disk0,bus=pcie.0,addr=0x03";
     const BOOTED: &str = "-device virtio-rng-pci,addr=0x01 \
+        -device virtio-blk-pci,drive=disk0,bus=pcie.0,addr=0x03 \
         -device vhost-user-vsock-pci,chardev=vsock,bus=pcie.0,addr=0x02 \
         -device vhost-user-fs-pci,chardev=share0,tag=t,queue-size=1024,bus=pcie.0,addr=0x0b";
 
@@ -129,7 +131,8 @@ mod tests {
         assert_eq!(
             template.args.join(" "),
             "-device pcie-root-port,id=late,bus=pcie.0,addr=0x0b \
-             -chardev socket,id=template,fd=9 -device virtio-rng-pci,addr=0x01"
+             -chardev socket,id=template,fd=9 -blockdev driver=file -device virtio-rng-pci,addr=0x01 \
+             -device virtio-blk-pci,drive=disk0,bus=pcie.0,addr=0x03"
         );
     }
 

@@ -1,8 +1,9 @@
 //! The template of bare clones: a guest that has booted with the floor's init, and is saved.
 //!
 //! It has the machine of virtc's template and is saved in the same way. Its guest has loaded all
-//! modules, and rehearses nothing: what virtc's has rehearsed is libcontainer's work, of which the
-//! floor does none. Neither has mounted a share, since a template has none.
+//! modules and mounted its scratch disk, and rehearses nothing: what virtc's has rehearsed is
+//! libcontainer's work, of which the floor does none. Neither has mounted a share, since a template
+//! has none.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 
 use super::clone::BareClone;
 use super::command_line::Replacement;
+use super::devices::format;
 use super::machine::Machine;
 use super::serial::Serial;
 use super::sockets::Sockets;
@@ -75,6 +77,11 @@ impl<'a> Template<'a> {
         self.directory.path().join("state")
     }
 
+    /// The scratch disk that its guest has mounted, and of which clones have a copy.
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.directory.path().join("scratch")
+    }
+
     /// In memory too: where clones have theirs.
     pub(super) fn directory(&self) -> &Path {
         self.directory.path()
@@ -84,6 +91,7 @@ impl<'a> Template<'a> {
         let written = self.directory.path().join("written");
         let size = self.floor.machine.memory_bytes()?;
         File::create(&written)?.set_len(size)?;
+        format(&self.scratch())?;
         let sockets = Sockets::listen()?;
         let (mut serial, theirs) = Serial::pair()?;
         let none = Path::new("");
@@ -92,7 +100,7 @@ impl<'a> Template<'a> {
             initrd: &self.floor.initrd,
             vsock: none,
             share: none,
-            scratch: none,
+            scratch: &self.scratch(),
             parameters: &parameters,
             tap: None,
             of_template: Some(&sockets.with_memory(&written)),

@@ -39,7 +39,7 @@ impl Vm {
         parameters: &str,
         tap: Option<&Tap>,
     ) -> Result<Self> {
-        let mut devices = Devices::prepare()?;
+        let mut devices = Devices::prepare(None)?;
         let (serial, theirs) = Serial::pair()?;
         let args = machine.vmm_args(&Replacement {
             initrd,

@@ -41,12 +41,22 @@ pub enum TemplateError {
         /// The point.
         point: &'static str,
     },
+    /// The scratch disk could not be formatted or copied.
+    #[error(transparent)]
+    Scratch(#[from] vc_storage::Error),
     /// The driver could not make it.
     #[error(transparent)]
     Driver(#[from] vc_hypervisor::Error),
     /// The host does not say how much memory it has.
     #[error(transparent)]
     Host(#[from] vc_config::Error),
+}
+
+impl TemplateError {
+    /// Whether a file is not there.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::System { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// Names what was tried.

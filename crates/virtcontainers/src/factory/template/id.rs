@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 const BYTES: usize = 16;
 
 /// The form of a template's files and of the guest that waits. Another one is another template.
-const FORM: &str = concat!("form 1 virtcontainers ", env!("CARGO_PKG_VERSION"), "\n");
+const FORM: &str = concat!("form 2 virtcontainers ", env!("CARGO_PKG_VERSION"), "\n");
 
 /// The digest of all that a template is made of: 32 digits of hexadecimal.
 ///

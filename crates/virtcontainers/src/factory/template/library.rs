@@ -12,7 +12,8 @@ use vc_types::ByteSize;
 
 use super::error::{Attempt as _, TemplateError, TemplateResult};
 use super::id::TemplateId;
-use super::stored::{DESCRIPTION, Found, MEMORY, STATE, Stored};
+use super::room::Wanted;
+use super::stored::{DESCRIPTION, Found, MEMORY, SCRATCH, STATE, Stored};
 
 /// Where templates lie when nothing is set: in memory where that is there.
 const IN_MEMORY: &str = "/dev/shm";
@@ -30,12 +31,6 @@ const LOCK: &str = "lock";
 
 /// The part of the host's memory that all templates may take when nothing is set.
 const MEMORY_PART: u64 = 8;
-
-/// What a template may need besides: a guest that has booted has touched less.
-const WANTED: ByteSize = ByteSize::from_mib(224);
-
-/// The part of its memory in which a kernel describes the pages of it: 64 bytes for 4096.
-const PAGES_DESCRIBED_PART: u64 = 64;
 
 /// What only the owner can use.
 const OWNERS_ALONE: u32 = 0o700;
@@ -121,8 +116,9 @@ impl Library {
     fn look_at(&self, id: TemplateId) -> Option<Listed> {
         let directory = self.directory(&id);
         let of = |name: &str| fs::metadata(directory.join(name)).ok();
-        let bytes =
-            [MEMORY, STATE, DESCRIPTION].map(|name| of(name).map_or(0, |f| f.blocks() * 512));
+        // What is no hole.
+        let bytes = [MEMORY, STATE, SCRATCH, DESCRIPTION];
+        let bytes = bytes.map(|name| of(name).map_or(0, |file| file.blocks() * 512));
         Some(Listed {
             id,
             bytes: bytes.iter().sum(),
@@ -153,9 +149,7 @@ impl Library {
                 Ok(None)
             }
             // Somebody removes it just now.
-            Err(TemplateError::System { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                Ok(None)
-            }
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -168,7 +162,7 @@ impl Library {
     pub fn remove(&self, id: &TemplateId) -> TemplateResult<bool> {
         let directory = self.directory(id);
         // In this order: without its description it is none.
-        let files = [DESCRIPTION, STATE, MEMORY].map(|name| directory.join(name));
+        let files = [DESCRIPTION, STATE, SCRATCH, MEMORY].map(|name| directory.join(name));
         let mut there = false;
         for file in files {
             there |= removed(fs::remove_file(&file), &file)?;
@@ -227,10 +221,10 @@ impl Library {
 
     /// An empty directory for the template that the holder of the lock makes. What a maker that
     /// was killed left in it is gone.
-    pub(super) fn begin(&self, lock: &MakersLock, memory: ByteSize) -> TemplateResult<PathBuf> {
+    pub(super) fn begin(&self, lock: &MakersLock, wanted: Wanted) -> TemplateResult<PathBuf> {
         let making = self.root.join(MAKING);
         self.sweep(lock)?;
-        self.make_room(memory)?;
+        self.make_room(wanted.bytes())?;
         let made = DirBuilder::new().mode(OWNERS_ALONE).create(&making);
         made.attempt(|| format!("make {}", making.display()))?;
         Ok(making)
@@ -279,8 +273,7 @@ impl Library {
     }
 
     /// Removes those that were not used for the longest time, until one more has room.
-    fn make_room(&self, memory: ByteSize) -> TemplateResult<()> {
-        let wanted = WANTED.bytes() + memory.bytes() / PAGES_DESCRIBED_PART;
+    fn make_room(&self, wanted: u64) -> TemplateResult<()> {
         let no_room = |what, room| TemplateError::NoRoom {
             wanted: ByteSize::from_bytes(wanted),
             what,

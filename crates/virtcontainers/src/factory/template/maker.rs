@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vc_hypervisor::{Hypervisor, TemplateFiles};
+use vc_storage::ScratchDisk;
 use vc_store::UnixMillis;
-use vc_types::ByteSize;
 
 use super::error::{Attempt as _, TemplateResult};
 use super::library::{Library, MakersLock};
-use super::stored::{DESCRIPTION, Description, MEMORY, STATE, Stored, digest};
+use super::room::Wanted;
+use super::stored::{DESCRIPTION, Description, MEMORY, SCRATCH, STATE, Size, Stored, digest};
 use super::{TemplateId, blocking, memory, passed};
 use crate::error::chain;
 use crate::factory::VmRequest;
@@ -45,8 +46,13 @@ pub(super) async fn make(
     boot_limit: Duration,
 ) -> TemplateResult<Option<Stored>> {
     let spec = &request.spec;
-    let (own, wanted, size) = (Arc::clone(library), id.clone(), spec.memory);
-    let making = match blocking(move || Making::begin(own, &wanted, size)).await? {
+    let like = request.scratch_of_template();
+    let room = Wanted {
+        memory: spec.memory,
+        scratch: like.as_ref().map(|disk| disk.size()),
+    };
+    let (own, wanted) = (Arc::clone(library), id.clone());
+    let making = match blocking(move || Making::begin(own, &wanted, room)).await? {
         Begun::Making(making) => making,
         Begun::Found(stored) => return Ok(Some(stored)),
         Begun::Busy => return Ok(None),
@@ -54,18 +60,38 @@ pub(super) async fn make(
     let attempt = || format!("make the files of template {id}");
     let guest = memory::anonymous(spec.memory.bytes()).attempt(attempt)?;
     let state = making.create(STATE)?;
+    passed("template.begun")?;
+    let scratch = making.format(like).await?;
+    passed("template.formatted")?;
+    let passed_on = scratch.as_ref().map(File::try_clone).transpose();
     let files = TemplateFiles {
         memory: guest.try_clone().attempt(attempt)?.into(),
         state: state.try_clone().attempt(attempt)?.into(),
+        scratch: passed_on.attempt(attempt)?.map(Into::into),
     };
-    passed("template.begun")?;
     let notes = driver.make_template(spec, files, boot_limit).await?;
     passed("template.saved")?;
-    blocking(move || making.finish(&id, &guest, state, notes).map(Some)).await
+    let saved = Saved {
+        guest,
+        state,
+        scratch,
+        notes,
+    };
+    blocking(move || making.finish(&id, saved).map(Some)).await
+}
+
+/// What the driver has made.
+struct Saved {
+    /// Its memory, which is to be copied.
+    guest: File,
+    /// In their place.
+    state: File,
+    scratch: Option<File>,
+    notes: String,
 }
 
 impl Making {
-    fn begin(library: Arc<Library>, id: &TemplateId, memory: ByteSize) -> TemplateResult<Begun> {
+    fn begin(library: Arc<Library>, id: &TemplateId, wanted: Wanted) -> TemplateResult<Begun> {
         let Some(lock) = library.try_lock()? else {
             return Ok(Begun::Busy);
         };
@@ -74,7 +100,7 @@ impl Making {
             return Ok(Begun::Found(stored));
         }
         Ok(Begun::Making(Self {
-            directory: library.begin(&lock, memory)?,
+            directory: library.begin(&lock, wanted)?,
             library,
             _lock: lock,
         }))
@@ -88,25 +114,44 @@ impl Making {
             .attempt(|| format!("make {}", path.display()))
     }
 
+    /// Makes the image of a scratch disk like this one, with a file system in it.
+    async fn format(&self, like: Option<Arc<ScratchDisk>>) -> TemplateResult<Option<File>> {
+        let Some(like) = like else { return Ok(None) };
+        let attempt = || "make the scratch disk of a template".to_owned();
+        let image = self.create(SCRATCH)?;
+        image.set_len(like.size().bytes()).attempt(attempt)?;
+        let formatting = like.formatter().begin(&image).attempt(attempt)?;
+        blocking(move || Ok(formatting.finish()?)).await?;
+        Ok(Some(image))
+    }
+
     /// Writes down what was saved, and opens it as whoever uses it does.
-    fn finish(
-        self,
-        id: &TemplateId,
-        guest: &File,
-        mut state: File,
-        driver_notes: String,
-    ) -> TemplateResult<Stored> {
+    fn finish(self, id: &TemplateId, saved: Saved) -> TemplateResult<Stored> {
+        let Saved {
+            guest,
+            mut state,
+            scratch,
+            notes,
+        } = saved;
         let attempt = || format!("write template {id}");
         let memory_file = self.create(MEMORY)?;
-        let memory_bytes = guest.metadata().attempt(attempt)?.len();
-        memory_file.set_len(memory_bytes).attempt(attempt)?;
+        let bytes = guest.metadata().attempt(attempt)?.len();
+        memory_file.set_len(bytes).attempt(attempt)?;
         let description = Description {
             id: id.to_string(),
             made: UnixMillis::now(),
-            memory_bytes,
-            data_bytes: memory::copy(guest, &memory_file).attempt(attempt)?,
+            memory: Size {
+                bytes,
+                data_bytes: memory::copy(&guest, &memory_file).attempt(attempt)?,
+            },
             state_digest: digest(&mut state).attempt(attempt)?,
-            driver_notes,
+            // Its VMM has ended: nothing is written to it any more.
+            scratch: scratch
+                .as_ref()
+                .map(Size::of)
+                .transpose()
+                .attempt(attempt)?,
+            driver_notes: notes,
         };
         let text = serde_json::to_vec_pretty(&description).map_err(std::io::Error::from);
         let text = text.attempt(attempt)?;

@@ -1,7 +1,7 @@
 //! VMs that go on from a template.
 //!
 //! ```text
-//! obtain ─▶ Library: a template of this id? ──yes──▶ copy its memory ─▶ launch the clone
+//! obtain ─▶ Library: a template of this id? ──yes──▶ copy its memory and scratch disk ─▶ launch the clone
 //!                │ no
 //!                ▼
 //!           the makers' lock ─▶ boot, save, put in place ─▶ as above
@@ -19,6 +19,7 @@ mod id;
 mod library;
 mod maker;
 mod memory;
+mod room;
 mod stored;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use vc_config::Config;
+use vc_storage::Formatter;
 
 pub use error::{TemplateError, TemplateResult};
 pub(super) use id::hex;
@@ -82,7 +84,7 @@ impl Template {
         let Some(parts) = driver.template_key(&request.spec)? else {
             return Ok(None);
         };
-        let id = TemplateId::of(&parts);
+        let id = TemplateId::of(&with_scratch(parts, request));
         let (library, wanted) = (Arc::clone(&self.library), id.clone());
         if let Some(stored) = blocking(move || library.find(&wanted)).await? {
             return Ok(Some(stored));
@@ -102,7 +104,7 @@ impl Factory for Template {
                 return Ok(None);
             };
             let id = stored.id().clone();
-            let saved = stored.copy()?;
+            let saved = stored.copy(request.scratch_of_template()).await?;
             passed("template.copying")?;
             Ok::<_, TemplateError>(Some((id, saved)))
         };
@@ -116,6 +118,9 @@ impl Factory for Template {
                 let sandbox = &request.spec.sandbox;
                 let error = chain(&error);
                 tracing::warn!(%sandbox, error, "no template serves the VM, which boots by itself");
+                if let Some(scratch) = &request.scratch {
+                    scratch.empty()?;
+                }
                 return Direct.obtain(driver, request).await;
             }
         };
@@ -136,6 +141,14 @@ impl Factory for Template {
                 tracing::warn!(%template, error, "a template that does not serve stays");
             }
         }
+    }
+}
+
+/// All that a template is made of: the driver says which disks it has, and not how they are formatted.
+fn with_scratch(parts: String, request: &VmRequest) -> String {
+    match request.scratch_of_template() {
+        Some(_) => format!("{parts}\nscratch {}", Formatter::likeness()),
+        None => parts,
     }
 }
 

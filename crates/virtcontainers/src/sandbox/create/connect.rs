@@ -95,8 +95,8 @@ pub(super) async fn connect(
         enter(Stage::GuestPreparation);
         let greeted = greet(&guest.agent, &config, guest_epoch, &origin, timeline);
         let sandbox_made = async {
-            if let Some(mut scratch) = scratch {
-                blocking(move || Ok(scratch.formatted()?)).await?;
+            if let Some(scratch) = scratch {
+                blocking(move || Ok(scratch.finish()?)).await?;
             }
             let request = sandbox_request(&config, &shares);
             Ok(guest.agent.create_sandbox(request).await?)
@@ -333,8 +333,8 @@ fn scratch_storage(scratch: Scratch) -> Storage {
         Scratch::Disk { .. } => Storage {
             driver: "blk".into(),
             source: format!("serial={}", guest::SCRATCH_SERIAL),
-            fstype: "ext4".into(),
-            options: vec!["noatime".into(), "nodev".into()],
+            fstype: guest::SCRATCH_FSTYPE.into(),
+            options: guest::SCRATCH_OPTIONS.map(str::to_owned).into(),
             mount_point,
             ..Storage::default()
         },

@@ -33,7 +33,7 @@ pub(super) struct Launched {
     pub(super) guest_network: Option<GuestNetwork>,
     pub(super) ready: ReadyListener,
     pub(super) address: AgentAddress,
-    pub(super) scratch: Option<ScratchDisk>,
+    pub(super) scratch: Option<Arc<ScratchDisk>>,
     pub(super) shares: Vec<&'static str>,
     pub(super) writable: bool,
     pub(super) origin: Origin,
@@ -56,11 +56,14 @@ pub(super) async fn launch(
         ..
     } = prepared;
     let around = surroundings.start(runtime, place, &config, timeline);
-    let mut around = around.await?;
+    let around = around.await?;
     let mut kernel_params = vec![format!("virtc.ready_port={}", guest::READY_PORT)];
     kernel_params.extend(config.vm.kernel_params.iter().cloned());
     let address = around.vsock.agent_address();
-    let scratch = around.scratch.as_mut().map(scratch_disk).transpose()?;
+    let scratch = around.scratch.as_deref();
+    // One that had to be smaller is like no other one.
+    let scratch_of_template = scratch.is_some_and(ScratchDisk::is_whole);
+    let scratch = scratch.map(scratch_disk).transpose()?;
     let writable = around.writable || disks.iter().any(|disk| !disk.read_only);
     let spec = VmSpec {
         sandbox: config.id.clone(),
@@ -75,6 +78,7 @@ pub(super) async fn launch(
         shares: around.shares,
         vsock: around.vsock,
         disks: scratch.into_iter().chain(disks).collect(),
+        scratch_of_template,
         nics: around.nics,
         root_ports: config.vm.root_ports,
         console_log: log_file(directory, CONSOLE_LOG)?,
@@ -82,6 +86,7 @@ pub(super) async fn launch(
         template: None,
     };
     let mut request = VmRequest::new(spec);
+    request.scratch.clone_from(&around.scratch);
     request.boots = beginning == Beginning::Boot;
     request.size_of_boot = config.vm.wanted();
     let obtained = runtime.factory.obtain(&*around.hypervisor, request).await?;
@@ -102,7 +107,7 @@ pub(super) async fn launch(
     })
 }
 
-fn scratch_disk(disk: &mut ScratchDisk) -> Result<Disk> {
+fn scratch_disk(disk: &ScratchDisk) -> Result<Disk> {
     Ok(Disk {
         image: disk.descriptor()?,
         serial: guest::SCRATCH_SERIAL.into(),

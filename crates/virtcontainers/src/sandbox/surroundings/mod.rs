@@ -129,7 +129,7 @@ pub(crate) struct Standing {
     /// The tags of them.
     pub(crate) tags: Vec<&'static str>,
     /// Where changes go that vanish, unless they go to the guest's memory.
-    pub(crate) scratch: Option<ScratchDisk>,
+    pub(crate) scratch: Option<Arc<ScratchDisk>>,
     /// Whether changes may reach the host.
     pub(crate) writable: bool,
 }

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use vc_hypervisor::Vsock;
 use vc_hypervisor::qemu::{QemuConfig, QemuHypervisor, QemuLimits, TcgThreads, VmmUser};
 use vc_launch::Launcher;
-use vc_storage::{ScratchDisk, Share, SharePlan};
+use vc_storage::{Formatter, ScratchDisk, Share, SharePlan};
 use vc_store::SandboxRecord;
 use vc_types::{AgentAddress, SandboxId, SandboxUsers, Timeline, guest};
 
@@ -64,12 +64,11 @@ impl Planned for HostPlan {
         let host_socket = socket_of(&sockets.address);
 
         let scratch = match (&config.scratch, &self.mkfs) {
-            (Scratch::Disk { size }, Some(mkfs)) => Some(ScratchDisk::create(
-                &launcher,
-                mkfs,
-                &runtime.config.scratch.dir,
-                *size,
-            )?),
+            (Scratch::Disk { size }, Some(mkfs)) => {
+                let formatter = Formatter::new(Arc::clone(&launcher), mkfs.clone());
+                let disk = ScratchDisk::create(formatter, &runtime.config.scratch.dir, *size)?;
+                Some(Arc::new(disk))
+            }
             _ => None,
         };
         fault::point("create.scratch-made")?;
