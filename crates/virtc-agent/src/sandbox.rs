@@ -94,10 +94,18 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Ends the pid namespace that was made in case that its containers share one.
+    /// Ends the pid namespace that was made in case that its containers share one: at once, or with the
+    /// container that waits in it.
     pub(crate) fn share_no_pids(&self) {
-        if let Some(namespace) = self.pid_namespace_slot().take() {
-            namespace.end();
+        let Some(namespace) = self.pid_namespace_slot().take() else {
+            return;
+        };
+        match self.take_ready_made() {
+            Some(mut made) => {
+                made.has_alone(namespace);
+                self.keep_ready_made(made);
+            }
+            None => namespace.end(),
         }
     }
 

@@ -79,8 +79,12 @@ impl Container {
             hooks,
             storages,
         };
+        let (ready_made, unused) = parts.ready_made(sandbox);
+        // Its process is seen by all that share its pid namespace. The end of it takes an emulated guest
+        // longer than to start a program, which others need not wait for.
+        let unused = unused.filter(|_| !request.sandbox_pidns);
         // The container is dropped before its files: its mounts are among them.
-        let (files, container) = match parts.ready_made(sandbox) {
+        let (files, container) = match ready_made {
             Some((made, wanted)) => {
                 complete_init(sandbox, &id, exec_id, parts, made, wanted).await?
             }
@@ -92,6 +96,13 @@ impl Container {
             return Err(error);
         }
         files.keep();
+        if let Some(unused) = unused {
+            let init = Arc::clone(&container.init);
+            tokio::spawn(async move {
+                init.start_outcome().await;
+                drop(unused);
+            });
+        }
         reservation.fill(container);
         Ok(())
     }
@@ -110,21 +121,32 @@ struct Parts {
     storages: Mounted,
 }
 
+/// Ends the container that waited for another one, when dropped.
+#[derive(Debug)]
+struct Unused(Option<ReadyMade>);
+
+impl Drop for Unused {
+    fn drop(&mut self) {
+        if let Some(made) = self.0.take() {
+            tokio::spawn(made.end_or_warn());
+        }
+    }
+}
+
 impl Parts {
     /// The container that waits, if it can become this one. It waits for the sandbox's first one: if
-    /// that is another it ends, as its process is seen by all that share its pid namespace.
-    fn ready_made(&self, sandbox: &Sandbox) -> Option<(ReadyMade, Wanted)> {
-        let made = sandbox.take_ready_made()?;
+    /// that is another it is not used any more.
+    fn ready_made(&self, sandbox: &Sandbox) -> (Option<(ReadyMade, Wanted)>, Option<Unused>) {
+        let Some(made) = sandbox.take_ready_made() else {
+            return (None, None);
+        };
         let wanted = match self.hooks.is_empty() {
             true => made.wanted(&self.spec, self.filter.is_some()),
             false => None,
         };
         match wanted {
-            Some(wanted) => Some((made, wanted)),
-            None => {
-                tokio::spawn(made.end_or_warn());
-                None
-            }
+            Some(wanted) => (Some((made, wanted)), None),
+            None => (None, Some(Unused(Some(made)))),
         }
     }
 }

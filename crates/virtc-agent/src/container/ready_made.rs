@@ -24,6 +24,7 @@ use crate::launch::{
     CommandMessage, KEPT, Launched, NewRoot, PLACE, Request, StartHooks, Waiting, complete_waiting,
     launch_waiting,
 };
+use crate::pid_namespace::PidNamespace;
 use crate::process::{ProcessIo, StdioPipes};
 use crate::sandbox::Sandbox;
 use crate::seccomp::PendingFilter;
@@ -55,6 +56,8 @@ pub(crate) struct ReadyMade {
     launched: Launched,
     io: ProcessIo,
     waiting: Waiting,
+    /// The pid namespace that it is in, where nobody else will be.
+    pids: Option<PidNamespace>,
 }
 
 /// What a container that waits is to become.
@@ -133,7 +136,13 @@ impl ReadyMade {
             launched,
             io: pipes.io,
             waiting,
+            pids: None,
         })
+    }
+
+    /// The pid namespace ends with it.
+    pub(crate) fn has_alone(&mut self, pids: PidNamespace) {
+        self.pids = Some(pids);
     }
 
     /// Whether its process is there.
@@ -209,6 +218,9 @@ impl ReadyMade {
 
     /// Ends it.
     pub(crate) async fn end(self) -> Result<()> {
+        if let Some(pids) = self.pids {
+            pids.end();
+        }
         end(&self.library_id, &self.cgroup).await
     }
 
