@@ -10,9 +10,10 @@ use agent_protocol::oci_convert::spec_from_message;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::namespaces::JoinedNamespaces;
-use super::ready_made::{ReadyMade, Wanted};
+use super::ready_made::ReadyMade;
 use super::specification::{join_pid_namespace, prepare_spec};
 use super::sysctl::NetworkSysctls;
+use super::wanted::Wanted;
 use super::{Container, container_dir};
 use crate::cgroup::{Cgroup, DeviceRules};
 use crate::error::{Attempt as _, Error, Result};

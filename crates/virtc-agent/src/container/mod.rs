@@ -9,6 +9,7 @@ mod remove;
 mod specification;
 mod sysctl;
 mod table;
+mod wanted;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
