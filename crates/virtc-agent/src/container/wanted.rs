@@ -80,7 +80,8 @@ fn limits(resources: &LinuxResources) -> Option<LinuxResources> {
 }
 
 /// Whether a mount is one of the guest's files or directories, and lies beside what every container
-/// has: there, what is made or masked after all mounts is made already.
+/// has: there, what is made or masked after all mounts is made already. A link of the root's that leads
+/// there is not looked for: the bind lies on top then, where it would be masked in other containers.
 fn can_be_given(mount: &Mount) -> bool {
     let options = mount.options().as_deref().unwrap_or_default();
     let is_bind = mount.typ().as_deref() == Some("bind")

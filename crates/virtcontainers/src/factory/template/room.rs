@@ -1,3 +1,5 @@
+//! How much room a template needs, before it is made.
+
 use vc_types::ByteSize;
 
 /// What a template needs at least: a guest that has booted has touched less.
