@@ -222,6 +222,7 @@ mod tests {
         let manifest = Manifest {
             format: FORMAT,
             kernel_release: "6.1.0".into(),
+            types_by_class: false,
             vmlinux: Asset::of(b"kernel"),
             initrd: Asset::of(b"initrd"),
             agent: Asset::of(b"agent"),

@@ -80,6 +80,7 @@ pub struct ArchivedModules {
 /// let manifest = Manifest {
 ///     format: FORMAT,
 ///     kernel_release: "6.1.0-1-cloud-amd64".into(),
+///     types_by_class: false,
 ///     vmlinux: Asset::of(b"kernel"),
 ///     initrd: Asset::of(b"initrd"),
 ///     agent: Asset::of(b"agent"),
@@ -96,6 +97,10 @@ pub struct Manifest {
     pub format: u32,
     /// What `uname -r` prints in the guest.
     pub kernel_release: String,
+    /// Whether the kernel can know a device's type by its class
+    /// (`virtio_pci_modern_dev.type_by_class`, a parameter of our own kernel).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub types_by_class: bool,
     /// The unpacked kernel.
     pub vmlinux: Asset,
     /// The initrd.
@@ -207,6 +212,7 @@ mod tests {
         Manifest {
             format: FORMAT,
             kernel_release: "6.1.0".into(),
+            types_by_class: false,
             vmlinux: Asset::of(b"k"),
             initrd: Asset::of(b"i"),
             agent: Asset::of(b"a"),
@@ -284,11 +290,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_back(
-            kernel_release in word(), vmlinux in asset(), initrd in asset(), agent in asset(),
+            kernel_release in word(), types_by_class in any::<bool>(), vmlinux in asset(), initrd in asset(), agent in asset(),
             modules in modules(), archive in prop::option::of(archive()),
         ) {
             let m = Manifest {
-                format: FORMAT, kernel_release, vmlinux, initrd, agent, archive, modules,
+                format: FORMAT, kernel_release, types_by_class, vmlinux, initrd, agent, archive, modules,
             };
             let text = m.to_json();
             let read = parse(&text).unwrap();

@@ -47,6 +47,6 @@ pub use growth::Growth;
 pub use hotplug::{HotDevice, HotDeviceKind, HotPlugRecord, PlugPhase, Plugged};
 pub use hypervisor::{CurrentSize, Hypervisor, StopLimits, Vm};
 pub use nic::{Detour, ForwardProtocol, Nic, NicBackend, NicFilter, PortForward};
-pub use spec::{Disk, SavedVm, Share, TemplateFiles, VmSpec, Vsock};
+pub use spec::{Disk, SavedVm, ServedTypes, Share, TemplateFiles, VmSpec, Vsock};
 pub use state::DriverState;
 pub use vc_types::AgentAddress;

@@ -12,6 +12,10 @@ use crate::{Accelerator, AgentAddress, Capabilities, Error, Growth, Result};
 /// Bytes of a share's tag: the virtio-fs device has room for so many.
 const TAG_BYTES_MAX: usize = 36;
 
+/// Shares of a VM whose guest knows them by their class: a template keeps one place of shares for what
+/// comes later.
+pub(crate) const SHARES_BY_CLASS_MAX: usize = 7;
+
 /// Bytes of a disk's serial number: the virtio block device has room for so many.
 pub(crate) const SERIAL_BYTES_MAX: usize = 20;
 
@@ -43,6 +47,8 @@ pub struct VmSpec {
     pub shares: Vec<Share>,
     /// The way to the agent.
     pub vsock: Vsock,
+    /// How the guest learns what kind of device a share or the vsock is.
+    pub served_types: ServedTypes,
     /// Block devices.
     pub disks: Vec<Disk>,
     /// A template has the scratch disk of `disks` too: its guest has it mounted, and the image of a VM
@@ -94,6 +100,18 @@ pub struct Share {
     pub tag: String,
     /// A connection to the device process, which speaks vhost-user.
     pub socket: OwnedFd,
+}
+
+/// How a guest learns the type of a device that a process serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServedTypes {
+    /// By the device's own number, as any guest does.
+    #[default]
+    ByNumber,
+    /// By its class, where the guest's kernel knows that. Such devices can be in a template, so a VM that
+    /// goes on from one has them at once and its guest has found them. The processes tell the VMM the
+    /// devices' configuration, the tag of a share included.
+    ByClass,
 }
 
 /// The guest's vsock device.
@@ -156,6 +174,12 @@ impl VmSpec {
         }
     }
 
+    /// Whether the devices that processes serve can be in a template.
+    pub(crate) fn serves_by_class(&self) -> bool {
+        let by_process = matches!(self.vsock, Vsock::VhostUser { .. });
+        by_process && self.served_types == ServedTypes::ByClass
+    }
+
     /// The scratch disk that a template has too, with its place among the disks.
     pub(crate) fn disk_of_template(&self) -> Option<(usize, &Disk)> {
         let mut disks = self.disks.iter().enumerate();
@@ -190,6 +214,9 @@ impl VmSpec {
             capabilities.vcpus_max as usize,
         )?;
         at_most("shares", self.shares.len(), capabilities.shares_max)?;
+        if self.serves_by_class() {
+            at_most("shares", self.shares.len(), SHARES_BY_CLASS_MAX)?;
+        }
         at_most("disks", self.disks.len(), capabilities.disks_max)?;
         at_most("nics", self.nics.len(), capabilities.nics_max)?;
         at_most(

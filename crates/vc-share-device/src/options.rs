@@ -2,6 +2,9 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
+/// Bytes of a tag: the device has room for so many.
+const TAG_BYTES_MAX: usize = 36;
+
 /// How long names and attributes are believed with [`Cache::Checked`].
 pub const CHECKED_FOR: Duration = Duration::from_secs(1);
 
@@ -27,6 +30,7 @@ pub enum Cache {
 /// let options = Options {
 ///     listener: 3,
 ///     directory: "/share".into(),
+///     tag: None,
 ///     cache: Cache::Checked,
 ///     extended_attributes: true,
 /// };
@@ -39,6 +43,8 @@ pub struct Options {
     pub listener: i32,
     /// What is shared.
     pub directory: String,
+    /// By which the guest mounts it, where the VMM asks this process for that.
+    pub tag: Option<String>,
     /// How long the guest may believe what it has read.
     pub cache: Cache,
     /// Whether extended attributes are passed.
@@ -53,6 +59,7 @@ impl Options {
             format!("--shared-dir={}", self.directory),
             format!("--cache={}", self.cache.name()),
         ];
+        arguments.extend(self.tag.as_ref().map(|tag| format!("--tag={tag}")));
         if self.extended_attributes {
             arguments.push("--xattr".to_owned());
         }
@@ -66,6 +73,7 @@ impl Options {
     /// [`Error::Argument`] for one that is none, [`Error::Missing`].
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
         let (mut listener, mut directory, mut cache) = (None, None, None);
+        let mut tag = None;
         let mut extended_attributes = false;
         for argument in arguments {
             let known = match argument.split_once('=') {
@@ -76,6 +84,11 @@ impl Options {
                 Some(("--shared-dir", path)) => {
                     directory = Some(path.to_owned());
                     true
+                }
+                Some(("--tag", name)) => {
+                    let fits = (1..=TAG_BYTES_MAX).contains(&name.len());
+                    tag = fits.then(|| name.to_owned());
+                    fits
                 }
                 Some(("--cache", name)) => {
                     cache = Cache::of_name(name);
@@ -94,6 +107,7 @@ impl Options {
         Ok(Self {
             listener: listener.ok_or_else(|| missing("--fd"))?,
             directory: directory.ok_or_else(|| missing("--shared-dir"))?,
+            tag,
             cache: cache.ok_or_else(|| missing("--cache"))?,
             extended_attributes,
         })
@@ -133,6 +147,7 @@ mod tests {
                 let options = Options {
                     listener: 7,
                     directory: "/a=b c".into(),
+                    tag: extended_attributes.then(|| "a=b".into()),
                     cache,
                     extended_attributes,
                 };
@@ -144,7 +159,16 @@ mod tests {
     #[test]
     fn what_is_no_argument_is_refused() {
         let parse = |text: &str| Options::parse(text.split(' ').map(str::to_owned));
-        for text in ["--fd=x", "--cache=auto", "--xattr=1", "--writeback", ""] {
+        let long = format!("--tag={}", "x".repeat(TAG_BYTES_MAX + 1));
+        for text in [
+            "--fd=x",
+            "--cache=auto",
+            "--xattr=1",
+            "--writeback",
+            "",
+            "--tag=",
+            &long,
+        ] {
             assert!(
                 matches!(parse(text), Err(Error::Argument { .. })),
                 "{text:?}"

@@ -43,6 +43,7 @@ pub fn run(options: &Options, listener: OwnedFd) -> Result<()> {
         reason: error.to_string(),
     };
     let backend = VhostUserFsBackendBuilder::default()
+        .set_tag(options.tag.clone())
         .build(file_system)
         .map_err(|error| failed("make the device", &error))?;
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());

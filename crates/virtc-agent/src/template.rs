@@ -3,8 +3,8 @@
 //! A template is a guest that has started and has nothing of any sandbox: no vsock, no share, no
 //! network. It says so with one byte on a serial port, and reads a line. Its memory and state are
 //! saved there. Each clone finds itself in that reading. Its line has the seed of its random numbers,
-//! and says behind which bridges it has devices that the template had not: `0b.0,1b.0`, or `root` for
-//! everywhere.
+//! and says behind which bridges it has devices that the template had not: `0b.0,1b.0`, `root` for
+//! everywhere, or `none`.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -34,6 +34,9 @@ const SEED_BYTES_MIN: usize = 32;
 /// Where everything is looked at again.
 const ROOT: &str = "root";
 const RESCAN_ROOT: &str = "/sys/bus/pci/rescan";
+
+/// Nothing is looked for: the template had all devices.
+const NONE: &str = "none";
 
 /// The bridges of the root bus.
 const DEVICES: &str = "/sys/bus/pci/devices";
@@ -101,8 +104,10 @@ fn parse(line: &str) -> Result<(Vec<u8>, &str)> {
 
 /// Has the kernel look for devices at the places that the line names.
 fn look_for_devices(line: &str) -> Result<()> {
-    if line == ROOT {
-        return rescan(Path::new(RESCAN_ROOT));
+    match line {
+        NONE => return Ok(()),
+        ROOT => return rescan(Path::new(RESCAN_ROOT)),
+        _ => {}
     }
     for bridge in line.split(',') {
         let plain = |byte: u8| byte.is_ascii_hexdigit() || byte == b'.';
@@ -183,6 +188,7 @@ mod tests {
 
     #[test]
     fn a_place_is_a_bridge_of_the_root_bus() {
+        assert!(look_for_devices(NONE).is_ok());
         for wrong in ["../../x", ""] {
             assert!(look_for_devices(wrong).is_err(), "{wrong}");
         }

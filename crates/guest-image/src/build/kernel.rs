@@ -31,6 +31,17 @@ pub struct Kernel {
     pub release: Option<String>,
 }
 
+/// As a kernel has the name of a parameter: between zeros.
+const TYPE_BY_CLASS: &[u8] = b"\0virtio_pci_modern_dev.type_by_class\0";
+
+impl Kernel {
+    /// Whether it takes the parameter by which devices are known by their class.
+    pub fn types_by_class(&self) -> bool {
+        let mut places = self.vmlinux.windows(TYPE_BY_CLASS.len());
+        places.any(|name| name == TYPE_BY_CLASS)
+    }
+}
+
 /// Unpacks a kernel, or takes one that is unpacked already; `path` is only for the error's text.
 ///
 /// # Errors

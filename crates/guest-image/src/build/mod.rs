@@ -79,6 +79,7 @@ pub fn build(inputs: &Inputs<'_>, out: &Path) -> Result<PathBuf> {
     let manifest = Manifest {
         format: FORMAT,
         kernel_release: index.release().to_owned(),
+        types_by_class: kernel.types_by_class(),
         vmlinux: Asset::of(&kernel.vmlinux),
         initrd: Asset::of(&initrd),
         agent: Asset::of(&agent),

@@ -136,6 +136,7 @@ pub fn spec(sandbox: &str) -> Result<VmSpec> {
             host_socket: PathBuf::from("/nonexistent/vsock.sock"),
         },
         disks: Vec::new(),
+        served_types: crate::ServedTypes::ByNumber,
         scratch_of_template: false,
         nics: Vec::new(),
         root_ports: 0,

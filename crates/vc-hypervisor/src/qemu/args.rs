@@ -13,7 +13,7 @@ use super::late::{self, Late};
 use super::nic::nic_places;
 use super::resize;
 use crate::hotplug::DiskFile;
-use crate::{Accelerator, Disk, Growth, Share, VmSpec, Vsock};
+use crate::{Accelerator, Disk, Growth, ServedTypes, Share, VmSpec, Vsock};
 
 /// The first descriptor number after standard input, output and error.
 const FIRST_DESCRIPTOR: i32 = 3;
@@ -24,6 +24,8 @@ pub(super) mod slot {
     pub(super) const VSOCK: usize = 0x02;
     pub(super) const FIRST_DISK: usize = 0x03;
     pub(in crate::qemu) const FIRST_SHARE: usize = 0x0b;
+    /// Of shares that a template has, too: it has the first place for what comes later.
+    pub(super) const FIRST_SHARE_BY_CLASS: usize = FIRST_SHARE + 1;
     pub(in crate::qemu) const FIRST_NIC: usize = 0x13;
     pub(super) const FIRST_ROOT_PORT: usize = 0x1b;
 }
@@ -31,8 +33,16 @@ pub(super) mod slot {
 /// Network devices and root ports are the functions of their slots, so that many take few slots.
 pub(super) const FUNCTIONS_PER_SLOT: usize = 8;
 
-/// Kernel parameters of a template: its second serial port, and that it waits there.
-const TEMPLATE_PARAMS: [&str; 2] = ["8250.nr_uarts=2", "virtc.template_port=ttyS1"];
+/// The kernel parameter by which devices that processes serve are known by their class.
+const TYPE_BY_CLASS: &str = "virtio_pci_modern_dev.type_by_class=1";
+
+/// Kernel parameters of a template: its second serial port, and that it waits there; and that our own kernel
+/// fills what it frees after the boot with zeros, which are not kept.
+const TEMPLATE_PARAMS: [&str; 3] = [
+    "8250.nr_uarts=2",
+    "virtc.template_port=ttyS1",
+    "initmem.zero=1",
+];
 
 /// QEMU's command line.
 #[derive(Debug)]
@@ -79,6 +89,15 @@ pub(super) struct Machine {
     pub(super) of_template: Option<TemplateFds>,
     /// The scratch disk of a template and its clones, with its place among the disks.
     pub(super) disk: Option<(usize, Disk)>,
+    /// The devices that processes serve, where a template can have them.
+    pub(super) served: Option<Served>,
+}
+
+/// The connections to what serves devices that the guest knows by their class.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) vsock: OwnedFd,
+    pub(super) shares: Vec<Share>,
 }
 
 /// What a template and its clones share with the driver.
@@ -96,6 +115,7 @@ impl Machine {
         spec: &VmSpec,
         of_template: TemplateFds,
         scratch: Option<OwnedFd>,
+        served: Option<Served>,
     ) -> io::Result<Self> {
         let like = spec.disk_of_template();
         let disk = like.zip(scratch).map(|((index, disk), image)| {
@@ -111,6 +131,7 @@ impl Machine {
         });
         Ok(Self {
             disk,
+            served,
             sandbox: spec.sandbox.clone(),
             accelerator: spec.accelerator,
             growth: spec.growth(),
@@ -131,14 +152,23 @@ pub(super) fn command_line(
     of_template: Option<TemplateFds>,
 ) -> CommandLine {
     let is_clone = of_template.is_some();
+    let by_class = spec.serves_by_class();
     let growth = spec.growth();
     let with_template = spec.disk_of_template().map(|(index, _)| index);
     let with_template = with_template.filter(|_| is_clone);
     let disks = spec.disks.into_iter().enumerate();
     let (mut early, late): (Vec<_>, Vec<_>) =
         disks.partition(|(index, _)| Some(*index) == with_template);
+    let (served, vsock, shares) = match spec.vsock {
+        Vsock::VhostUser { socket: vsock, .. } if by_class => {
+            let shares = spec.shares;
+            (Some(Served { vsock, shares }), None, Vec::new())
+        }
+        vsock => (None, Some(vsock), spec.shares),
+    };
     let machine = Machine {
         disk: early.pop(),
+        served,
         growth,
         sandbox: spec.sandbox,
         accelerator: spec.accelerator,
@@ -156,12 +186,15 @@ pub(super) fn command_line(
         line.late = Some(Late::default());
     }
     // A clone finds what its template has not when it goes on.
-    line.vsock(spec.vsock);
+    if let Some(vsock) = vsock {
+        line.vsock(vsock);
+    }
     for (index, disk) in late {
         line.disk(index, disk);
     }
-    for (index, share) in spec.shares.into_iter().enumerate() {
-        line.share(index, share);
+    for (index, share) in shares.into_iter().enumerate() {
+        let device = line.share(index, share, ServedTypes::ByNumber);
+        line.own(device, slot::FIRST_SHARE + index);
     }
     let movable = spec.nics.iter().map(|nic| nic.backend.can_be_unplugged());
     let places = nic_places(movable, spec.root_ports);
@@ -199,6 +232,7 @@ impl CommandLine {
             line.late_port();
             append.extend(TEMPLATE_PARAMS.map(str::to_owned));
         }
+        append.extend(machine.served.is_some().then(|| TYPE_BY_CLASS.to_owned()));
         line.option("-append", append.join(" "));
         line.device(format!(
             "virtio-rng-pci,disable-legacy=on,{}",
@@ -209,6 +243,9 @@ impl CommandLine {
         }
         if let Some((index, disk)) = machine.disk {
             line.disk(index, disk);
+        }
+        if let Some(served) = machine.served {
+            line.served(served);
         }
         line
     }
@@ -306,12 +343,28 @@ impl CommandLine {
         self.option("-serial", "chardev:console".into());
     }
 
+    /// What the guest knows by its class: all of it is there from the start, in a clone too.
+    fn served(&mut self, served: Served) {
+        let types = ServedTypes::ByClass;
+        let vsock = self.vsock_of_process(served.vsock, types);
+        self.device(vsock.argument(&address(slot::VSOCK)));
+        for (index, share) in served.shares.into_iter().enumerate() {
+            let device = self.share(index, share, types);
+            self.device(device.argument(&address(slot::FIRST_SHARE_BY_CLASS + index)));
+        }
+    }
+
+    fn vsock_of_process(&mut self, socket: OwnedFd, types: ServedTypes) -> Device {
+        let fd = self.pass(socket);
+        self.option("-chardev", format!("socket,id=vsock,fd={fd}"));
+        Device::vsock("vsock", types)
+    }
+
     fn vsock(&mut self, vsock: Vsock) {
         match vsock {
             Vsock::VhostUser { socket, .. } => {
-                let fd = self.pass(socket);
-                self.option("-chardev", format!("socket,id=vsock,fd={fd}"));
-                self.own(Device::vsock("vsock"), slot::VSOCK);
+                let device = self.vsock_of_process(socket, ServedTypes::ByNumber);
+                self.own(device, slot::VSOCK);
             }
             Vsock::Vhost { device, cid } => {
                 let fd = self.pass(device);
@@ -351,11 +404,10 @@ impl CommandLine {
         self.own(device, slot::FIRST_DISK + index);
     }
 
-    fn share(&mut self, index: usize, share: Share) {
+    fn share(&mut self, index: usize, share: Share, types: ServedTypes) -> Device {
         let fd = self.pass(share.socket);
         self.option("-chardev", format!("socket,id=share{index},fd={fd}"));
-        let device = Device::share(&format!("share{index}"), &share.tag);
-        self.own(device, slot::FIRST_SHARE + index);
+        Device::share(&format!("share{index}"), &share.tag, types)
     }
 
     /// A device that a template has not.
@@ -453,6 +505,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::mock;
+    use crate::spec::SHARES_BY_CLASS_MAX;
 
     /// Bytes that a kernel for x86 takes.
     const KERNEL_COMMAND_LINE_BYTES_MAX: usize = 2_047;
@@ -561,13 +614,51 @@ pub(super) mod tests {
         };
         spec.scratch_of_template = true;
         let image = Some(mock::null().unwrap());
-        let template = Machine::template_for(&spec, of_template(), image).unwrap();
+        let template = Machine::template_for(&spec, of_template(), image, None).unwrap();
         let of_the_template = devices(CommandLine::of(template, driver(), host));
         let of_a_clone = devices(command_line(spec, driver(), host, Some(of_template())));
         assert_eq!(of_the_template, of_a_clone[..1]);
         assert!(of_a_clone[0].ends_with("bus=pcie.0,addr=0x03"));
         assert_eq!(of_a_clone.len(), 2);
         assert!(of_a_clone[1].contains("disk1"), "{}", of_a_clone[1]);
+    }
+
+    #[test]
+    fn what_the_guest_knows_by_its_class_is_the_same_in_a_template_and_its_clones() {
+        let of_template = || TemplateFds {
+            memory: mock::null().unwrap(),
+            port: mock::null().unwrap(),
+        };
+        let driver = || DriverFds {
+            events: mock::null().unwrap(),
+            commands: mock::null().unwrap(),
+            console: mock::null().unwrap(),
+        };
+        let host = HostPart {
+            firmware: Path::new("/usr/share/qemu/qboot.rom"),
+            tcg: accel::Tcg {
+                multi: true,
+                buffer_mib: 128,
+            },
+            kernel_params: &[],
+        };
+        let mut spec = mock::spec("web1").unwrap();
+        spec.served_types = ServedTypes::ByClass;
+        spec.shares = vec![share("virtc-system"), share("virtc-user")];
+        let served = Served {
+            vsock: mock::null().unwrap(),
+            shares: vec![share("virtc-system"), share("virtc-user")],
+        };
+        let template = Machine::template_for(&spec, of_template(), None, Some(served)).unwrap();
+        let mut template = CommandLine::of(template, driver(), host).args;
+        let clone = command_line(spec, driver(), host, Some(of_template()));
+        template.extend(["-incoming", "defer", "-S"].map(str::to_owned));
+        assert_eq!(clone.args, template);
+        assert!(clone.late.unwrap().commands().is_empty());
+        let shown = template.iter().filter(|arg| {
+            arg.contains("vhost-user") || arg.contains("=share") || arg.contains("type_by_class")
+        });
+        insta::assert_snapshot!(shown.cloned().collect::<Vec<_>>().join("\n"));
     }
 
     fn growth(vcpus: u32, mib: u32) -> Growth {
@@ -638,7 +729,10 @@ pub(super) mod tests {
                 first: growth(1, 128).first,
                 largest: growth(240, 4096).first,
             };
-            let own: Vec<_> = [own, resize::kernel_params(growth, accelerator)].concat();
+            let of_template = TEMPLATE_PARAMS.into_iter().chain([TYPE_BY_CLASS]);
+            let of_template = of_template.map(str::to_owned).collect();
+            let growing = resize::kernel_params(growth, accelerator);
+            let own: Vec<_> = [own, growing, of_template].concat();
             let all = own.join(" ").len() + crate::qemu::CAPABILITIES.kernel_params_bytes_max;
             assert!(all <= KERNEL_COMMAND_LINE_BYTES_MAX);
         }
@@ -650,6 +744,7 @@ pub(super) mod tests {
             let max = &crate::qemu::CAPABILITIES;
             assert!(slot::FIRST_DISK + max.disks_max <= slot::FIRST_SHARE);
             assert!(slot::FIRST_SHARE + max.shares_max <= slot::FIRST_NIC);
+            assert!(slot::FIRST_SHARE_BY_CLASS + SHARES_BY_CLASS_MAX <= slot::FIRST_NIC);
             let nics = max.nics_max.div_ceil(FUNCTIONS_PER_SLOT);
             assert!(slot::FIRST_NIC + nics <= slot::FIRST_ROOT_PORT);
             let ports = (max.root_ports_max as usize).div_ceil(FUNCTIONS_PER_SLOT);

@@ -3,7 +3,34 @@
 use qapi::qmp;
 use serde_json::Value;
 
+use crate::ServedTypes;
 use crate::nic::mac_text;
+
+/// Types of devices, by their numbers (virtio 1.2, section 5).
+const SOCKET_TYPE: u8 = 19;
+const FILE_SYSTEM_TYPE: u8 = 26;
+
+/// The class whose subclass is a type.
+const CLASS_OF_TYPES: u32 = 0xff00;
+
+/// Queues of a device, and entries of each.
+#[derive(Clone, Copy, Debug)]
+struct Queues {
+    count: u16,
+    entries: u16,
+}
+
+/// Those that QEMU's own vsock device has.
+const SOCKET_QUEUES: Queues = Queues {
+    count: 3,
+    entries: 128,
+};
+
+/// One for requests, and one for what must not wait for them.
+const FILE_SYSTEM_QUEUES: Queues = Queues {
+    count: 2,
+    entries: 1024,
+};
 
 /// A device without its place.
 #[derive(Debug)]
@@ -14,7 +41,10 @@ pub(super) struct Device {
 
 impl Device {
     /// The vsock device that the process at `chardev` serves.
-    pub(super) fn vsock(chardev: &str) -> Self {
+    pub(super) fn vsock(chardev: &str, types: ServedTypes) -> Self {
+        if types == ServedTypes::ByClass {
+            return Self::by_class(SOCKET_TYPE, chardev, SOCKET_QUEUES);
+        }
         Self {
             driver: "vhost-user-vsock-pci",
             properties: vec![("chardev", chardev.into()), ("disable-legacy", "on".into())],
@@ -22,13 +52,31 @@ impl Device {
     }
 
     /// The file system that the process at `chardev` serves.
-    pub(super) fn share(chardev: &str, tag: &str) -> Self {
+    pub(super) fn share(chardev: &str, tag: &str, types: ServedTypes) -> Self {
+        if types == ServedTypes::ByClass {
+            return Self::by_class(FILE_SYSTEM_TYPE, chardev, FILE_SYSTEM_QUEUES);
+        }
         Self {
             driver: "vhost-user-fs-pci",
             properties: vec![
                 ("chardev", chardev.into()),
                 ("tag", tag.into()),
-                ("queue-size", 1024.into()),
+                ("queue-size", FILE_SYSTEM_QUEUES.entries.into()),
+            ],
+        }
+    }
+
+    /// A device of any type. Of those that processes serve, QEMU 7.2 saves and loads block devices alone;
+    /// what it does itself for one is the same for all: its queues and its configuration are the process's.
+    fn by_class(kind: u8, chardev: &str, queues: Queues) -> Self {
+        Self {
+            driver: "vhost-user-blk-pci",
+            properties: vec![
+                ("chardev", chardev.into()),
+                ("class", (CLASS_OF_TYPES | u32::from(kind)).into()),
+                ("num-queues", queues.count.into()),
+                ("queue-size", queues.entries.into()),
+                ("disable-legacy", "on".into()),
             ],
         }
     }

@@ -53,9 +53,12 @@ impl Late {
         Ok(format!("{seed} {}\n", self.places().join(",")))
     }
 
-    /// The bridges before the devices, or `root` for everything.
+    /// The bridges before the devices, `root` for everything, or `none`.
     fn places(&self) -> Vec<String> {
-        let mut places = vec![format!("{SLOT:02x}.0")];
+        let mut places = Vec::new();
+        if !self.devices.is_empty() {
+            places.push(format!("{SLOT:02x}.0"));
+        }
         for nic in &self.nic_places {
             match nic {
                 NicPlace::Port(_) => {
@@ -64,6 +67,9 @@ impl Late {
                 }
                 NicPlace::Fixed(_) => return vec!["root".into()],
             }
+        }
+        if places.is_empty() {
+            places.push("none".into());
         }
         places
     }
@@ -84,10 +90,14 @@ impl Late {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ServedTypes;
 
     fn late(nic_places: Vec<NicPlace>) -> Late {
         Late {
-            devices: vec![Device::vsock("vsock"), Device::disk("disk0", "7")],
+            devices: vec![
+                Device::vsock("vsock", ServedTypes::ByNumber),
+                Device::disk("disk0", "7"),
+            ],
             nics: vec![(3, Device::nic("hot3", [2, 0, 0, 0, 0, 7], 1))],
             nic_places,
         }
@@ -112,6 +122,11 @@ mod tests {
             ["0b.0", "1b.0", "1c.1"]
         );
         assert_eq!(late(vec![Port(0), Fixed(0)]).places(), ["root"]);
+        let mut nothing = late(Vec::new());
+        nothing.devices.clear();
+        assert_eq!(nothing.places(), ["none"]);
+        nothing.nic_places = vec![Port(9)];
+        assert_eq!(nothing.places(), ["1c.1"]);
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod nic;
 mod qmp;
 mod resize;
 mod socket;
+mod stand_in;
 mod state;
 mod template;
 mod version;
@@ -81,7 +82,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     root_ports_max: 32,
     own_vsock: false,
     transports: &[Transport::VhostVsock, Transport::HybridVsock],
-    kernel_params_bytes_max: 1_500,
+    kernel_params_bytes_max: 1_400,
 };
 
 /// The QEMU driver.

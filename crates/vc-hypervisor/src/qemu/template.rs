@@ -7,10 +7,12 @@
 //!                    (a seed, and where to look for the devices that its template had not)
 //! ```
 //!
-//! QEMU 7.2 saves no device that another process serves, and loads no state while it has one. So a
-//! template has none of them, and a clone gets them in between, with its disks, all at one root port.
-//! Its scratch disk alone is its template's: a copy of the image belongs to the copy of the memory.
-//! Network devices that can be unplugged come then too, each at its own port; the others a clone has
+//! QEMU 7.2 saves no file system and no vsock device that another process serves, and loads no state
+//! while it has one. So a template has none of them, and a clone gets them in between, with its disks, all
+//! at one root port; unless the guest knows such devices by their class: then they are block devices to
+//! QEMU, which it saves, and a clone has them from its start as its template has, for which
+//! [`StandIns`] answer. Its scratch disk is its template's, too: a copy of the image belongs to the copy of
+//! the memory. Network devices that can be unplugged come then too, each at its own port; the others a clone has
 //! from its start.
 
 use std::fs::{File, Metadata};
@@ -35,6 +37,7 @@ use super::config::{QemuConfig, QemuLimits};
 use super::late::{DEVICES_MAX, Late};
 use super::launch::{Start, Started, stream_pair};
 use super::qmp::Qmp;
+use super::stand_in::StandIns;
 use super::{CAPABILITIES, accel, keeper};
 use crate::{Error, HostDevices, Nic, NicBackend, Result, SavedVm, TemplateFiles, VmSpec, Vsock};
 
@@ -69,8 +72,13 @@ pub(super) fn key(
     // One that cannot be costs no boot of a template.
     spec.check(&CAPABILITIES)?;
     let scratch = spec.disk_of_template();
-    // The vsock device is one too.
-    let late = 1 + spec.disks.len() + spec.shares.len() - usize::from(scratch.is_some());
+    let by_class = spec.serves_by_class();
+    let served_late = match by_class {
+        true => 0,
+        // The vsock device is one too.
+        false => 1 + spec.shares.len(),
+    };
+    let late = served_late + spec.disks.len() - usize::from(scratch.is_some());
     let served = matches!(spec.vsock, Vsock::VhostUser { .. });
     if late > DEVICES_MAX || !served || spec.nics.iter().any(passed) {
         return Ok(None);
@@ -107,6 +115,10 @@ pub(super) fn key(
         let image = File::from(disk.image.try_clone().map_err(host)?);
         let bytes = image.metadata().map_err(host)?.len();
         parts.push(format!("disk {index} {} {bytes}", disk.serial));
+    }
+    if by_class {
+        let tags: Vec<_> = spec.shares.iter().map(|share| share.tag.as_str()).collect();
+        parts.push(format!("shares {}", tags.join(" ")));
     }
     parts.extend(accel::kernel_params(spec.accelerator, devices, None));
     parts.extend(spec.kernel_params.iter().cloned());
@@ -151,7 +163,11 @@ pub(super) async fn make(
         memory: files.memory,
         port: qemus_port,
     };
-    let machine = Machine::template_for(like, fds, files.scratch);
+    let tags = like.shares.iter().map(|share| share.tag.as_str());
+    let by_class = like.serves_by_class().then(|| StandIns::begin(tags));
+    let by_class = by_class.transpose();
+    let (_stand_ins, served) = by_class.map_err(host("stand in for devices"))?.unzip();
+    let machine = Machine::template_for(like, fds, files.scratch, served);
     let machine = machine.map_err(host("share what a template is booted with"))?;
     let start = Start::of(config, devices, launcher, like)?;
     let started = start.run(|driver, host| CommandLine::of(machine, driver, host));
@@ -331,7 +347,7 @@ impl Loading {
     }
 }
 
-fn async_stream(fd: OwnedFd) -> io::Result<UnixStream> {
+pub(super) fn async_stream(fd: OwnedFd) -> io::Result<UnixStream> {
     let stream = StdUnixStream::from(fd);
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)

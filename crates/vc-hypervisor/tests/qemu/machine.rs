@@ -157,6 +157,7 @@ impl Host {
                 read_only: false,
                 scratch: true,
             }],
+            served_types: vc_hypervisor::ServedTypes::ByNumber,
             scratch_of_template: false,
             root_ports: 4,
             console_log: self.file("console.log", b""),

@@ -79,6 +79,7 @@ fn options(plan: &SharePlan) -> Options {
     Options {
         listener: SOCKET,
         directory: format!("/{SHARED}"),
+        tag: plan.tag.clone(),
         cache: match plan.cache {
             CachePolicy::Checked => Cache::Checked,
             CachePolicy::Always => Cache::Always,

@@ -19,6 +19,8 @@ use super::source::Source;
 pub struct SharePlan {
     /// What messages call it.
     pub name: String,
+    /// By which the guest mounts it, where the VMM asks the process for that instead of saying it.
+    pub tag: Option<String>,
     /// With whose rights it is read and written.
     pub rights: Rights,
     /// What is in it, made in this order.
@@ -92,6 +94,7 @@ impl SharePlan {
     pub fn new(name: impl Into<String>, rights: Rights) -> Self {
         Self {
             name: name.into(),
+            tag: None,
             rights,
             entries: Vec::new(),
             cache: CachePolicy::Checked,

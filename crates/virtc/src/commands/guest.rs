@@ -14,7 +14,7 @@ use crate::error::{FAILED, Failure};
 const SCRIPT: &str = "scripts/guest-kernel.sh";
 
 /// What the script reads, as it lies in the tree.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 11] = [
     (SCRIPT, include_str!("../../../../scripts/guest-kernel.sh")),
     (
         "scripts/step.sh",
@@ -47,6 +47,14 @@ const FILES: [(&str, &str); 9] = [
     (
         "guest/kernel/patches/0004-x86-acpi-hotplug-cpus.patch",
         include_str!("../../../../guest/kernel/patches/0004-x86-acpi-hotplug-cpus.patch"),
+    ),
+    (
+        "guest/kernel/patches/0005-virtio-pci-type-by-class.patch",
+        include_str!("../../../../guest/kernel/patches/0005-virtio-pci-type-by-class.patch"),
+    ),
+    (
+        "guest/kernel/patches/0006-x86-mm-initmem-zero.patch",
+        include_str!("../../../../guest/kernel/patches/0006-x86-mm-initmem-zero.patch"),
     ),
 ];
 

@@ -14,6 +14,7 @@ mod cache;
 mod check;
 mod cni;
 mod cp;
+mod device_types;
 mod differences;
 mod docker;
 mod docker_network;

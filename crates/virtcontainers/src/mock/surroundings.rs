@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use vc_agent_client::ReadyListener;
 use vc_hypervisor::mock::CAPABILITIES;
 use vc_hypervisor::{
-    Accelerator, AgentAddress, Capabilities, DriverState, Hypervisor, Vm, VmEnd, VmSpec, Vsock,
+    Accelerator, AgentAddress, Capabilities, DriverState, Hypervisor, ServedTypes, Vm, VmEnd,
+    VmSpec, Vsock,
 };
 use vc_store::SandboxRecord;
 use vc_types::{ContainerId, SandboxId, Timeline};
@@ -94,6 +95,7 @@ impl Planned for Plan {
                 accelerator: Accelerator::Tcg,
                 kernel: nothing()?,
                 initrd: nothing()?,
+                served_types: ServedTypes::ByNumber,
             },
             vsock,
             ready,

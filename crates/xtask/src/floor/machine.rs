@@ -8,11 +8,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::own_types::with_own_types;
 use crate::process::Process;
 
 /// The start of the VMM's name, and the argument of the process that serves a share.
 const VMM: &str = "qemu-system-";
 const SHARE: &str = "share-device";
+
+/// The start of the argument by which that process knows its tag.
+const TAG: &str = "--tag=";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -69,9 +73,11 @@ impl Machine {
             let descriptor = path.strip_prefix("/proc/self/fd/").unwrap_or_default();
             vmm.file(descriptor)
         };
+        let mut told = share.args.iter();
+        let tag = told.find_map(|arg| arg.strip_prefix(TAG));
         Ok(Self {
             vmm: vmm.program.clone(),
-            args: vmm.args[1..].to_vec(),
+            args: with_own_types(&vmm.args[1..], tag),
             kernel: file_of("-kernel")?,
             initrd: file_of("-initrd")?,
             share: share.program.clone(),
@@ -127,8 +133,13 @@ impl Machine {
             Some(("--shared-dir", _)) => format!("--shared-dir={}", directory.display()),
             _ => arg.clone(),
         };
-        let given = self.share_args.iter().filter(|arg| !arg.is_empty());
-        given.map(replaced).collect()
+        // The VMM says the tag.
+        let passed_on = |arg: &&String| !arg.is_empty() && !arg.starts_with(TAG);
+        self.share_args
+            .iter()
+            .filter(passed_on)
+            .map(replaced)
+            .collect()
     }
 }
 
@@ -153,9 +164,15 @@ impl Machine {
             kernel: "/vmlinux".into(),
             initrd: "/initrd".into(),
             share: "/virtc".into(),
-            share_args: ["--fd=3", "--shared-dir=/share", "--cache=checked", ""]
-                .map(str::to_owned)
-                .into(),
+            share_args: [
+                "--fd=3",
+                "--shared-dir=/share",
+                "--tag=x",
+                "--cache=checked",
+                "",
+            ]
+            .map(str::to_owned)
+            .into(),
         }
     }
 }

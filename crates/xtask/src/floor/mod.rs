@@ -13,6 +13,7 @@ mod devices;
 mod late;
 mod machine;
 mod memory;
+mod own_types;
 mod qmp;
 mod serial;
 mod sockets;

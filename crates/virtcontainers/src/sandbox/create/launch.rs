@@ -77,6 +77,7 @@ pub(super) async fn launch(
         kernel_params,
         shares: around.shares,
         vsock: around.vsock,
+        served_types: around.boot.served_types,
         disks: scratch.into_iter().chain(disks).collect(),
         scratch_of_template,
         nics: around.nics,

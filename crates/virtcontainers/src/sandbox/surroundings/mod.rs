@@ -19,7 +19,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use vc_agent_client::ReadyListener;
 use vc_agent_client::network::GuestNetwork;
-use vc_hypervisor::{Accelerator, Capabilities, DriverState, Hypervisor, Nic, Share, Vm, Vsock};
+use vc_hypervisor::{
+    Accelerator, Capabilities, DriverState, Hypervisor, Nic, ServedTypes, Share, Vm, Vsock,
+};
 use vc_launch::Launcher;
 use vc_storage::ScratchDisk;
 use vc_store::SandboxRecord;
@@ -139,4 +141,6 @@ pub(crate) struct Boot {
     pub(crate) accelerator: Accelerator,
     pub(crate) kernel: File,
     pub(crate) initrd: File,
+    /// How the guest learns what its vsock and its shares are.
+    pub(crate) served_types: ServedTypes,
 }

@@ -2,8 +2,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use vc_hypervisor::Vsock;
 use vc_hypervisor::qemu::{QemuConfig, QemuHypervisor, QemuLimits, TcgThreads, VmmUser};
+use vc_hypervisor::{ServedTypes, Vsock};
 use vc_launch::Launcher;
 use vc_storage::{Formatter, ScratchDisk, Share, SharePlan};
 use vc_store::SandboxRecord;
@@ -79,15 +79,19 @@ impl Planned for HostPlan {
             started
         };
         let (plans, network) = (self.shares, self.network);
+        let by_class = self.boot.served_types == ServedTypes::ByClass;
         let writable = plans.are_writable();
-        let share = |plan: Option<SharePlan>, name: &'static str| {
+        let share = |mut plan: Option<SharePlan>, tag: &'static str| {
+            if let Some(plan) = &mut plan {
+                plan.tag = by_class.then(|| tag.to_owned());
+            }
             start_share(
                 &launcher,
                 &runtime.program,
                 plan,
                 directory,
                 place.id(),
-                name,
+                tag,
             )
         };
         let network = async {

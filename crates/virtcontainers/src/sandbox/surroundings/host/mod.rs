@@ -12,7 +12,7 @@ use guest_image::GuestAssets;
 use rustix::process::geteuid;
 use vc_config::HostFacts;
 use vc_hypervisor::qemu::{self, CAPABILITIES};
-use vc_hypervisor::{Capabilities, DriverState, HostDevices, Vm};
+use vc_hypervisor::{Capabilities, DriverState, HostDevices, ServedTypes, Vm};
 use vc_store::SandboxRecord;
 use vc_types::{ContainerId, SandboxId};
 
@@ -97,6 +97,10 @@ impl Surroundings for Host {
             accelerator,
             kernel: open(&assets.vmlinux())?,
             initrd: open(&assets.initrd())?,
+            served_types: match assets.manifest().types_by_class {
+                true => ServedTypes::ByClass,
+                false => ServedTypes::ByNumber,
+            },
         };
         let shares = SharePlans::of(host, config, containers)?;
         let mkfs = match config.scratch {
