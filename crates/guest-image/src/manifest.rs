@@ -114,7 +114,8 @@ pub struct Manifest {
     pub modules: Modules,
 }
 
-/// Only the version, so that a newer form is refused by its number and not by its first new key.
+/// Only the version, so that a newer form is refused by its number and not by its first new key. A key that may
+/// be missing makes no newer form: assets without it are those of before.
 #[derive(Deserialize)]
 struct FormatOnly {
     format: u32,

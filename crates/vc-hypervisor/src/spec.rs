@@ -16,6 +16,10 @@ const TAG_BYTES_MAX: usize = 36;
 /// comes later.
 pub(crate) const SHARES_BY_CLASS_MAX: usize = 7;
 
+/// Bytes of a tag where the guest knows the share by its class: behind them, QEMU writes the number of queues
+/// of what it takes for a disk, and one byte ends the tag.
+const TAG_BYTES_BY_CLASS_MAX: usize = 33;
+
 /// Bytes of a disk's serial number: the virtio block device has room for so many.
 pub(crate) const SERIAL_BYTES_MAX: usize = 20;
 
@@ -110,7 +114,8 @@ pub enum ServedTypes {
     ByNumber,
     /// By its class, where the guest's kernel knows that. Such devices can be in a template, so a VM that
     /// goes on from one has them at once and its guest has found them. The processes tell the VMM the
-    /// devices' configuration, the tag of a share included.
+    /// devices' configuration, the tag of a share included. There are at most seven shares, with tags of at
+    /// most 33 bytes.
     ByClass,
 }
 
@@ -217,6 +222,10 @@ impl VmSpec {
         if self.serves_by_class() {
             at_most("shares", self.shares.len(), SHARES_BY_CLASS_MAX)?;
         }
+        let tag_bytes_max = match self.serves_by_class() {
+            true => TAG_BYTES_BY_CLASS_MAX,
+            false => TAG_BYTES_MAX,
+        };
         at_most("disks", self.disks.len(), capabilities.disks_max)?;
         at_most("nics", self.nics.len(), capabilities.nics_max)?;
         at_most(
@@ -251,7 +260,7 @@ impl VmSpec {
         names(
             "share tags",
             self.shares.iter().map(|share| share.tag.as_str()),
-            TAG_BYTES_MAX,
+            tag_bytes_max,
         )?;
         names(
             "disk serials",
@@ -359,6 +368,22 @@ mod tests {
             refused(|spec| spec.memory = ByteSize::from_bytes((512 << 20) + 1)).contains("MiB")
         );
         assert!(refused(|spec| spec.root_ports = 255).contains("root ports"));
+        let by_class = |tags: Vec<String>| {
+            refused(|spec| {
+                spec.vsock = Vsock::VhostUser {
+                    socket: mock::null().unwrap(),
+                    host_socket: "/nonexistent/vsock.sock".into(),
+                };
+                spec.served_types = ServedTypes::ByClass;
+                let share = |tag| Share {
+                    tag,
+                    socket: mock::null().unwrap(),
+                };
+                spec.shares = tags.into_iter().map(share).collect();
+            })
+        };
+        assert!(by_class((0..8).map(|n| n.to_string()).collect()).contains("7 are possible"));
+        assert!(by_class(vec!["x".repeat(34)]).contains("33 bytes"));
         assert!(refused(|spec| spec.disks = vec![disk("a"), disk("a")]).contains("twice"));
         assert!(refused(|spec| spec.disks = vec![disk("a,b")]).contains("a,b"));
         assert!(refused(|spec| spec.disks = vec![disk(&"x".repeat(21))]).contains("20 bytes"));

@@ -35,8 +35,9 @@ use crate::transmit::{Turn, transmit};
 const RECEIVE: usize = 0;
 /// The transmit queue's number.
 const TRANSMIT: usize = 1;
-/// Queues, the event queue included: QEMU keeps that one, and tells the guest itself when its
-/// connections are gone after a migration. Another VMM may pass it on; it stays unused.
+/// Queues, the event queue included. QEMU keeps that one where it knows the device, and tells the guest itself
+/// when its connections are gone after a migration; where the guest knows the device by its class, and with
+/// another VMM, it comes here and stays unused.
 const QUEUES: usize = 3;
 
 /// The event number of the muxer's epoll; the vhost-user crate keeps those up to [`QUEUES`].
@@ -265,13 +266,8 @@ impl VhostUserBackend for Device {
         // The rings know it themselves.
     }
 
-    /// As many bytes as are asked for: a VMM that knows the device by its class alone may take it for one
-    /// that has more.
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        let config = self.guest_cid.to_le_bytes();
-        let own = config.into_iter().skip(offset as usize);
-        let padded = own.chain(std::iter::repeat(0));
-        padded.take(size as usize).collect()
+        configuration(self.guest_cid, offset, size)
     }
 
     fn update_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
@@ -313,6 +309,13 @@ impl VhostUserBackend for Device {
     }
 }
 
+/// As many bytes of the configuration as are asked for: QEMU may take the device for a disk, which has more.
+fn configuration(guest_cid: u64, offset: u32, size: u32) -> Vec<u8> {
+    let own = guest_cid.to_le_bytes().into_iter().skip(offset as usize);
+    let padded = own.chain(std::iter::repeat(0));
+    padded.take(size as usize).collect()
+}
+
 /// Ends the device when its worker panics: half a device must not look like a whole one.
 struct EndOnPanic<'a>(&'a Device);
 
@@ -321,5 +324,22 @@ impl Drop for EndOnPanic<'_> {
         if std::thread::panicking() {
             self.0.fail(Error::Worker);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_as_long_as_it_is_asked_for() {
+        assert_eq!(configuration(3, 0, 8), 3u64.to_le_bytes());
+        let long = configuration(3, 0, 60);
+        assert_eq!(
+            (long.len(), &long[..9]),
+            (60, &[3, 0, 0, 0, 0, 0, 0, 0, 0][..])
+        );
+        assert_eq!(configuration(0x0102, 1, 2), [1, 0]);
+        assert_eq!(configuration(3, u32::MAX, 1), [0]);
     }
 }

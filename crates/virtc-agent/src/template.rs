@@ -1,7 +1,7 @@
 //! Waits in a template until a clone of it is to go on.
 //!
-//! A template is a guest that has started and has nothing of any sandbox: no vsock, no share, no
-//! network. It says so with one byte on a serial port, and reads a line. Its memory and state are
+//! A template is a guest that has started and has nothing of any sandbox: no network, and no vsock or
+//! share that anybody serves. It says so with one byte on a serial port, and reads a line. Its memory and state are
 //! saved there. Each clone finds itself in that reading. Its line has the seed of its random numbers,
 //! and says behind which bridges it has devices that the template had not: `0b.0,1b.0`, `root` for
 //! everywhere, or `none`.

@@ -31,8 +31,8 @@ pub struct Kernel {
     pub release: Option<String>,
 }
 
-/// As a kernel has the name of a parameter: between zeros.
-const TYPE_BY_CLASS: &[u8] = b"\0virtio_pci_modern_dev.type_by_class\0";
+/// As a kernel has the name of a parameter, with its end.
+const TYPE_BY_CLASS: &[u8] = b"virtio_pci_modern_dev.type_by_class\0";
 
 impl Kernel {
     /// Whether it takes the parameter by which devices are known by their class.
@@ -182,6 +182,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_kernel_that_knows_classes_has_the_parameter() {
+        let knows = |parameters: &[u8]| {
+            let kernel = Kernel {
+                vmlinux: [b"code", parameters, b"more"].concat(),
+                release: None,
+            };
+            kernel.types_by_class()
+        };
+        assert!(knows(b"virtio_pci_modern_dev.type_by_class\0"));
+        assert!(!knows(b"virtio_pci_modern_dev.type_by_classes\0"));
+        assert!(!knows(b""));
+    }
 
     const NOTE: &[u8] = b"\x04\0\0\0\x04\0\0\0\x12\0\0\0Xen\0\0\0\0\x01";
 

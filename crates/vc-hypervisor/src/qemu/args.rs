@@ -75,7 +75,8 @@ pub(super) struct HostPart<'a> {
     pub(super) kernel_params: &'a [String],
 }
 
-/// The machine, without what serves one sandbox: the same in a template and in its clones.
+/// The machine: the same in a template and in its clones. Of what serves one sandbox it has at most the
+/// connections to devices that a template has, too.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) sandbox: SandboxId,
@@ -208,7 +209,7 @@ pub(super) fn command_line(
 }
 
 impl CommandLine {
-    /// The machine without what serves one sandbox: all of a template's command line.
+    /// The machine alone: all of a template's command line.
     pub(super) fn of(machine: Machine, driver: DriverFds, host: HostPart<'_>) -> Self {
         let mut line = Self {
             args: Vec::new(),
@@ -226,13 +227,13 @@ impl CommandLine {
         line.option("-initrd", format!("/proc/self/fd/{initrd}"));
         let mut append = host.kernel_params.to_vec();
         append.extend(resize::kernel_params(machine.growth, machine.accelerator));
+        append.extend(machine.served.is_some().then(|| TYPE_BY_CLASS.to_owned()));
         append.extend(machine.kernel_params);
         if let Some(port) = port {
             line.template_port(port);
             line.late_port();
             append.extend(TEMPLATE_PARAMS.map(str::to_owned));
         }
-        append.extend(machine.served.is_some().then(|| TYPE_BY_CLASS.to_owned()));
         line.option("-append", append.join(" "));
         line.device(format!(
             "virtio-rng-pci,disable-legacy=on,{}",

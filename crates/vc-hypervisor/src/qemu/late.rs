@@ -1,5 +1,5 @@
-//! What a clone has and its template had not: plugged in once the state is loaded, since QEMU loads
-//! none while it has a device that another process serves.
+//! What a clone has and its template had not: plugged in once the state is loaded, since QEMU loads none while
+//! it has a vsock device or a file system that another process serves.
 
 use std::io;
 

@@ -43,6 +43,7 @@ const TAG_BYTES: usize = 36;
 /// The messages that are answered.
 mod request {
     pub(super) const GET_FEATURES: u32 = 1;
+    pub(super) const SET_LOG_BASE: u32 = 6;
     pub(super) const GET_VRING_BASE: u32 = 11;
     pub(super) const GET_PROTOCOL_FEATURES: u32 = 15;
     pub(super) const GET_QUEUE_NUM: u32 = 17;
@@ -123,6 +124,8 @@ fn answer_to(request: u32, payload: &[u8], config: &[u8]) -> Option<Vec<u8>> {
         request::GET_FEATURES => number(FEATURES),
         request::GET_PROTOCOL_FEATURES => number(PROTOCOL_FEATURES),
         request::GET_QUEUE_NUM => number(QUEUES_MAX),
+        // That it is done. QEMU asks for it only while a device runs, which none does as it is saved.
+        request::SET_LOG_BASE => number(0),
         // Its number, and that nothing was taken from it.
         request::GET_VRING_BASE => number(word(payload, 0).into()),
         request::GET_CONFIG => {
@@ -173,6 +176,10 @@ mod tests {
     fn nothing_was_taken_from_any_queue_and_most_messages_are_not_answered() {
         let base = answer_to(request::GET_VRING_BASE, &[2, 0, 0, 0, 7, 0, 0, 0], &[]);
         assert_eq!(base.unwrap(), [2, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            answer_to(request::SET_LOG_BASE, &[0; 16], &[]),
+            Some(vec![0; 8])
+        );
         const SET_MEM_TABLE: u32 = 5;
         assert_eq!(answer_to(SET_MEM_TABLE, &[0; 40], &[]), None);
     }

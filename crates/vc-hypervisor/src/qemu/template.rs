@@ -352,3 +352,44 @@ pub(super) fn async_stream(fd: OwnedFd) -> io::Result<UnixStream> {
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ServedTypes, Share, mock};
+
+    /// The key of a VM with these shares.
+    fn key_of(served_types: ServedTypes, tags: &[&str]) -> String {
+        let program = std::env::current_exe().unwrap();
+        let config = QemuConfig {
+            binary: Some(program.clone()),
+            firmware: Some(program),
+            ..QemuConfig::default()
+        };
+        let mut spec = mock::spec("web1").unwrap();
+        spec.served_types = served_types;
+        let share = |tag: &&str| Share {
+            tag: (*tag).to_owned(),
+            socket: mock::null().unwrap(),
+        };
+        spec.shares = tags.iter().map(share).collect();
+        let key = key(&config, &HostDevices::default(), &spec).unwrap();
+        key.unwrap()
+    }
+
+    #[test]
+    fn shares_make_another_template_where_it_has_them() {
+        use ServedTypes::{ByClass, ByNumber};
+        assert_eq!(key_of(ByNumber, &["a"]), key_of(ByNumber, &["b", "c"]));
+        let keys = [
+            key_of(ByNumber, &["a", "b"]),
+            key_of(ByClass, &["a", "b"]),
+            key_of(ByClass, &["b", "a"]),
+            key_of(ByClass, &["a"]),
+            key_of(ByClass, &[]),
+        ];
+        for (index, key) in keys.iter().enumerate() {
+            assert!(!keys[..index].contains(key), "{key}");
+        }
+    }
+}

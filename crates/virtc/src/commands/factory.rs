@@ -41,7 +41,10 @@ fn init(config: Config, throw_away: bool) -> Done {
     let template = Arc::new(Template::new(&config));
     let name = format!("template-{}", std::process::id());
     let id = SandboxId::new(name).map_err(Failure::usage)?;
-    let sandbox = SandboxConfig::empty(id, &config, throw_away)?;
+    let sandbox = match throw_away {
+        true => usual_sandbox(id, &config)?,
+        false => SandboxConfig::empty(id, &config, false)?,
+    };
     let runtime = Runtime::open(RuntimeOptions {
         config,
         program: own_program(),

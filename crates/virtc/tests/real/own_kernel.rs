@@ -5,7 +5,7 @@ use super::factory::Factory;
 use super::host;
 
 /// The end of the own kernel's release (`CONFIG_LOCALVERSION` in `guest/kernel/builtin.config`).
-const RELEASE_END: &str = "-virtcontainers";
+pub(super) const RELEASE_END: &str = "-virtcontainers";
 
 /// Runs a script as an administrator of the guest's network; nothing where the guest has another kernel.
 fn in_own_kernel(script: &str) -> Option<String> {

@@ -1,7 +1,7 @@
 //! What a clone has and its template had not, as the command lines of a clone and of a machine that
 //! booted tell it.
 //!
-//! QEMU 7.2 neither saves nor loads a device that another process serves. A template has none of them,
+//! QEMU 7.2 neither saves nor loads a vsock or a file system that another process serves. A template has none,
 //! and a clone gets them at a root port of its own, once its state is loaded.
 
 use anyhow::{Context, Result};

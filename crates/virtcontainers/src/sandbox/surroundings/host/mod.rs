@@ -102,7 +102,7 @@ impl Surroundings for Host {
                 false => ServedTypes::ByNumber,
             },
         };
-        let shares = SharePlans::of(host, config, containers)?;
+        let shares = SharePlans::of(host, config, containers, boot.served_types)?;
         let mkfs = match config.scratch {
             Scratch::Disk { .. } => Some(find_mkfs()?),
             Scratch::Memory { .. } => None,

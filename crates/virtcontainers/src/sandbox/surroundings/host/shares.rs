@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use vc_hypervisor::ServedTypes;
 use vc_launch::User;
 use vc_storage::{CachePolicy, Rights, SharePlan, host_system};
 use vc_types::{ContainerId, SandboxUsers};
@@ -22,6 +23,7 @@ impl SharePlans {
         host: &vc_config::Config,
         config: &SandboxConfig,
         containers: &[(ContainerId, Placement)],
+        types: ServedTypes,
     ) -> Result<Self> {
         let mut user: Option<SharePlan> = None;
         // One without a container gets those that come, of whatever kind they are.
@@ -38,6 +40,10 @@ impl SharePlans {
             }
         }
         let shown = containers.iter().any(|(_, one)| one.host_system);
+        if shown && config.throw_away && types == ServedTypes::ByClass {
+            // A template has its shares, so that runs are alike whether they name files or not.
+            user.get_or_insert_with(|| invokers_share(host));
+        }
         let system = match shown || (config.throw_away && comes_later) {
             true => {
                 let mut plan = host_system::plan(Path::new("/"))?;
