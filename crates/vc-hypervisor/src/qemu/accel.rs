@@ -95,6 +95,13 @@ const TIMER_RATE: &str = "apic.timer_hz=1000000000";
 /// our own kernel runs with one that is not, and is translated once.
 const ONE_STACK_SEGMENT: &str = "entry.one_ss=1";
 
+/// Our own kernel does not write over its initial code when it frees it: QEMU would forget each piece of it
+/// that it has translated, for 40 ms.
+const NO_FILL: &str = "initmem.fill=no";
+
+/// It does not tell the processor of each instruction that it rewrites at its start: QEMU sees the writes.
+const NO_SYNC: &str = "alternatives.sync=0";
+
 /// The kernel parameters of every VM, before those of its [`VmSpec`](crate::VmSpec).
 ///
 /// `tsc_khz` is the rate of the host's time stamp counter where that is known. Under TCG it is the
@@ -134,6 +141,7 @@ pub fn kernel_params(
         params.extend(FEW_REWRITES);
         // A kernel that does not know them ignores them.
         params.extend([PLACES_ONCE, TIMER_RATE, ONE_STACK_SEGMENT]);
+        params.extend([NO_FILL, NO_SYNC]);
         if devices.tsc_is_reliable() {
             params.push("tsc=reliable");
             params.push(LOOPS_PER_JIFFY);
@@ -217,6 +225,8 @@ mod tests {
             PLACES_ONCE,
             TIMER_RATE,
             ONE_STACK_SEGMENT,
+            NO_FILL,
+            NO_SYNC,
         ] {
             assert!(has(Accelerator::Tcg, param), "{param}");
             assert!(!has(Accelerator::Kvm, param), "{param}");

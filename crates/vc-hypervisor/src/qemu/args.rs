@@ -41,7 +41,7 @@ const TYPE_BY_CLASS: &str = "virtio_pci_modern_dev.type_by_class=1";
 const TEMPLATE_PARAMS: [&str; 3] = [
     "8250.nr_uarts=2",
     "virtc.template_port=ttyS1",
-    "initmem.zero=1",
+    "initmem.fill=zero",
 ];
 
 /// QEMU's command line.

@@ -14,7 +14,7 @@ use crate::error::{FAILED, Failure};
 const SCRIPT: &str = "scripts/guest-kernel.sh";
 
 /// What the script reads, as it lies in the tree.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 13] = [
     (SCRIPT, include_str!("../../../../scripts/guest-kernel.sh")),
     (
         "scripts/step.sh",
@@ -53,8 +53,16 @@ const FILES: [(&str, &str); 11] = [
         include_str!("../../../../guest/kernel/patches/0005-virtio-pci-type-by-class.patch"),
     ),
     (
-        "guest/kernel/patches/0006-x86-mm-initmem-zero.patch",
-        include_str!("../../../../guest/kernel/patches/0006-x86-mm-initmem-zero.patch"),
+        "guest/kernel/patches/0006-x86-mm-initmem-fill.patch",
+        include_str!("../../../../guest/kernel/patches/0006-x86-mm-initmem-fill.patch"),
+    ),
+    (
+        "guest/kernel/patches/0007-x86-alternatives-quick.patch",
+        include_str!("../../../../guest/kernel/patches/0007-x86-alternatives-quick.patch"),
+    ),
+    (
+        "guest/kernel/patches/0008-x86-tsc-given.patch",
+        include_str!("../../../../guest/kernel/patches/0008-x86-tsc-given.patch"),
     ),
 ];
 

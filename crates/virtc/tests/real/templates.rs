@@ -116,6 +116,24 @@ pub(super) fn of_the_host() -> BTreeSet<String> {
 }
 
 #[test]
+fn one_template_serves_runs_with_files_and_without_and_can_be_made_beforehand() {
+    let factory = Factory::new();
+    factory.host.virtc(["factory", "init"]).expect_code(0);
+    let template = factory.only_template();
+    factory.run("true");
+    let files = factory.host.dir("files");
+    fs::write(files.join("named"), "by a flag").unwrap();
+    let volume = format!("{}:/mnt", files.display());
+    let outcome = factory
+        .host
+        .run(&["--timeline", "-v", &volume], &["cat", "/mnt/named"]);
+    let outcome = outcome.expect_code(0);
+    assert_eq!(outcome.out(), "by a flag");
+    expect_clone(&outcome);
+    assert_eq!(factory.only_template(), template);
+}
+
+#[test]
 fn clones_share_no_random_number_and_have_the_hosts_clock() {
     /// How far a clone's clock may be from the host's.
     const CLOCK_SECONDS: f64 = 0.05;
