@@ -218,14 +218,12 @@ impl VmSpec {
             self.vcpus as usize,
             capabilities.vcpus_max as usize,
         )?;
-        at_most("shares", self.shares.len(), capabilities.shares_max)?;
-        if self.serves_by_class() {
-            at_most("shares", self.shares.len(), SHARES_BY_CLASS_MAX)?;
-        }
-        let tag_bytes_max = match self.serves_by_class() {
-            true => TAG_BYTES_BY_CLASS_MAX,
-            false => TAG_BYTES_MAX,
+        let (shares_max, tag_bytes_max) = match self.serves_by_class() {
+            true => (SHARES_BY_CLASS_MAX, TAG_BYTES_BY_CLASS_MAX),
+            false => (usize::MAX, TAG_BYTES_MAX),
         };
+        let shares_max = shares_max.min(capabilities.shares_max);
+        at_most("shares", self.shares.len(), shares_max)?;
         at_most("disks", self.disks.len(), capabilities.disks_max)?;
         at_most("nics", self.nics.len(), capabilities.nics_max)?;
         at_most(

@@ -9,6 +9,8 @@ use object::elf::{FileHeader64, NoteType, PT_LOAD, PT_NOTE, ProgramHeader64, SHN
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, U16, U64, pod};
 
+use vc_types::guest;
+
 use super::compression;
 use crate::{Error, Result};
 
@@ -31,14 +33,13 @@ pub struct Kernel {
     pub release: Option<String>,
 }
 
-/// As a kernel has the name of a parameter, with its end.
-const TYPE_BY_CLASS: &[u8] = b"virtio_pci_modern_dev.type_by_class\0";
-
 impl Kernel {
     /// Whether it takes the parameter by which devices are known by their class.
     pub fn types_by_class(&self) -> bool {
-        let mut places = self.vmlinux.windows(TYPE_BY_CLASS.len());
-        places.any(|name| name == TYPE_BY_CLASS)
+        // As a kernel has it, with its end.
+        let name = format!("{}\0", guest::TYPE_BY_CLASS_PARAM);
+        let mut places = self.vmlinux.windows(name.len());
+        places.any(|place| place == name.as_bytes())
     }
 }
 

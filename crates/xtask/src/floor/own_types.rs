@@ -4,13 +4,12 @@
 //! templates. That is virtc's doing, so a floor has them as anybody would: each of its own type, and
 //! plugged into a clone.
 
+use vc_types::guest;
+
 use super::machine::{part, value};
 
 /// As virtc has them.
 const BY_CLASS: &str = "vhost-user-blk-pci,";
-
-/// The kernel parameter that goes with it.
-const TYPE_BY_CLASS: &str = "virtio_pci_modern_dev.type_by_class=1";
 
 /// What virtc calls the back end of its vsock device.
 const VSOCK: &str = "vsock";
@@ -31,13 +30,20 @@ pub(super) fn with_own_types(args: &[String], tag: Option<&str>) -> Vec<String> 
             }
             ("-append", Some(parameters)) => {
                 given.next();
-                let others = parameters.split(' ').filter(|it| *it != TYPE_BY_CLASS);
+                let others = parameters.split(' ').filter(|it| !is_by_class(it));
                 typed.extend([option.clone(), others.collect::<Vec<_>>().join(" ")]);
             }
             _ => typed.push(option.clone()),
         }
     }
     typed
+}
+
+/// Whether this is the kernel parameter that goes with it.
+fn is_by_class(parameter: &str) -> bool {
+    parameter
+        .split_once('=')
+        .is_some_and(|(name, _)| name == guest::TYPE_BY_CLASS_PARAM)
 }
 
 fn own_type(device: &str, tag: &str) -> String {
