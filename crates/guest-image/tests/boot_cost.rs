@@ -19,7 +19,7 @@ const QEMU: &str = "qemu-system-x86_64";
 /// kernel before `/init`; the counter's rate is that of the counted time.
 const KERNEL_PARAMS: &str = "console=ttyS0 8250.nr_uarts=1 quiet loglevel=1 panic=-1 audit=0 \
     lsm=landlock,yama no_timer_check nowatchdog mitigations=off apic.timer_hz=1000000000 \
-    alternatives.sync=0 tsc=reliable tsc_early_khz=1000000 lpj=10000000";
+    alternatives.sync=0 memmap_init.when=used tsc=reliable tsc_early_khz=1000000 lpj=10000000";
 
 fn tree() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -14,7 +14,7 @@ use crate::error::{FAILED, Failure};
 const SCRIPT: &str = "scripts/guest-kernel.sh";
 
 /// What the script reads, as it lies in the tree.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 14] = [
     (SCRIPT, include_str!("../../../../scripts/guest-kernel.sh")),
     (
         "scripts/step.sh",
@@ -63,6 +63,10 @@ const FILES: [(&str, &str); 13] = [
     (
         "guest/kernel/patches/0008-x86-tsc-given.patch",
         include_str!("../../../../guest/kernel/patches/0008-x86-tsc-given.patch"),
+    ),
+    (
+        "guest/kernel/patches/0009-mm-memmap-when-used.patch",
+        include_str!("../../../../guest/kernel/patches/0009-mm-memmap-when-used.patch"),
     ),
 ];
 

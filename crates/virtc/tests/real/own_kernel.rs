@@ -85,3 +85,44 @@ fn without_kvm_a_guest_draws_the_places_of_mappings_once_and_each_clone_draws_it
     libraries.dedup();
     assert_eq!(libraries.len(), 3, "{libraries:?}");
 }
+
+/// MiB in all, free, and free in the lists from which pages are taken; before and after two programs have used most of
+/// it at the same time.
+const MEMORY: &str = "look() { \
+        awk '/^MemTotal|^MemFree/ { print int($2 / 1024) }' /proc/meminfo; \
+        awk '{ for (i = 5; i <= NF; i++) n += $i * 2 ^ (i - 5) } END { print int(n / 256) }' /proc/buddyinfo; \
+    }; \
+    use() { dd if=/dev/zero of=/dev/null bs=700M count=1 2>&1 | sed -n 's/ bytes .*//p'; }; \
+    look; use & use; wait; look";
+
+#[test]
+fn a_guest_accounts_for_memory_when_it_is_used_and_has_all_of_it() {
+    let host = host();
+    let script = format!("uname -r; {MEMORY}");
+    let outcome = host.run(&["-m", "2G", "--cpus", "2"], &["sh", "-c", &script]);
+    let out = outcome.expect_code(0).out();
+    let (release, numbers) = out.split_once('\n').unwrap();
+    let numbers: Vec<u64> = numbers.lines().map(|line| line.parse().unwrap()).collect();
+    let [
+        total,
+        free,
+        listed,
+        used,
+        used_too,
+        total_after,
+        free_after,
+        listed_after,
+    ] = numbers[..]
+    else {
+        panic!("{out}");
+    };
+    assert_eq!([used, used_too], [700 << 20; 2]);
+    assert!(total > 1900 && total_after == total, "{out}");
+    assert!(free > 1700 && free_after > 1700, "{out}");
+    assert!(listed_after > 800, "{out}");
+    if !release.ends_with(RELEASE_END) {
+        eprintln!("skipped: the guest's kernel is {release} (make guest-kernel)");
+        return;
+    }
+    assert!(listed < 400, "{out}");
+}
