@@ -462,7 +462,11 @@ impl Error {
     pub(crate) fn is_of_a_machine(&self) -> bool {
         matches!(
             self,
-            Self::Agent(_) | Self::Ended { .. } | Self::Storage(_) | Self::Hypervisor(_)
+            Self::Agent(_)
+                | Self::Ended { .. }
+                | Self::NotRunning { .. }
+                | Self::Storage(_)
+                | Self::Hypervisor(_)
         )
     }
 }

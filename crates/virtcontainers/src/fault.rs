@@ -168,6 +168,7 @@ impl Walk {
                 "delete.hooks-run",
             ],
             Self::DeleteContainer => &[
+                "delete-container.seen",
                 "delete-container.begun",
                 "delete-container.guest-removed",
                 "delete-container.share-changed",

@@ -9,6 +9,7 @@ use vc_types::{ContainerId, ContainerState, ExitStatus, SandboxId, SandboxState,
 use super::Runtime;
 use crate::container::{ContainerConfig, ContainerStatus};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::sandbox::{self, GuestProcess, Process, SandboxHandle};
 use crate::stats::ContainerStats;
 
@@ -86,8 +87,9 @@ impl Runtime {
         {
             return Ok(());
         }
+        fault::point("delete-container.seen")?;
         let deleted = async {
-            let sandbox = self.fetch_container(sandbox, container).await?;
+            let sandbox = self.fetch_sandbox(sandbox).await?;
             sandbox.delete_container(container, force).await
         };
         match deleted.await {
