@@ -455,24 +455,26 @@ fn delete_of_a_container_that_joined_that_is_killed() {
 /// As engines do it that end all of a pod at once.
 #[test]
 fn delete_of_a_container_that_joined_whose_machine_ends_meanwhile() {
-    let mut cli = Cli::with_pod();
-    let keeper = cli.pid();
-    cli.made("m1", Some("pod"));
-    cli.host.virtc(["start", "m1"]).expect_code(0);
-    let mut delete = cli.host.command(["delete", "--force", "m1"]);
-    delete.env(VARIABLE, "delete-container.seen:stop");
-    let running = cli.host.start_command(delete);
-    wait_for("a delete that is stopped", LIMIT, || {
-        let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
-        status.contains("State:\tT").then_some(())
-    });
-    cli.host.virtc(["kill", "pod", "KILL"]).expect_code(0);
-    wait_for_end(keeper, "the keeper's end");
-    cli.expect_status("pod", "killed", &["stopped"]);
-    running.signal(Signal::CONT);
-    running.wait().expect_code(0);
-    assert_eq!(cli.state("m1", "deleted"), None);
-    cli.remove_all("pod", "deleted");
+    for point in ["delete-container.seen", "delete-container.begun"] {
+        let mut cli = Cli::with_pod();
+        let keeper = cli.pid();
+        cli.made("m1", Some("pod"));
+        cli.host.virtc(["start", "m1"]).expect_code(0);
+        let mut delete = cli.host.command(["delete", "--force", "m1"]);
+        delete.env(VARIABLE, format!("{point}:stop"));
+        let running = cli.host.start_command(delete);
+        wait_for("a delete that is stopped", LIMIT, || {
+            let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
+            status.contains("State:\tT").then_some(())
+        });
+        cli.host.virtc(["kill", "pod", "KILL"]).expect_code(0);
+        wait_for_end(keeper, "the keeper's end");
+        cli.expect_status("pod", point, &["stopped"]);
+        running.signal(Signal::CONT);
+        running.wait().expect_code(0);
+        assert_eq!(cli.state("m1", point), None);
+        cli.remove_all("pod", point);
+    }
 }
 
 #[test]

@@ -88,20 +88,11 @@ impl Runtime {
             return Ok(());
         }
         fault::point("delete-container.seen")?;
-        let deleted = async {
-            let sandbox = self.fetch_sandbox(sandbox).await?;
-            sandbox.delete_container(container, force).await
-        };
-        match deleted.await {
-            Err(error) if error.is_of_a_machine() => {
-                // The machine may have ended meanwhile, and then nothing in it is left to remove.
-                match sandbox::forget_ended(&self.shared, sandbox, container).await {
-                    Ok(true) => Ok(()),
-                    Err(gone) if gone.is_not_found() => Ok(()),
-                    _ => Err(error),
-                }
+        match self.fetch_sandbox(sandbox).await {
+            Ok(sandbox) => sandbox.delete_container(container, force).await,
+            Err(error) => {
+                sandbox::forgotten_where_ended(&self.shared, sandbox, container, Err(error)).await
             }
-            deleted => deleted,
         }
     }
 

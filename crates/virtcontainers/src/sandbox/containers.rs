@@ -66,7 +66,8 @@ impl SandboxHandle {
     }
 
     /// Removes a container that does not run, in the guest and on the host; with `force`, one that
-    /// runs is killed first. The sandbox goes on, without containers too.
+    /// runs is killed first. The sandbox goes on, without containers too. Where its machine ends
+    /// meanwhile, what is known of the container goes.
     ///
     /// # Errors
     ///
@@ -74,6 +75,11 @@ impl SandboxHandle {
     /// [`Error::Agent`] and [`Error::Storage`] when something of it stays: it is still there then,
     /// to be removed again.
     pub async fn delete_container(&self, container: &ContainerId, force: bool) -> Result<()> {
+        let deleted = self.delete_in_guest(container, force).await;
+        forgotten_where_ended(&self.0.runtime, self.id(), container, deleted).await
+    }
+
+    async fn delete_in_guest(&self, container: &ContainerId, force: bool) -> Result<()> {
         let before = self.0.directory.read()?;
         let half_made = before.containers.get(container).is_some_and(|c| c.creating);
         let operation = self.begin(Verb::DeleteContainer).await?;
@@ -288,8 +294,28 @@ fn refuse_running(container: &ContainerId, state: ContainerState, force: bool) -
     }
 }
 
+/// How a container was `deleted`, or forgotten: where that has failed because the machine has ended
+/// meanwhile, or is about to, nothing in it is left to remove.
+pub(crate) async fn forgotten_where_ended(
+    runtime: &Shared,
+    sandbox: &SandboxId,
+    container: &ContainerId,
+    deleted: Result<()>,
+) -> Result<()> {
+    match deleted {
+        Err(error) if error.is_of_a_machine() => {
+            match forget_ended(runtime, sandbox, container).await {
+                Ok(true) => Ok(()),
+                Err(gone) if gone.is_not_found() => Ok(()),
+                _ => Err(error),
+            }
+        }
+        deleted => deleted,
+    }
+}
+
 /// As [`forget`], where the machine is about to end: it is waited for.
-pub(crate) async fn forget_ended(
+async fn forget_ended(
     runtime: &Shared,
     sandbox: &SandboxId,
     container: &ContainerId,

@@ -41,7 +41,7 @@ use vc_types::{
 pub use self::copy::CopyOptions;
 pub(crate) use cgroups::container_name;
 pub use config::{SandboxConfig, Scratch, VmConfig};
-pub(crate) use containers::{forget, forget_ended};
+pub(crate) use containers::{forget, forgotten_where_ended};
 pub(crate) use create::create;
 pub(crate) use delete::delete;
 pub use devices::{Device, DeviceConfig};
