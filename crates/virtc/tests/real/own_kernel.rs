@@ -86,19 +86,22 @@ fn without_kvm_a_guest_draws_the_places_of_mappings_once_and_each_clone_draws_it
     assert_eq!(libraries.len(), 3, "{libraries:?}");
 }
 
-/// MiB in all, free, and free in the lists from which pages are taken; before and after two programs have used most of
-/// it at the same time.
-const MEMORY: &str = "look() { \
-        awk '/^MemTotal|^MemFree/ { print int($2 / 1024) }' /proc/meminfo; \
-        awk '{ for (i = 5; i <= NF; i++) n += $i * 2 ^ (i - 5) } END { print int(n / 256) }' /proc/buddyinfo; \
-    }; \
-    use() { dd if=/dev/zero of=/dev/null bs=700M count=1 2>&1 | sed -n 's/ bytes .*//p'; }; \
-    look; use & use; wait; look";
+/// MiB that are free in the lists from which pages are taken.
+const LISTED: &str = "awk '{ for (i = 5; i <= NF; i++) n += $i * 2 ^ (i - 5) } END { print int(n / 256) }' \
+    /proc/buddyinfo";
+
+/// MiB in all, and free.
+const TOTAL_AND_FREE: &str = "awk '/^MemTotal|^MemFree/ { print int($2 / 1024) }' /proc/meminfo";
+
+/// Two programs at the same time use most of the memory, and say how many bytes.
+const USED: &str = "use() { dd if=/dev/zero of=/dev/null bs=700M count=1 2>&1 | sed -n 's/ bytes .*//p'; }; \
+    use & use; wait";
 
 #[test]
 fn a_guest_accounts_for_memory_when_it_is_used_and_has_all_of_it() {
     let host = host();
-    let script = format!("uname -r; {MEMORY}");
+    let look = format!("{TOTAL_AND_FREE}; {LISTED}");
+    let script = format!("uname -r; {look}; {USED}; {look}");
     let outcome = host.run(&["-m", "2G", "--cpus", "2"], &["sh", "-c", &script]);
     let out = outcome.expect_code(0).out();
     let (release, numbers) = out.split_once('\n').unwrap();
@@ -125,4 +128,9 @@ fn a_guest_accounts_for_memory_when_it_is_used_and_has_all_of_it() {
         return;
     }
     assert!(listed < 400, "{out}");
+
+    let switched_off = ["-m", "2G", "--kernel-param", "memmap_init.when=boot"];
+    let outcome = host.run(&switched_off, &["sh", "-c", LISTED]);
+    let listed: u64 = outcome.expect_code(0).out().trim().parse().unwrap();
+    assert!(listed > 1700, "{listed}");
 }
