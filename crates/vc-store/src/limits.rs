@@ -31,5 +31,9 @@ pub(crate) const HIDDEN_NAME_TRIES: u32 = 100;
 /// was not made by us.
 pub(crate) const REMOVE_DEPTH_MAX: usize = 32;
 
+/// Looks through a directory that is removed: whoever opened the lock at that moment has made its file
+/// anew.
+pub(crate) const REMOVE_LOOKS_MAX: u32 = 3;
+
 /// How long a directory that is being made may be without its lock, or without holding it.
 pub(crate) const CREATING_WITHOUT_LOCK: Duration = Duration::from_secs(10);

@@ -175,6 +175,11 @@ impl Verb {
             Self::Gc => "gc",
         }
     }
+
+    /// Whether it removes something of the sandbox, or all of it.
+    pub const fn removes(self) -> bool {
+        matches!(self, Self::DeleteContainer | Self::Delete | Self::Gc)
+    }
 }
 
 impl fmt::Display for Verb {

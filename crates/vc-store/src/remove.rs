@@ -11,7 +11,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::error::{Error, Result, io};
-use crate::limits::REMOVE_DEPTH_MAX;
+use crate::limits::{REMOVE_DEPTH_MAX, REMOVE_LOOKS_MAX};
 
 /// Removes the directory `name` in `parent`. What is not there is removed already.
 ///
@@ -35,8 +35,30 @@ fn remove_dir(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, depth: usize) -
         }
         Err(errno) => return Err(io("open", path)(errno)),
     };
+    for _ in 1..REMOVE_LOOKS_MAX {
+        remove_entries(&dir, path, depth)?;
+        match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY) => {}
+            removed => return removed_dir(removed, path),
+        }
+    }
+    remove_entries(&dir, path, depth)?;
+    removed_dir(unlinkat(parent, name, AtFlags::REMOVEDIR), path)
+}
+
+fn removed_dir(removed: Result<(), Errno>, path: &Path) -> Result<()> {
+    match removed {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::BUSY) => Err(Error::Mounted {
+            path: path.to_owned(),
+        }),
+        Err(errno) => Err(io("remove", path)(errno)),
+    }
+}
+
+fn remove_entries(dir: &OwnedFd, path: &Path, depth: usize) -> Result<()> {
     let mut result = Ok(());
-    for entry in Dir::read_from(&dir).map_err(io("read", path))? {
+    for entry in Dir::read_from(dir).map_err(io("read", path))? {
         let entry = entry.map_err(io("read", path))?;
         let child = OsStr::from_bytes(entry.file_name().to_bytes());
         if child == "." || child == ".." {
@@ -45,14 +67,7 @@ fn remove_dir(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, depth: usize) -
         let removed = remove_entry(dir.as_fd(), child, entry.file_type(), path, depth);
         result = result.and(removed);
     }
-    result?;
-    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::BUSY) => Err(Error::Mounted {
-            path: path.to_owned(),
-        }),
-        Err(errno) => Err(io("remove", path)(errno)),
-    }
+    result
 }
 
 fn remove_entry(

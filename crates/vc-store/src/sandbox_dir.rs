@@ -156,11 +156,12 @@ impl SandboxDir {
             return Err(self.not_found());
         }
         let limit = self.0.limits.lock;
-        let lock = lock(&self.0.dir, self.path(), limit)?;
+        let lock = lock(&self.0.dir, self.path(), limit);
+        // In a directory that was removed meanwhile its file cannot be opened.
         if !self.is_current() {
             return Err(self.not_found());
         }
-        lock.ok_or_else(|| Error::Locked {
+        lock?.ok_or_else(|| Error::Locked {
             id: self.id().clone(),
             limit,
         })

@@ -10,7 +10,7 @@ use vc_types::ProcessIdentity;
 
 use crate::error::{Error, Result, io};
 use crate::limits::OPERATION_RETRY;
-use crate::operation::{OperationGuard, begin, busy};
+use crate::operation::{Begun, OperationGuard, begin, busy};
 use crate::record::Verb;
 use crate::sandbox_dir::SandboxDir;
 
@@ -20,12 +20,24 @@ struct Victim {
     generation: u64,
 }
 
+/// What came of a look at the operation.
+enum Look {
+    Begun(Begun),
+    /// Somebody removes something.
+    Removal,
+    /// It is cancelled, and its owner is not gone.
+    Victim(Victim),
+}
+
 impl SandboxDir {
     /// Begins an operation, and takes over the one that somebody else does.
     ///
     /// That one is marked as cancelled, its owner gets SIGTERM, and has the limit `take_over` of
     /// the store to roll back and go. Then it is taken over, whether its owner went or not: what
     /// it would store is refused from now on.
+    ///
+    /// One that removes something is let end first, within the same limit: whoever takes over is
+    /// about to remove it too, and it has its own caller to answer.
     ///
     /// # Errors
     ///
@@ -34,23 +46,33 @@ impl SandboxDir {
     /// [`SandboxDir::update`].
     pub fn take_over(&self, verb: Verb) -> Result<OperationGuard> {
         let me = ProcessIdentity::current().map_err(Error::Identity)?;
-        let begun = self.try_update(|record| {
-            let generation = record.generation;
-            match &mut record.operation {
-                Some(operation) if operation.owner == me => Err(busy(self, operation)),
-                Some(operation) if !operation.owner.has_ended() => {
-                    operation.cancelled = true;
-                    let owner = operation.owner.clone();
-                    Ok(Err(Victim { owner, generation }))
+        let patience = Instant::now() + self.limits().take_over;
+        loop {
+            let begun = self.try_update(|record| {
+                let generation = record.generation;
+                match &mut record.operation {
+                    Some(operation) if operation.owner == me => Err(busy(self, operation)),
+                    Some(operation) if operation.owner.has_ended() => {
+                        begin(record, verb).map(Look::Begun)
+                    }
+                    Some(operation) if operation.verb.removes() && Instant::now() < patience => {
+                        Ok(Look::Removal)
+                    }
+                    Some(operation) => {
+                        operation.cancelled = true;
+                        let owner = operation.owner.clone();
+                        Ok(Look::Victim(Victim { owner, generation }))
+                    }
+                    None => begin(record, verb).map(Look::Begun),
                 }
-                _ => begin(record, verb).map(Ok),
-            }
-        })?;
-        match begun {
-            Ok(begun) => Ok(OperationGuard::new(self, verb, begun)),
-            Err(victim) => {
-                self.end_owner(&victim)?;
-                self.replace_operation(&victim, verb)
+            })?;
+            match begun {
+                Look::Begun(begun) => return Ok(OperationGuard::new(self, verb, begun)),
+                Look::Removal => std::thread::sleep(OPERATION_RETRY),
+                Look::Victim(victim) => {
+                    self.end_owner(&victim)?;
+                    return self.replace_operation(&victim, verb);
+                }
             }
         }
     }

@@ -73,14 +73,19 @@ impl View {
     pub fn seen(record: &SandboxRecord, observer: &Observer) -> Self {
         let end_reason = end_reason(record, observer);
         let ended = record.state == SandboxState::Stopped || end_reason.is_some();
+        let activity = record
+            .operation
+            .as_ref()
+            .map(|operation| activity(operation, observer));
+        let being_made = end_reason.is_none() && is_making(activity.as_ref());
         let containers = record.containers.iter().map(|(id, container)| {
-            let view = if ended {
+            let view = if ended && !being_made {
                 ended_container(container, end_reason.as_ref())
             } else {
                 ContainerView {
                     state: container.state,
                     exit: container.exit.clone(),
-                    creating: container.creating,
+                    creating: container.creating || ended,
                 }
             };
             (id.clone(), view)
@@ -91,10 +96,7 @@ impl View {
             } else {
                 record.state
             },
-            activity: record
-                .operation
-                .as_ref()
-                .map(|operation| activity(operation, observer)),
+            activity,
             containers: containers.collect(),
             end_reason,
         }
@@ -104,10 +106,9 @@ impl View {
     pub fn status(&self) -> String {
         match &self.activity {
             Some(Activity::Interrupted { verb, .. }) => format!("{verb} interrupted"),
-            Some(Activity::Running {
-                verb: Verb::Create | Verb::Run,
-                ..
-            }) if self.state == SandboxState::Stopped => "creating".to_owned(),
+            making if self.state == SandboxState::Stopped && is_making(making.as_ref()) => {
+                "creating".to_owned()
+            }
             Some(Activity::Running {
                 verb: Verb::Delete | Verb::Gc,
                 ..
@@ -153,6 +154,17 @@ fn what_ended(record: &SandboxRecord, observer: &Observer) -> Option<EndReason> 
     ended.map(|process| EndReason::DeviceProcessEnded {
         name: process.name.clone(),
     })
+}
+
+/// Whether somebody makes the sandbox.
+fn is_making(activity: Option<&Activity>) -> bool {
+    matches!(
+        activity,
+        Some(Activity::Running {
+            verb: Verb::Create | Verb::Run,
+            ..
+        })
+    )
 }
 
 fn ended_container(container: &ContainerRecord, reason: Option<&EndReason>) -> ContainerView {

@@ -123,10 +123,16 @@ fn a_state_of_another_boot_is_stopped_by_reboot() {
 fn an_interrupted_operation_is_shown_and_found() {
     let (_root, store) = store();
     let creation = store.create(record("made"), Verb::Run).unwrap();
-    assert_eq!(
-        View::of(&creation.sandbox().read().unwrap()).status(),
-        "creating"
-    );
+    creation
+        .update(|record| {
+            let container = ContainerRecord::new(vec!["true".into()]);
+            record.containers.insert("c1".parse().unwrap(), container);
+        })
+        .unwrap();
+    let view = View::of(&creation.sandbox().read().unwrap());
+    assert_eq!(view.status(), "creating");
+    let container = &view.containers[&"c1".parse().unwrap()];
+    assert!(container.creating && container.state == ContainerState::Ready);
     let dir = sandbox(&store, "a");
     operation_of(&dir, &Process::ended());
     let view = View::of(&dir.read().unwrap());

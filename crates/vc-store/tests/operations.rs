@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{LIMITS, Process, edit, id, operation_of, record, sandbox, store};
+use common::{LIMITS, Process, edit, id, operation, operation_of, record, sandbox, store};
 use vc_store::{Error, Verb, WhenBusy};
 use vc_types::Hint;
 
@@ -141,6 +141,43 @@ fn an_owner_that_ends_its_operation_is_not_waited_for() {
         assert!(before.elapsed() < LIMITS.take_over);
         assert!(operation.interrupted().is_none());
     });
+}
+
+#[test]
+fn a_removal_is_let_end_before_it_is_taken_over() {
+    let (_root, store) = store();
+    for verb in [Verb::DeleteContainer, Verb::Delete, Verb::Gc] {
+        let dir = sandbox(&store, "a");
+        let owner = Process::shell("echo; exec sleep 60");
+        operation(&dir, verb, &owner.1);
+        std::thread::scope(|scope| {
+            let taker = scope.spawn(|| dir.take_over(Verb::Delete).unwrap());
+            std::thread::sleep(LIMITS.take_over / 5);
+            assert!(!taker.is_finished());
+            let seen = dir.read().unwrap();
+            let seen = seen.operation().unwrap();
+            assert_eq!((seen.verb, seen.cancelled), (verb, false));
+            edit(&dir, |value| value["operation"] = serde_json::Value::Null);
+            let taken = taker.join().unwrap();
+            assert!(taken.interrupted().is_none());
+            assert!(owner.1.is_alive());
+            store.remove_by(taken).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_removal_that_does_not_end_is_taken_over_in_the_end() {
+    let (_root, store) = store();
+    let dir = sandbox(&store, "a");
+    let owner = Process::shell("echo; exec sleep 60");
+    operation(&dir, Verb::Delete, &owner.1);
+    let before = Instant::now();
+    let taken = dir.take_over(Verb::Delete).unwrap();
+    assert!(before.elapsed() >= LIMITS.take_over);
+    assert!(!owner.1.is_alive());
+    assert!(taken.interrupted().unwrap().cancelled);
+    taken.commit(|_| ()).unwrap();
 }
 
 #[test]

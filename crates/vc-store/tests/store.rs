@@ -317,6 +317,49 @@ fn who_waits_for_the_lock_of_a_removed_sandbox_learns_it() {
 }
 
 #[test]
+fn who_waits_for_the_lock_of_a_sandbox_that_is_all_gone_learns_it_too() {
+    let (_root, store) = store();
+    let dir = sandbox(&store, "a");
+    let lock = fs::File::open(dir.path().join("lock")).unwrap();
+    lock.lock().unwrap();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| dir.update(|record| record.keep = true));
+        std::thread::sleep(Duration::from_millis(50));
+        let hidden = store.root().join(".removing:a:1");
+        fs::rename(dir.path(), &hidden).unwrap();
+        fs::remove_dir_all(&hidden).unwrap();
+        drop(lock);
+        assert!(matches!(
+            waiter.join().unwrap(),
+            Err(Error::NotFound { .. })
+        ));
+    });
+}
+
+#[test]
+fn a_sandbox_goes_whole_while_others_take_its_lock() {
+    let (_root, store) = store();
+    for _ in 0..100 {
+        let dir = sandbox(&store, "a");
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    loop {
+                        match dir.update(|record| record.keep = !record.keep) {
+                            Ok(()) => {}
+                            Err(Error::NotFound { .. }) => break,
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+            store.remove(&id("a")).unwrap();
+        });
+        assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn changes_of_many_are_all_kept() {
     let (_root, store) = store();
     sandbox(&store, "a");

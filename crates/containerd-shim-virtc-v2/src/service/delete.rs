@@ -1,8 +1,10 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::events::task::TaskDelete;
 use containerd_shim_protos::protobuf::MessageField;
+use tokio::time::timeout;
 use vc_types::{SandboxId, SandboxState};
 use virtcontainers::{HookKind, fault};
 
@@ -11,6 +13,10 @@ use crate::error::{Error, Result};
 use crate::pod::Task;
 use crate::process::{Exit, Phase, TaskProcess};
 use crate::publisher::timestamp;
+
+/// How long the tasks of a pod may take to end with the one whose machine they are in: containerd gives a
+/// whole removal ten seconds.
+const OTHERS_END_LIMIT: Duration = Duration::from_secs(5);
 
 impl TaskService {
     /// Removes a task that does not run, and the sandbox with the one that it is for.
@@ -53,9 +59,20 @@ impl TaskService {
 
     async fn delete_sandbox(&self, task: &Task) -> Result<()> {
         let pod = &self.pod;
-        let others = pod.all_tasks().into_iter();
+        let mut others = pod.all_tasks();
+        others.retain(|other| other.container != task.container);
+        if matches!(task.first.phase(), Phase::Stopped(_)) {
+            // Its machine ends with it, and the others with the machine.
+            let ended = async {
+                for other in &others {
+                    other.first.ended().await;
+                }
+            };
+            // Who has not ended by then is named below.
+            let _ = timeout(OTHERS_END_LIMIT, ended).await;
+        }
         if let Some(other) = others
-            .filter(|other| other.container != task.container)
+            .iter()
             .find(|other| other.first.phase().exit().is_none())
         {
             return Err(Error::Precondition {

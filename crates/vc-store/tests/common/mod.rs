@@ -52,9 +52,14 @@ pub(crate) fn edit(dir: &SandboxDir, change: impl FnOnce(&mut serde_json::Value)
 
 /// Puts another process's operation into the state.
 pub(crate) fn operation_of(dir: &SandboxDir, owner: &ProcessIdentity) {
+    operation(dir, Verb::Start, owner);
+}
+
+/// The same, for any.
+pub(crate) fn operation(dir: &SandboxDir, verb: Verb, owner: &ProcessIdentity) {
     edit(dir, |value| {
         value["operation"] = serde_json::json!({
-            "verb": "start", "owner": owner, "step": "launch", "started": 1, "cancelled": false,
+            "verb": verb.name(), "owner": owner, "step": "launch", "started": 1, "cancelled": false,
         });
     });
 }

@@ -6,6 +6,8 @@ use virtcontainers::{Error, Process, ProcessExit, Sandbox};
 
 /// A process that virtc can be joined with.
 pub(crate) trait Job {
+    /// Whether its machine is for it and ends with it, and not when others end that.
+    const HAS_MACHINE: bool;
     /// Its streams; once.
     fn take_streams(&self) -> Option<Streams>;
     /// Lets it begin, unless it has.
@@ -34,6 +36,8 @@ pub(crate) struct Kept<'a> {
 }
 
 impl Job for Kept<'_> {
+    const HAS_MACHINE: bool = true;
+
     fn take_streams(&self) -> Option<Streams> {
         self.sandbox.take_streams(self.container)
     }
@@ -91,6 +95,8 @@ impl Added {
 }
 
 impl Job for Added {
+    const HAS_MACHINE: bool = false;
+
     fn take_streams(&self) -> Option<Streams> {
         self.streams.take()
     }

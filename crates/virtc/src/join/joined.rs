@@ -107,10 +107,19 @@ impl<'a, J: Job> Joined<'a, J> {
         let (outputs, escape) = self.pump().map_err(system(started))?;
         let (end, exited) = self.wait(escape, timeout).await?;
         // Without its end, what the command still writes is nobody's.
-        if exited && let Some(sig) = self.drain(outputs).await? {
-            return Ok(End::Ended(Some(sig)));
+        if !exited {
+            return Ok(end);
         }
-        Ok(end)
+        match self.drain(outputs).await {
+            Ok(None) => Ok(end),
+            Ok(sig) => Ok(End::Ended(sig)),
+            // Whoever holds an output may live on, and be ended with the machine.
+            Err(error) if !J::HAS_MACHINE => {
+                tracing::warn!(%error, "the command has ended, and its output broke off");
+                Ok(end)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Kills the job, for those who gave it up.

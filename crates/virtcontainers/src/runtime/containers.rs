@@ -81,7 +81,15 @@ impl Runtime {
         container: &ContainerId,
         force: bool,
     ) -> Result<()> {
-        let view = View::of(&self.status_sandbox(sandbox)?);
+        let record = self.status_sandbox(sandbox)?;
+        // An entry precedes whatever is made for it: without one there is nothing to wait for.
+        if !record.containers.contains_key(container) {
+            return Err(Error::NoContainer {
+                sandbox: sandbox.clone(),
+                container: container.clone(),
+            });
+        }
+        let view = View::of(&record);
         if view.state == SandboxState::Stopped
             && sandbox::forget(&self.shared, sandbox, container).await?
         {

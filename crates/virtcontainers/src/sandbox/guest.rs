@@ -1,6 +1,6 @@
 //! What is asked of a running guest: by its keeper, and by any other process that fetches it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_protocol::agent::StatsContainerResponse;
 use agent_protocol::oci_convert;
@@ -11,10 +11,12 @@ use vc_hypervisor::watched_fd::WatchedFd;
 use vc_store::{SandboxDir, View};
 use vc_types::{ByteSize, ContainerId, EndReason, ExecId, SandboxId, Signal};
 
-use super::machine::MachineEnd;
+use super::delete::has_ended_by;
+use super::machine::{END_SEEN_LIMIT, MachineEnd};
 use super::process::GuestProcess;
 use crate::container::placement::Placement;
 use crate::error::{Error, Result};
+use crate::runtime::blocking;
 use crate::stream::{Streams, made_and_attached};
 
 /// Processes of a container that are looked at. A guest that names more has something to hide.
@@ -65,13 +67,13 @@ impl Guest {
                 let done = work.await;
                 // What the state says of the machine's end is of interest only then.
                 let broken = matches!(&done, Err(Error::Agent(error)) if error.is_broken());
-                match broken.then(|| end_of(directory)).flatten() {
-                    Some(reason) => Err(Error::Ended {
+                if broken && let Some(reason) = end_of(directory).await {
+                    return Err(Error::Ended {
                         sandbox: self.sandbox.clone(),
                         reason,
-                    }),
-                    None => done,
+                    });
                 }
+                done
             }
         }
     }
@@ -230,7 +232,7 @@ impl Guest {
                         let _ended = pidfd.readable().await.map_err(watched)?;
                     }
                 }
-                Ok(end_of(directory).unwrap_or(EndReason::VmCrashed {
+                Ok(known_end(directory).unwrap_or(EndReason::VmCrashed {
                     detail: "its VMM's process has ended".into(),
                 }))
             }
@@ -303,7 +305,19 @@ impl Guest {
 
 /// Why the machine of a fetched sandbox ended, if it has. A sandbox that is not there any more
 /// was ended by somebody.
-fn end_of(directory: &SandboxDir) -> Option<EndReason> {
+/// Why a machine has ended to which a connection broke: that is so before its processes have ended.
+pub(super) async fn end_of(directory: &SandboxDir) -> Option<EndReason> {
+    if let Some(reason) = known_end(directory) {
+        return Some(reason);
+    }
+    let vmm = directory.read().ok()?.vmm_process?;
+    let limit = Instant::now() + END_SEEN_LIMIT;
+    let ended = blocking(move || Ok(has_ended_by(&vmm, limit))).await;
+    let ended = ended.is_ok_and(|ended| ended);
+    ended.then(|| known_end(directory)).flatten()
+}
+
+fn known_end(directory: &SandboxDir) -> Option<EndReason> {
     match directory.read() {
         Ok(record) => View::of(&record).end_reason,
         Err(error) if error.is_not_found() => Some(EndReason::Requested),

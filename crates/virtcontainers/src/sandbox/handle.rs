@@ -11,7 +11,7 @@ use vc_types::{
     ContainerId, ContainerState, EndReason, ExecId, SandboxId, SandboxState, Signal, Timeline,
 };
 
-use super::guest::{EndWatch, Guest};
+use super::guest::{EndWatch, Guest, end_of};
 use super::lease::{self, Lease};
 use super::process::{GuestProcess, Process, ProcessExit};
 use super::{states, vsock};
@@ -51,7 +51,16 @@ pub(crate) async fn fetch(runtime: &Arc<Shared>, id: &SandboxId) -> Result<Sandb
     let limits = &runtime.config.limits;
     let address = vsock::address(directory.path());
     let transport = Transport::new(address, limits.agent_connect_ms.duration());
-    let agent = AgentClient::connect(&transport, Guest::call_limits(limits)).await?;
+    let connected = AgentClient::connect(&transport, Guest::call_limits(limits)).await;
+    if let Err(error) = &connected
+        && error.is_broken()
+        && end_of(&directory).await.is_some()
+    {
+        return Err(Error::NotRunning {
+            sandbox: id.clone(),
+        });
+    }
+    let agent = connected?;
     let guest = Guest {
         sandbox: id.clone(),
         agent,
@@ -235,7 +244,7 @@ impl SandboxHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::NoContainer`], and [`Error::Agent`] when the process has ended.
+    /// [`Error::NoContainer`], [`Error::ContainerEnded`] when the process has ended, [`Error::Agent`].
     pub async fn kill_container(
         &self,
         container: &ContainerId,
@@ -244,9 +253,18 @@ impl SandboxHandle {
     ) -> Result<()> {
         self.existing(container)?;
         fault::point("kill.begun")?;
-        match all {
-            true => self.0.guest.signal_all(container, signal).await?,
-            false => self.0.guest.signal(container, None, signal).await?,
+        let sent = match all {
+            true => self.0.guest.signal_all(container, signal).await,
+            false => self.0.guest.signal(container, None, signal).await,
+        };
+        match sent {
+            // It has ended, and its machine has not, or not yet.
+            Err(Error::Agent(error)) if error.code() == Some(Code::FailedPrecondition) => {
+                return Err(Error::ContainerEnded {
+                    container: container.clone(),
+                });
+            }
+            sent => sent?,
         }
         fault::point("kill.sent")
     }
