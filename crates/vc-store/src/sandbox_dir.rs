@@ -144,7 +144,14 @@ impl SandboxDir {
         let mut record = stored.clone();
         let result = change(&mut record)?;
         if record != stored {
-            self.write(disk, &record)?;
+            self.write(disk, &record).map_err(|error| {
+                // It was removed by somebody who got no lock in time.
+                if self.is_current() {
+                    error
+                } else {
+                    self.not_found()
+                }
+            })?;
         }
         Ok(result)
     }

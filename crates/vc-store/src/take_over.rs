@@ -9,7 +9,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use vc_types::ProcessIdentity;
 
 use crate::error::{Error, Result, io};
-use crate::limits::OPERATION_RETRY;
+use crate::limits::{OPERATION_RETRY, REMOVALS_WAITED_FOR_MAX};
 use crate::operation::{Begun, OperationGuard, begin, busy};
 use crate::record::Verb;
 use crate::sandbox_dir::SandboxDir;
@@ -23,8 +23,8 @@ struct Victim {
 /// What came of a look at the operation.
 enum Look {
     Begun(Begun),
-    /// Somebody removes something.
-    Removal,
+    /// Somebody removes something; the generation of that.
+    Removal(u64),
     /// It is cancelled, and its owner is not gone.
     Victim(Victim),
 }
@@ -36,8 +36,8 @@ impl SandboxDir {
     /// the store to roll back and go. Then it is taken over, whether its owner went or not: what
     /// it would store is refused from now on.
     ///
-    /// One that removes something is let end first, within the same limit: whoever takes over is
-    /// about to remove it too, and it has its own caller to answer.
+    /// Where `verb` removes something itself, another removal is let end first, within the same limit:
+    /// its caller wants an answer too.
     ///
     /// # Errors
     ///
@@ -46,8 +46,16 @@ impl SandboxDir {
     /// [`SandboxDir::update`].
     pub fn take_over(&self, verb: Verb) -> Result<OperationGuard> {
         let me = ProcessIdentity::current().map_err(Error::Identity)?;
-        let patience = Instant::now() + self.limits().take_over;
+        let limit = self.limits().take_over;
+        let bound = Instant::now() + limit * REMOVALS_WAITED_FOR_MAX;
+        // The removal that is waited for, and until when.
+        let mut awaited: Option<(u64, Instant)> = None;
         loop {
+            let now = Instant::now();
+            let is_awaited = |generation| {
+                let longer = awaited.is_none_or(|(of, until)| of != generation || now < until);
+                verb.removes() && longer && now < bound
+            };
             let begun = self.try_update(|record| {
                 let generation = record.generation;
                 match &mut record.operation {
@@ -55,8 +63,8 @@ impl SandboxDir {
                     Some(operation) if operation.owner.has_ended() => {
                         begin(record, verb).map(Look::Begun)
                     }
-                    Some(operation) if operation.verb.removes() && Instant::now() < patience => {
-                        Ok(Look::Removal)
+                    Some(operation) if operation.verb.removes() && is_awaited(generation) => {
+                        Ok(Look::Removal(generation))
                     }
                     Some(operation) => {
                         operation.cancelled = true;
@@ -68,7 +76,12 @@ impl SandboxDir {
             })?;
             match begun {
                 Look::Begun(begun) => return Ok(OperationGuard::new(self, verb, begun)),
-                Look::Removal => std::thread::sleep(OPERATION_RETRY),
+                Look::Removal(generation) => {
+                    if awaited.is_none_or(|(of, _)| of != generation) {
+                        awaited = Some((generation, now + limit));
+                    }
+                    std::thread::sleep(OPERATION_RETRY);
+                }
                 Look::Victim(victim) => {
                     self.end_owner(&victim)?;
                     return self.replace_operation(&victim, verb);

@@ -5,7 +5,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{LIMITS, Process, edit, id, operation, operation_of, record, sandbox, store};
-use vc_store::{Error, Verb, WhenBusy};
+use vc_store::{Error, Store, StoreLimits, Verb, WhenBusy};
 use vc_types::Hint;
 
 #[test]
@@ -145,14 +145,19 @@ fn an_owner_that_ends_its_operation_is_not_waited_for() {
 
 #[test]
 fn a_removal_is_let_end_before_it_is_taken_over() {
-    let (_root, store) = store();
+    let (root, _) = store();
+    let limits = StoreLimits {
+        take_over: Duration::from_secs(30),
+        ..LIMITS
+    };
+    let store = Store::open(root.path().join("state"), limits);
     for verb in [Verb::DeleteContainer, Verb::Delete, Verb::Gc] {
         let dir = sandbox(&store, "a");
         let owner = Process::shell("echo; exec sleep 60");
         operation(&dir, verb, &owner.1);
         std::thread::scope(|scope| {
             let taker = scope.spawn(|| dir.take_over(Verb::Delete).unwrap());
-            std::thread::sleep(LIMITS.take_over / 5);
+            std::thread::sleep(Duration::from_millis(100));
             assert!(!taker.is_finished());
             let seen = dir.read().unwrap();
             let seen = seen.operation().unwrap();

@@ -338,7 +338,8 @@ fn who_waits_for_the_lock_of_a_sandbox_that_is_all_gone_learns_it_too() {
 
 #[test]
 fn a_sandbox_goes_whole_while_others_take_its_lock() {
-    let (_root, store) = store();
+    let (root, _) = store();
+    let store = Store::open(root.path().join("state"), StoreLimits::default());
     for _ in 0..100 {
         let dir = sandbox(&store, "a");
         std::thread::scope(|scope| {

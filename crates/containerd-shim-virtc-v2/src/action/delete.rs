@@ -64,7 +64,9 @@ fn remove(runtime: &Runtime, flags: &Flags, bundle: &Path) -> Result<()> {
             // containerd holds it for dead: it has no task, or does not answer.
             shut_down(&socket, &flags.id);
         }
-        runtime.delete_sandbox(&SandboxId::new(&sandbox)?, true)
+        runtime
+            .delete_sandbox(&SandboxId::new(&sandbox)?, true)
+            .map(drop)
     } else if served {
         // Its pod lives: the container goes, and the pod stays.
         let container = ContainerId::new(&flags.id)?;

@@ -92,7 +92,7 @@ impl TaskService {
         let (runtime, id) = (pod.runtime(), SandboxId::new(task.container.as_str())?);
         super::exec::blocking(move || match runtime.delete_sandbox(&id, true) {
             Err(error) if error.is_not_found() => Ok(()),
-            removed => Ok(removed?),
+            removed => Ok(removed.map(drop)?),
         })
         .await
     }

@@ -56,10 +56,17 @@ fn containers_come_and_go_in_the_pod_of_the_first() {
     // The end of the first takes the machine, and with it the others.
     containerd.done(&["task", "kill", "--signal", "KILL", "pod"]);
     containerd.wait_for("the end of the pod", || {
-        containerd.state("b").as_deref() == Some("STOPPED")
+        containerd.state("pod").as_deref() == Some("STOPPED")
     });
-    containerd.remove("b");
-    containerd.remove("pod");
+    // Its end is told before theirs, and they may be about to end.
+    containerd.done(&["task", "rm", "pod"]);
+    containerd.done(&["container", "rm", "pod"]);
+    // Its shim goes with it, and containerd lets go of the other's task.
+    containerd.wait_for("the end of the other's task", || {
+        containerd.state("b").is_none_or(|state| state == "STOPPED")
+    });
+    containerd.ctr(&["task", "rm", "b"]);
+    containerd.done(&["container", "rm", "b"]);
 }
 
 #[test]

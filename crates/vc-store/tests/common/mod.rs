@@ -47,7 +47,10 @@ pub(crate) fn edit(dir: &SandboxDir, change: impl FnOnce(&mut serde_json::Value)
     let path = dir.path().join("state.json");
     let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     change(&mut value);
-    fs::write(&path, serde_json::to_vec(&value).unwrap()).unwrap();
+    // At once, as whoever reads expects it.
+    let new = path.with_extension("new");
+    fs::write(&new, serde_json::to_vec(&value).unwrap()).unwrap();
+    fs::rename(new, path).unwrap();
 }
 
 /// Puts another process's operation into the state.

@@ -35,23 +35,30 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
         // A sandbox whose state cannot be read has its name alone.
         Err(Error::UnknownContainer { .. }) => {
             let sandbox = SandboxId::new(name).map_err(Failure::usage)?;
-            return deleted_or_gone(runtime.delete_sandbox(&sandbox, force), force);
+            let deleted = runtime.delete_sandbox(&sandbox, force).map(drop);
+            return deleted_or_gone(deleted, force);
         }
         Err(error) => return Err(error.into()),
     };
     // They run when it is gone. Without a description there is nothing to run.
     let hooks = runtime.container_hooks(&sandbox, &id).ok();
+    // Who removed it runs its hooks: an engine and a user may do it at the same time.
+    let mut others_did = false;
     let deleted = match sandbox.as_str() == name {
         // It is the sandbox's own: what joined it goes too.
         true => {
             // One that does not run has nothing to lose.
             let force = force || does_not_run(runtime, &sandbox)?;
-            runtime.delete_sandbox(&sandbox, force)
+            let removed = runtime.delete_sandbox(&sandbox, force);
+            others_did = matches!(removed, Ok(false));
+            removed.map(drop)
         }
         false => block_on(runtime.delete_container(&sandbox, &id, force))?,
     };
     deleted_or_gone(deleted, force)?;
-    if let Some(hooks) = hooks {
+    if let Some(hooks) = hooks
+        && !others_did
+    {
         block_on(hooks.run(HookKind::Poststop, None))??;
     }
     Ok(fault::point("delete.hooks-run")?)

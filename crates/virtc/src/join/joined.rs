@@ -113,8 +113,9 @@ impl<'a, J: Job> Joined<'a, J> {
         match self.drain(outputs).await {
             Ok(None) => Ok(end),
             Ok(sig) => Ok(End::Ended(sig)),
-            // Whoever holds an output may live on, and be ended with the machine.
-            Err(error) if !J::HAS_MACHINE => {
+            // Others end that machine, and with it whoever still holds an output. But a success whose
+            // output may be cut off is none.
+            Err(error) if !J::HAS_MACHINE && has_failed(&end) && is_broken(&error) => {
                 tracing::warn!(%error, "the command has ended, and its output broke off");
                 Ok(end)
             }
@@ -229,12 +230,17 @@ impl<'a, J: Job> Joined<'a, J> {
     /// ends it, and is returned.
     async fn drain(&mut self, outputs: Vec<Output>) -> Result<Option<Sig>, Error> {
         let limit = self.limits.drain_ms.duration();
+        let mut drained = Ok(None);
         for mut output in outputs {
             loop {
                 tokio::select! {
                     ended = &mut output.end => match ended {
                         Ok(Ok(_)) => break,
-                        Ok(Err(error)) => return Err(self.job.cause_of(error.into()).await),
+                        Ok(Err(error)) => {
+                            let cause = self.job.cause_of(error.into()).await;
+                            drained = drained.and(Err(cause));
+                            break;
+                        }
                         Err(_) => {
                             tracing::error!("a thread of the streams panicked");
                             break;
@@ -250,8 +256,16 @@ impl<'a, J: Job> Joined<'a, J> {
                 }
             }
         }
-        Ok(None)
+        drained
     }
+}
+
+fn has_failed(end: &End) -> bool {
+    !matches!(end, End::Exited(exit) if exit_code(exit) == 0)
+}
+
+fn is_broken(error: &Error) -> bool {
+    matches!(error, Error::Agent(error) if error.is_broken())
 }
 
 /// The next signal that ends programs. A stop stops this process meanwhile; others do nothing.

@@ -510,9 +510,10 @@ fn the_code_of_an_added_process_is_told_though_its_outputs_end_with_the_machine(
     wait_for("the end of what was added", LIMIT, || {
         (fs::read_to_string(&out).unwrap() == "gone\n").then_some(())
     });
-    cli.host.virtc(["kill", "pod", "KILL"]).expect_code(0);
+    // At once, with whatever writes.
+    cli.host.virtc(["delete", "--force", "pod"]).expect_code(0);
     assert_eq!(added.wait().unwrap().code(), Some(3));
-    cli.remove_all("pod", "killed");
+    cli.remove_all("pod", "deleted");
 }
 
 #[test]

@@ -290,7 +290,7 @@ impl Runtime {
             step(self.stop_sandbox(sandbox, force).await)?;
             let deleted = self.delete_sandbox(sandbox, force);
             let all_went = deleted.is_ok();
-            step(deleted)?;
+            step(deleted.map(drop))?;
             if all_went {
                 // What could not be removed alone went with its sandbox.
                 left.clear();

@@ -103,13 +103,14 @@ impl Runtime {
         sandbox::stop(&self.shared, id, force).await
     }
 
-    /// Removes a sandbox with everything that can be found of it. With `force` it is ended first.
+    /// Removes a sandbox with everything that can be found of it. With `force` it is ended first. Says
+    /// whether it was this call that removed it: somebody else may have meanwhile.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Running`] when it runs and `force` is not given, [`crate::Error::Store`] when there is
     /// no such sandbox, [`crate::Error::Left`] when something of it could not be removed.
-    pub fn delete_sandbox(&self, id: &SandboxId, force: bool) -> Result<()> {
+    pub fn delete_sandbox(&self, id: &SandboxId, force: bool) -> Result<bool> {
         sandbox::delete(&self.shared, id, force)
     }
 

@@ -25,11 +25,12 @@ const KILLED_END_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks at a process that is to end, where the system does not tell of it.
 const END_RETRY: Duration = Duration::from_millis(10);
 
-/// Removes the sandbox `id`; with `force`, a running one too.
+/// Removes the sandbox `id`; with `force`, a running one too. Says whether it was this call that removed
+/// it: somebody else may have meanwhile.
 ///
 /// Its processes are found by what its state says of them, and nothing of it is believed that the
 /// process table does not confirm: pid, start time and boot.
-pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()> {
+pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<bool> {
     let directory = runtime.store.get(id)?;
     let record = match directory.read() {
         Ok(record) => Some(record),
@@ -42,8 +43,7 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
     };
     let Some(record) = record else {
         cgroups::remove_by_name(runtime.store.root(), &directory)?;
-        runtime.store.remove_dir(&directory)?;
-        return Ok(());
+        return Ok(runtime.store.remove_dir(&directory)?);
     };
     // One of which nothing is known may live.
     let may_live = |process: &Option<ProcessIdentity>| {
@@ -73,22 +73,23 @@ pub(crate) fn delete(runtime: &Shared, id: &SandboxId, force: bool) -> Result<()
         true => directory.take_over(Verb::Delete),
         false => directory.begin_operation(Verb::Delete, WhenBusy::Refuse),
     };
-    match guard
+    let removed = match guard
         .map_err(Error::from)
         .and_then(|guard| end(runtime, guard))
     {
         // Its owner rolled back and removed it, or its keeper did as its last act.
-        Err(error) if error.is_not_found() => {}
+        Err(error) if error.is_not_found() => false,
         Err(error) => return Err(error),
-        Ok(left) if left.is_empty() => {}
+        Ok(left) if left.is_empty() => true,
         Ok(left) => {
             return Err(Error::Left {
                 sandbox: id.clone(),
                 left: left.join(", "),
             });
         }
-    }
-    fault::point("delete.state-removed")
+    };
+    fault::point("delete.state-removed")?;
+    Ok(removed)
 }
 
 /// Ends everything of a sandbox and removes it, and says what stays. Its state stays then, so that

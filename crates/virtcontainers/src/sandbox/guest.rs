@@ -303,20 +303,23 @@ impl Guest {
     }
 }
 
-/// Why the machine of a fetched sandbox ended, if it has. A sandbox that is not there any more
-/// was ended by somebody.
 /// Why a machine has ended to which a connection broke: that is so before its processes have ended.
 pub(super) async fn end_of(directory: &SandboxDir) -> Option<EndReason> {
     if let Some(reason) = known_end(directory) {
         return Some(reason);
     }
-    let vmm = directory.read().ok()?.vmm_process?;
+    let Some(vmm) = directory.read().ok().and_then(|record| record.vmm_process) else {
+        // It was written down just now.
+        return known_end(directory);
+    };
     let limit = Instant::now() + END_SEEN_LIMIT;
     let ended = blocking(move || Ok(has_ended_by(&vmm, limit))).await;
     let ended = ended.is_ok_and(|ended| ended);
     ended.then(|| known_end(directory)).flatten()
 }
 
+/// Why the machine of a fetched sandbox ended, if it has. A sandbox that is not there any more
+/// was ended by somebody.
 fn known_end(directory: &SandboxDir) -> Option<EndReason> {
     match directory.read() {
         Ok(record) => View::of(&record).end_reason,

@@ -258,8 +258,8 @@ impl SandboxHandle {
             false => self.0.guest.signal(container, None, signal).await,
         };
         match sent {
-            // It has ended, and its machine has not, or not yet.
-            Err(Error::Agent(error)) if error.code() == Some(Code::FailedPrecondition) => {
+            // It has ended, and its machine has not, or has just now.
+            Err(error) if error.is_of_an_end() => {
                 return Err(Error::ContainerEnded {
                     container: container.clone(),
                 });
