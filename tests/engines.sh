@@ -4,7 +4,7 @@
 #   tests/engines.sh [VIRTC]      as root; VIRTC is a path, and what `make build` made without it
 #
 # Prints TAP, and ends with 0 when all uses are as they should be. Everything is in one temporary
-# directory, docker's daemon too, and nothing is left. Networks are not there yet: `--network none`.
+# directory, docker's daemon too, and nothing is left. No use here is of a network: `--network none`.
 # shellcheck disable=SC2016 # what is in single quotes is for the shells of containers
 set -u
 exec </dev/null
