@@ -25,7 +25,7 @@ pub(crate) const LOCK_RETRY: Duration = Duration::from_millis(1);
 pub(crate) const OPERATION_RETRY: Duration = Duration::from_millis(20);
 
 /// Removals after each other that are let end before one is taken over.
-pub(crate) const REMOVALS_WAITED_FOR_MAX: u32 = 4;
+pub(crate) const REMOVALS_AWAITED_MAX: usize = 4;
 
 /// Tries to find a hidden name that nobody has.
 pub(crate) const HIDDEN_NAME_TRIES: u32 = 100;

@@ -35,24 +35,18 @@ fn remove_dir(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, depth: usize) -
         }
         Err(errno) => return Err(io("open", path)(errno)),
     };
-    for _ in 1..REMOVE_LOOKS_MAX {
+    let mut looks = 0;
+    loop {
         remove_entries(&dir, path, depth)?;
-        match unlinkat(parent, name, AtFlags::REMOVEDIR) {
-            Err(Errno::NOTEMPTY) => {}
-            removed => return removed_dir(removed, path),
-        }
-    }
-    remove_entries(&dir, path, depth)?;
-    removed_dir(unlinkat(parent, name, AtFlags::REMOVEDIR), path)
-}
-
-fn removed_dir(removed: Result<(), Errno>, path: &Path) -> Result<()> {
-    match removed {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::BUSY) => Err(Error::Mounted {
-            path: path.to_owned(),
-        }),
-        Err(errno) => Err(io("remove", path)(errno)),
+        looks += 1;
+        return match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOTEMPTY) if looks < REMOVE_LOOKS_MAX => continue,
+            Err(Errno::BUSY) => Err(Error::Mounted {
+                path: path.to_owned(),
+            }),
+            Err(errno) => Err(io("remove", path)(errno)),
+        };
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use vc_types::ProcessIdentity;
 
 use crate::error::{Error, Result, io};
-use crate::limits::{OPERATION_RETRY, REMOVALS_WAITED_FOR_MAX};
+use crate::limits::{OPERATION_RETRY, REMOVALS_AWAITED_MAX};
 use crate::operation::{Begun, OperationGuard, begin, busy};
 use crate::record::Verb;
 use crate::sandbox_dir::SandboxDir;
@@ -23,10 +23,10 @@ struct Victim {
 /// What came of a look at the operation.
 enum Look {
     Begun(Begun),
-    /// Somebody removes something; the generation of that.
-    Removal(u64),
+    /// Somebody removes something, and is let end.
+    Removal(Victim),
     /// It is cancelled, and its owner is not gone.
-    Victim(Victim),
+    Cancelled(Victim),
 }
 
 impl SandboxDir {
@@ -46,43 +46,40 @@ impl SandboxDir {
     /// [`SandboxDir::update`].
     pub fn take_over(&self, verb: Verb) -> Result<OperationGuard> {
         let me = ProcessIdentity::current().map_err(Error::Identity)?;
-        let limit = self.limits().take_over;
-        let bound = Instant::now() + limit * REMOVALS_WAITED_FOR_MAX;
-        // The removal that is waited for, and until when.
-        let mut awaited: Option<(u64, Instant)> = None;
+        let mut awaited = Vec::new();
         loop {
-            let now = Instant::now();
-            let is_awaited = |generation| {
-                let longer = awaited.is_none_or(|(of, until)| of != generation || now < until);
-                verb.removes() && longer && now < bound
-            };
-            let begun = self.try_update(|record| {
+            let look = self.try_update(|record| {
                 let generation = record.generation;
-                match &mut record.operation {
-                    Some(operation) if operation.owner == me => Err(busy(self, operation)),
-                    Some(operation) if operation.owner.has_ended() => {
-                        begin(record, verb).map(Look::Begun)
-                    }
-                    Some(operation) if operation.verb.removes() && is_awaited(generation) => {
-                        Ok(Look::Removal(generation))
-                    }
-                    Some(operation) => {
-                        operation.cancelled = true;
-                        let owner = operation.owner.clone();
-                        Ok(Look::Victim(Victim { owner, generation }))
-                    }
-                    None => begin(record, verb).map(Look::Begun),
+                let Some(operation) = &mut record.operation else {
+                    return begin(record, verb).map(Look::Begun);
+                };
+                if operation.owner == me {
+                    return Err(busy(self, operation));
                 }
+                if operation.owner.has_ended() {
+                    return begin(record, verb).map(Look::Begun);
+                }
+                let victim = Victim {
+                    owner: operation.owner.clone(),
+                    generation,
+                };
+                let waits = awaited.len() < REMOVALS_AWAITED_MAX && !awaited.contains(&generation);
+                if waits && verb.removes() && operation.verb.removes() {
+                    return Ok(Look::Removal(victim));
+                }
+                operation.cancelled = true;
+                Ok(Look::Cancelled(victim))
             })?;
-            match begun {
+            match look {
                 Look::Begun(begun) => return Ok(OperationGuard::new(self, verb, begun)),
-                Look::Removal(generation) => {
-                    if awaited.is_none_or(|(of, _)| of != generation) {
-                        awaited = Some((generation, now + limit));
-                    }
-                    std::thread::sleep(OPERATION_RETRY);
+                Look::Removal(victim) => {
+                    self.wait_for(&victim, || {
+                        std::thread::sleep(OPERATION_RETRY);
+                        victim.owner.has_ended()
+                    })?;
+                    awaited.push(victim.generation);
                 }
-                Look::Victim(victim) => {
+                Look::Cancelled(victim) => {
                     self.end_owner(&victim)?;
                     return self.replace_operation(&victim, verb);
                 }

@@ -4,7 +4,10 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{LIMITS, Process, edit, id, operation, operation_of, record, sandbox, store};
+use common::{
+    LIMITS, LockWatch, Process, edit, id, operation, operation_of, record, sandbox, store,
+};
+use rustix::fs::inotify::WatchFlags;
 use vc_store::{Error, Store, StoreLimits, Verb, WhenBusy};
 use vc_types::Hint;
 
@@ -156,8 +159,9 @@ fn a_removal_is_let_end_before_it_is_taken_over() {
         let owner = Process::shell("echo; exec sleep 60");
         operation(&dir, verb, &owner.1);
         std::thread::scope(|scope| {
+            let looked = LockWatch::of(&dir, WatchFlags::CLOSE_WRITE);
             let taker = scope.spawn(|| dir.take_over(Verb::Delete).unwrap());
-            std::thread::sleep(Duration::from_millis(100));
+            looked.wait();
             assert!(!taker.is_finished());
             let seen = dir.read().unwrap();
             let seen = seen.operation().unwrap();

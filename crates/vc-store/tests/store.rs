@@ -4,14 +4,15 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use common::{edit, id, record, sandbox, snapshot, store};
+use common::{change_while_removed, edit, id, record, sandbox, snapshot, store};
 use vc_store::{Error, FailureRecords, Listed, Store, StoreLimits, Unreadable, Verb, View};
 use vc_types::Hint;
 
-fn mode(path: impl AsRef<std::path::Path>) -> u32 {
+fn mode(path: impl AsRef<Path>) -> u32 {
     fs::metadata(path).map_or(0, |meta| meta.permissions().mode() & 0o7777)
 }
 
@@ -299,41 +300,18 @@ fn a_lock_that_is_held_stops_a_change_within_its_limit_but_no_removal() {
 #[test]
 fn who_waits_for_the_lock_of_a_removed_sandbox_learns_it() {
     let (_root, store) = store();
-    let dir = sandbox(&store, "a");
-    let lock = fs::File::open(dir.path().join("lock")).unwrap();
-    lock.lock().unwrap();
-    std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| dir.update(|record| record.keep = true));
-        std::thread::sleep(Duration::from_millis(50));
-        fs::rename(dir.path(), store.root().join(".removing:a:1")).unwrap();
+    let changed = change_while_removed(&store, |_| {
         sandbox(&store, "a");
-        drop(lock);
-        assert!(matches!(
-            waiter.join().unwrap(),
-            Err(Error::NotFound { .. })
-        ));
     });
+    assert!(matches!(changed, Err(Error::NotFound { .. })));
     assert!(!store.get(&id("a")).unwrap().read().unwrap().keep);
 }
 
 #[test]
 fn who_waits_for_the_lock_of_a_sandbox_that_is_all_gone_learns_it_too() {
     let (_root, store) = store();
-    let dir = sandbox(&store, "a");
-    let lock = fs::File::open(dir.path().join("lock")).unwrap();
-    lock.lock().unwrap();
-    std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| dir.update(|record| record.keep = true));
-        std::thread::sleep(Duration::from_millis(50));
-        let hidden = store.root().join(".removing:a:1");
-        fs::rename(dir.path(), &hidden).unwrap();
-        fs::remove_dir_all(&hidden).unwrap();
-        drop(lock);
-        assert!(matches!(
-            waiter.join().unwrap(),
-            Err(Error::NotFound { .. })
-        ));
-    });
+    let changed = change_while_removed(&store, |hidden| fs::remove_dir_all(hidden).unwrap());
+    assert!(matches!(changed, Err(Error::NotFound { .. })));
 }
 
 #[test]

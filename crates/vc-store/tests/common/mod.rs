@@ -7,11 +7,14 @@
 )]
 
 use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use vc_store::{SandboxDir, SandboxRecord, Store, StoreLimits, Verb};
+use rustix::fs::inotify;
+use vc_store::{Error, SandboxDir, SandboxRecord, Store, StoreLimits, Verb};
 use vc_types::{ProcessIdentity, SandboxId};
 
 /// Limits that a test can wait for.
@@ -65,6 +68,44 @@ pub(crate) fn operation(dir: &SandboxDir, verb: Verb, owner: &ProcessIdentity) {
             "verb": verb.name(), "owner": owner, "step": "launch", "started": 1, "cancelled": false,
         });
     });
+}
+
+/// Tells of what is done with the lock of a sandbox by whoever takes it.
+pub(crate) struct LockWatch(OwnedFd);
+
+impl LockWatch {
+    /// From now on: `OPEN` when somebody is about to take it, `CLOSE_WRITE` when it was given back.
+    pub(crate) fn of(dir: &SandboxDir, what: inotify::WatchFlags) -> Self {
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+        inotify::add_watch(&watch, dir.path().join("lock"), what).unwrap();
+        Self(watch)
+    }
+
+    /// Waits for the first time.
+    pub(crate) fn wait(&self) {
+        let mut buffer = [MaybeUninit::uninit(); 512];
+        inotify::Reader::new(&self.0, &mut buffer).next().unwrap();
+    }
+}
+
+/// The sandbox `a` is `removed` while a change of it waits for its lock, which is free then.
+pub(crate) fn change_while_removed(
+    store: &Store,
+    removed: impl FnOnce(&Path),
+) -> Result<(), Error> {
+    let dir = sandbox(store, "a");
+    let lock = fs::File::open(dir.path().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let opened = LockWatch::of(&dir, inotify::WatchFlags::OPEN);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| dir.update(|record| record.keep = true));
+        opened.wait();
+        let hidden = store.root().join(".removing:a:1");
+        fs::rename(dir.path(), &hidden).unwrap();
+        removed(&hidden);
+        drop(lock);
+        waiter.join().unwrap()
+    })
 }
 
 /// A process that ends with the test.

@@ -35,41 +35,44 @@ fn delete_one(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure>
         // A sandbox whose state cannot be read has its name alone.
         Err(Error::UnknownContainer { .. }) => {
             let sandbox = SandboxId::new(name).map_err(Failure::usage)?;
-            let deleted = runtime.delete_sandbox(&sandbox, force).map(drop);
-            return deleted_or_gone(deleted, force);
+            return deleted_or_gone(runtime.delete_sandbox(&sandbox, force), force).map(drop);
         }
         Err(error) => return Err(error.into()),
     };
     // They run when it is gone. Without a description there is nothing to run.
     let hooks = runtime.container_hooks(&sandbox, &id).ok();
-    // Who removed it runs its hooks: an engine and a user may do it at the same time.
-    let mut others_did = false;
-    let deleted = match sandbox.as_str() == name {
-        // It is the sandbox's own: what joined it goes too.
+    let removed = match sandbox.as_str() == name {
+        // It is the sandbox's own: what joined it goes too. Who removed it runs its hooks: an engine and
+        // a user may do it at the same time.
         true => {
             // One that does not run has nothing to lose.
-            let force = force || does_not_run(runtime, &sandbox)?;
-            let removed = runtime.delete_sandbox(&sandbox, force);
-            others_did = matches!(removed, Ok(false));
-            removed.map(drop)
+            let ended_first = force || does_not_run(runtime, &sandbox)?;
+            let deleted = runtime.delete_sandbox(&sandbox, ended_first);
+            deleted_or_gone(deleted, force)?.unwrap_or(false)
         }
-        false => block_on(runtime.delete_container(&sandbox, &id, force))?,
+        // Where its sandbox went with it, nobody ran them.
+        false => {
+            let deleted = block_on(runtime.delete_container(&sandbox, &id, force))?;
+            deleted_or_gone(deleted, force)?;
+            true
+        }
     };
-    deleted_or_gone(deleted, force)?;
-    if let Some(hooks) = hooks
-        && !others_did
-    {
+    if let Some(hooks) = hooks.filter(|_| removed) {
         block_on(hooks.run(HookKind::Poststop, None))??;
     }
     Ok(fault::point("delete.hooks-run")?)
 }
 
-/// That nothing is there is what force asks for, as other runtimes have it: somebody else may have
-/// deleted it meanwhile, or its sandbox with all that joined it.
-fn deleted_or_gone(deleted: virtcontainers::Result<()>, force: bool) -> Result<(), Failure> {
+/// What came of it, or nothing where nothing was there. That is what force asks for, as other runtimes
+/// have it: somebody else may have deleted it meanwhile, or its sandbox with all that joined it.
+fn deleted_or_gone<T>(
+    deleted: virtcontainers::Result<T>,
+    force: bool,
+) -> Result<Option<T>, Failure> {
     match deleted {
-        Err(error) if force && error.is_not_found() => Ok(()),
-        deleted => deleted.map_err(|error| Failure::from_error(FAILED, &error)),
+        Err(error) if force && error.is_not_found() => Ok(None),
+        Err(error) => Err(Failure::from_error(FAILED, &error)),
+        Ok(deleted) => Ok(Some(deleted)),
     }
 }
 

@@ -6,7 +6,7 @@ use virtcontainers::{Error, Process, ProcessExit, Sandbox};
 
 /// A process that virtc can be joined with.
 pub(crate) trait Job {
-    /// Whether its machine is for it and ends with it, and not when others end that.
+    /// Whether its machine is its own. Somebody else's may be ended at any moment.
     const HAS_MACHINE: bool;
     /// Its streams; once.
     fn take_streams(&self) -> Option<Streams>;

@@ -12,6 +12,7 @@
 mod agent;
 mod cache;
 mod check;
+mod cli;
 mod cni;
 mod cp;
 mod device_types;
@@ -19,6 +20,7 @@ mod differences;
 mod docker;
 mod docker_network;
 mod ends;
+mod ends_meanwhile;
 mod engine_network;
 mod engines;
 mod exec;

@@ -134,3 +134,25 @@ fn a_guest_accounts_for_memory_when_it_is_used_and_has_all_of_it() {
     let listed: u64 = outcome.expect_code(0).out().trim().parse().unwrap();
     assert!(listed > 1700, "{listed}");
 }
+
+#[test]
+fn a_page_of_1_gib_is_had_at_run_time_though_memory_is_not_accounted_for() {
+    let host = host();
+    let pages = "/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages";
+    let script =
+        format!("uname -r; mount -o remount,rw /sys && echo 1 > {pages} && cat {pages}; {LISTED}");
+    let flags = ["-m", "2560M", "--cap-add", "ALL"];
+    let out = host.run(&flags, &["sh", "-c", &script]);
+    let out = out.expect_code(0).out();
+    let lines: Vec<_> = out.lines().collect();
+    let [release, had, listed] = lines[..] else {
+        panic!("{out}");
+    };
+    if !release.ends_with(RELEASE_END) {
+        eprintln!("skipped: the guest's kernel is {release} (make guest-kernel)");
+        return;
+    }
+    assert_eq!(had, "1");
+    // All of it is in the lists then, but for that page.
+    assert!(listed.parse::<u64>().unwrap() > 1200, "{out}");
+}
