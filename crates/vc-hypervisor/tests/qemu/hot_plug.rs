@@ -144,7 +144,7 @@ fn has_tap(namespace: &Namespace) -> bool {
 
 pub(crate) fn disk_comes_and_goes() {
     test(async |host| {
-        let vm = host.launch(Guest::LetsGo).await.unwrap();
+        let vm = host.launch_begun(Guest::LetsGo).await.unwrap();
         let before = Seen::of(host, &*vm);
         for serial in ["data", "again"] {
             let plugged = vm.plug(disk(host, serial)).await.unwrap();
@@ -174,7 +174,7 @@ pub(crate) fn disk_comes_and_goes() {
 pub(crate) fn nic_comes_and_goes() {
     test(async |host| {
         let namespace = own_namespace();
-        let vm = host.launch(Guest::LetsGo).await.unwrap();
+        let vm = host.launch_begun(Guest::LetsGo).await.unwrap();
         let before = Seen::of(host, &*vm);
         for queues in [1, 2] {
             let name = "tap0".parse().unwrap();
@@ -195,7 +195,7 @@ pub(crate) fn nic_comes_and_goes() {
 
 pub(crate) fn refused() {
     test(async |host| {
-        let vm = host.launch(Guest::LetsGo).await.unwrap();
+        let vm = host.launch_begun(Guest::LetsGo).await.unwrap();
         let before = Seen::of(host, &*vm);
         // A file is no tap, and QEMU says so when it has it already.
         let no_tap = nic("eth1", 1, vec![host.file("no-tap", b"").into()]);
@@ -237,7 +237,7 @@ pub(crate) fn refused() {
 
 pub(crate) fn all_ports_taken() {
     test(async |host| {
-        let vm = host.launch(Guest::LetsGo).await.unwrap();
+        let vm = host.launch_begun(Guest::LetsGo).await.unwrap();
         for port in 0..4 {
             let plugged = vm.plug(disk(host, &format!("data{port}"))).await.unwrap();
             assert_eq!(plugged.pci_path, format!("1b.{port}/00"));
@@ -271,6 +271,7 @@ pub(crate) fn kept_by_the_guest() {
         };
         let driver = host.driver_with(config);
         let vm = driver.launch(host.spec(Guest::Idle)).await.unwrap();
+        host.begun().await;
         let before = Seen::of(host, &*vm);
         vm.plug(disk(host, "data")).await.unwrap();
         for _ in 0..2 {
@@ -306,7 +307,7 @@ pub(crate) fn kept_by_the_guest() {
 /// Whoever plugged it in was killed: the device is there, and the account says that it comes.
 pub(crate) fn interrupted() {
     test(async |host| {
-        let vm = host.launch(Guest::LetsGo).await.unwrap();
+        let vm = host.launch_begun(Guest::LetsGo).await.unwrap();
         let before = Seen::of(host, &*vm);
         vm.reserve(&disk(host, "data")).unwrap();
         let stored = vm.state();

@@ -16,6 +16,12 @@ use vc_types::{ByteSize, SandboxId};
 /// How long one test may take.
 const TEST_LIMIT: Duration = Duration::from_secs(60);
 
+/// What every guest prints first.
+const BEGUN: u8 = b'.';
+
+/// How often it is looked whether a guest has begun.
+const BEGUN_LOOK: Duration = Duration::from_millis(2);
+
 /// Why these tests cannot run here.
 pub(crate) fn unmet_need() -> Option<String> {
     let config = QemuConfig::default();
@@ -29,7 +35,7 @@ pub(crate) fn unmet_need() -> Option<String> {
     missing.map(|error| error.to_string())
 }
 
-/// What the guest does, in 32-bit code.
+/// What the guest does, in 32-bit code, once it has said [`BEGUN`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Guest {
     /// Nothing, for ever.
@@ -47,8 +53,8 @@ pub(crate) enum Guest {
 }
 
 impl Guest {
-    fn code(self) -> &'static [u8] {
-        match self {
+    fn code(self) -> Vec<u8> {
+        let deeds: &[u8] = match self {
             // hlt; jmp back
             Self::Idle => &[0xf4, 0xeb, 0xfd],
             // xor ebx, ebx; loop: mov dx, 0xcd0; mov eax, ebx; out dx, eax: choose a bus
@@ -73,7 +79,9 @@ impl Guest {
             ],
             // mov dx, 0x505; mov al, 1; out dx, al; hlt
             Self::Panics => &[0x66, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4],
-        }
+        };
+        // mov dx, 0x3f8; mov al, BEGUN; out dx, al
+        [&[0x66, 0xba, 0xf8, 0x03, 0xb0, BEGUN, 0xee], deeds].concat()
     }
 
     /// A kernel as the PVH protocol has it: an ELF file with a note that names the entry.
@@ -110,7 +118,7 @@ impl Guest {
         put(NOTE_AT + 8, &18u32.to_le_bytes()); // the 32-bit entry
         put(NOTE_AT + 12, b"Xen\0");
         put(NOTE_AT + 16, &LOAD_ADDRESS.to_le_bytes());
-        put(CODE_AT, self.code());
+        put(CODE_AT, &self.code());
         elf
     }
 }
@@ -168,6 +176,21 @@ impl Host {
 
     pub(crate) async fn launch(&self, guest: Guest) -> Result<Box<dyn Vm>> {
         self.driver().launch(self.spec(guest)).await
+    }
+
+    /// A VM whose guest runs: the firmware has given the buses their numbers, and QEMU's account of
+    /// what is behind them changes with a test's own doings alone.
+    pub(crate) async fn launch_begun(&self, guest: Guest) -> Result<Box<dyn Vm>> {
+        let vm = self.launch(guest).await?;
+        self.begun().await;
+        Ok(vm)
+    }
+
+    /// Waits for the guest's first word, as long as the test may take.
+    pub(crate) async fn begun(&self) {
+        while !self.read("console.log").contains(&BEGUN) {
+            tokio::time::sleep(BEGUN_LOOK).await;
+        }
     }
 
     pub(crate) fn file(&self, name: &str, content: &[u8]) -> File {
