@@ -146,8 +146,16 @@ impl Place {
         let restarted = self.restarted;
         // With the memory that it got meanwhile.
         let state = machine.vm().state();
+        let vmm = self.vmm.clone();
         let stored = blocking(move || {
+            let keeper = ProcessIdentity::current()?;
             operation.commit(|record| {
+                // Whoever waited for this has gone, and the machine with it: that is written down.
+                if !is_kept(record, &keeper, vmm.as_ref()) {
+                    return Err(Error::NotRunning {
+                        sandbox: record.id().clone(),
+                    });
+                }
                 record.state = match restarted {
                     true => record.state.transition(SandboxState::Running)?,
                     false => SandboxState::Ready,
@@ -180,8 +188,7 @@ impl Place {
             let keeper = ProcessIdentity::current()?;
             directory.try_update(|record| {
                 let nobody = record.keeper.is_none() && record.vmm_process.is_none();
-                let own = record.keeper.as_ref() == Some(&keeper) && record.vmm_process == vmm;
-                if !nobody && !own {
+                if !nobody && !is_kept(record, &keeper, vmm.as_ref()) {
                     return Ok(());
                 }
                 if let Some((container, exit)) = ended {
@@ -199,13 +206,11 @@ impl Place {
     /// booted another one; that one is left alone.
     fn stopped_again(&self) -> Result<()> {
         let keeper = ProcessIdentity::current()?;
-        self.directory.try_update(|record| {
-            let own = record.keeper.as_ref() == Some(&keeper) && record.vmm_process == self.vmm;
-            match own {
+        self.directory
+            .try_update(|record| match is_kept(record, &keeper, self.vmm.as_ref()) {
                 true => states::stop(record, EndReason::Requested),
                 false => Ok(()),
-            }
-        })
+            })
     }
 
     /// Removes the place, and says so when something stays.
@@ -236,6 +241,15 @@ impl Place {
         let (runtime, directory) = (Arc::clone(&self.runtime), self.directory.clone());
         blocking(move || cgroups::remove_by_name(runtime.store.root(), &directory)).await
     }
+}
+
+/// Whether `keeper` still keeps the sandbox, and with this machine.
+fn is_kept(
+    record: &SandboxRecord,
+    keeper: &ProcessIdentity,
+    vmm: Option<&ProcessIdentity>,
+) -> bool {
+    record.keeper.as_ref() == Some(keeper) && record.vmm_process.as_ref() == vmm
 }
 
 /// Takes away what a sandbox whose processes have ended has of the host, and says what stays.

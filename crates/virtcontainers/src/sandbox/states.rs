@@ -81,13 +81,18 @@ pub(super) fn container_ended(
 /// The sandbox's machine stands still, or goes on.
 pub(super) async fn sandbox(directory: &SandboxDir, state: SandboxState) -> Result<()> {
     let directory = directory.clone();
-    blocking(move || {
-        directory.try_update(|record| {
-            record.state = record.state.transition(state)?;
-            Ok(())
-        })
-    })
-    .await
+    blocking(move || directory.try_update(|record| machine(record, state))).await
+}
+
+/// See [`sandbox`]. A sandbox that has lost its machine meanwhile has none to go on.
+fn machine(record: &mut SandboxRecord, state: SandboxState) -> Result<()> {
+    if record.state == SandboxState::Stopped {
+        return Err(Error::NotRunning {
+            sandbox: record.id().clone(),
+        });
+    }
+    record.state = record.state.transition(state)?;
+    Ok(())
 }
 
 /// The sandbox has no machine any more. What ran in it is lost, unless its end was seen. The first
@@ -148,6 +153,18 @@ async fn change(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_has_ended_does_not_go_on() {
+        let mut record = SandboxRecord::new("web".parse().unwrap()).unwrap();
+        record.state = SandboxState::Paused;
+        machine(&mut record, SandboxState::Running).unwrap();
+        assert_eq!(record.state, SandboxState::Running);
+        stop(&mut record, EndReason::Requested).unwrap();
+        let late = machine(&mut record, SandboxState::Running).unwrap_err();
+        assert!(matches!(late, Error::NotRunning { .. }), "{late}");
+        assert_eq!(record.state, SandboxState::Stopped);
+    }
 
     #[test]
     fn a_container_whose_start_was_refused_has_not_run() {

@@ -5,6 +5,7 @@
 mod concurrent;
 mod devices;
 mod failures;
+mod given_up;
 mod kills;
 mod life;
 mod model;

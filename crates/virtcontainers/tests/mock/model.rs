@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 use vc_store::{Listed, SandboxRecord, View};
-use vc_types::{ContainerState, SandboxState, Signal};
+use vc_types::{ContainerState, SandboxId, SandboxState, Signal};
 use virtcontainers::{Error, Result, Sandbox, Started};
 
 use super::{Host, container, id, on_executor, sandbox, sandbox_id};
@@ -307,8 +307,17 @@ fn difference(world: &World) -> String {
     records.iter().map(of).collect::<Vec<_>>().join("\n")
 }
 
+/// Whether a sandbox has no container, by the state and by its guest.
+fn is_empty(world: &World, sandbox: &SandboxId) -> bool {
+    world.records().get(sandbox.as_str()).is_none_or(|record| {
+        let stopped = View::of(record).state == SandboxState::Stopped;
+        let guest = world.host.script.guest(sandbox);
+        record.containers.is_empty() && (stopped || guest.containers().is_empty())
+    })
+}
+
 /// Ends and removes everything, and looks whether that was all. A container whose caller gave it
-/// up may be removed meanwhile.
+/// up may be made meanwhile, and is removed behind its caller's back.
 async fn finish(world: &World) {
     let runtime = &world.host.runtime;
     for (name, record) in world.records() {
@@ -319,12 +328,11 @@ async fn finish(world: &World) {
                 _ => {}
             }
         }
-        let stopped = View::of(&record).state == SandboxState::Stopped;
-        let left = world.host.script.guest(&name).containers();
-        assert!(stopped || left.is_empty(), "{left:?}");
-        let known = world.records().remove(name.as_str());
-        let known = known.map(|record| record.containers);
-        assert!(known.is_none_or(|known| known.is_empty()), "{record:?}");
+        let begun = std::time::Instant::now();
+        while !is_empty(world, &name) {
+            assert!(begun.elapsed() < REST_LIMIT, "{}", difference(world));
+            tokio::time::sleep(REST_RETRY).await;
+        }
     }
     world.kept.lock().unwrap().clear();
     for name in world.records().keys() {
