@@ -26,6 +26,7 @@ mod socket;
 mod stand_in;
 mod stats;
 mod surroundings;
+mod undoing;
 
 use std::process::ExitCode;
 

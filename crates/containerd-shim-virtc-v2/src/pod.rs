@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use vc_types::ContainerId;
 use virtcontainers::{
     ContainerHooks, HostNamespaces, HostNetwork, NetworkConfig, Runtime, Sandbox, SandboxHandle,
@@ -19,6 +19,7 @@ use crate::rootfs::Rootfs;
 use crate::sandbox::PodSandbox;
 use crate::stand_in::StandIn;
 use crate::surroundings;
+use crate::undoing::Undoing;
 
 /// A task: a container, its first process, and those that were added.
 #[derive(Debug)]
@@ -149,8 +150,8 @@ pub(crate) struct Pod {
     pub(crate) sandbox: tokio::sync::Mutex<Option<Sandbox>>,
     /// The sandbox as containerd may have it, without a task that it is for.
     pub(crate) served: PodSandbox,
-    /// How much is being removed that was made and is not wanted any more.
-    undoing: watch::Sender<usize>,
+    /// What is being removed that was made and is not wanted any more.
+    pub(crate) undoing: Undoing,
     /// That this process may end.
     pub(crate) shut_down: Notify,
 }
@@ -172,7 +173,7 @@ impl Pod {
             handle: Mutex::new(None),
             sandbox: tokio::sync::Mutex::new(None),
             served: PodSandbox::default(),
-            undoing: watch::Sender::new(0),
+            undoing: Undoing::new(),
             shut_down: Notify::new(),
         }
     }
@@ -267,23 +268,6 @@ impl Pod {
         handle.ok_or_else(|| Error::NotFound {
             what: "the sandbox".into(),
         })
-    }
-
-    /// Begins to remove something; whoever asked for it is not there any more, or waits.
-    pub(crate) fn undo(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let undoing = self.undoing.clone();
-        undoing.send_modify(|number| *number += 1);
-        tokio::spawn(async move {
-            work.await;
-            undoing.send_modify(|number| *number -= 1);
-        });
-    }
-
-    /// Waits until nothing is being removed any more.
-    pub(crate) async fn undone(&self) {
-        let mut undoing = self.undoing.subscribe();
-        // The sender is this value's own.
-        let _ = undoing.wait_for(|number| *number == 0).await;
     }
 
     pub(crate) fn set_handle(&self, handle: Option<SandboxHandle>) {

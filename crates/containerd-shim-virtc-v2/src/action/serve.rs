@@ -69,7 +69,7 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
         server.start().await?;
         waiting.begin();
         pod.shut_down.notified().await;
-        if timeout(UNDO_LIMIT, pod.undone()).await.is_err() {
+        if timeout(UNDO_LIMIT, pod.undoing.ended()).await.is_err() {
             tracing::warn!("what was made and given up is not removed in time");
         }
         pod.events.flush(FLUSH_LIMIT).await;

@@ -87,7 +87,7 @@ impl TaskService {
             made = self.make(&task, &request) => made?,
             () = task.given_up.notified() => {
                 // What was made by then goes before this is answered.
-                pod.undone().await;
+                pod.undoing.ended().await;
                 return Err(Error::Finished { what: task.first.name().to_owned() });
             }
         }
@@ -117,17 +117,19 @@ impl TaskService {
         let (stdio, namespace) = (task.first.stdio.clone(), pod.namespace.clone());
         let (mounts, target) = (request.rootfs.clone(), root_of(&task.bundle));
         let (id, directory) = (request.id.clone(), task.bundle.clone());
-        let (rootfs, disk, opened, bundle) = super::exec::blocking(move || {
-            let disk = DiskRoot::of(&mounts);
-            let mounts = match disk {
-                Some(_) => &[],
-                None => mounts.as_slice(),
-            };
-            let rootfs = Rootfs::mount(mounts, &target)?;
-            let opened = stdio.open(&namespace, &id)?;
-            Ok((rootfs, disk, opened, Bundle::open(&directory)?))
-        })
-        .await?;
+        let (rootfs, disk, opened, bundle) = pod
+            .undoing
+            .blocking(move || {
+                let disk = DiskRoot::of(&mounts);
+                let mounts = match disk {
+                    Some(_) => &[],
+                    None => mounts.as_slice(),
+                };
+                let rootfs = Rootfs::mount(mounts, &target)?;
+                let opened = stdio.open(&namespace, &id)?;
+                Ok((rootfs, disk, opened, Bundle::open(&directory)?))
+            })
+            .await?;
         *task.rootfs.lock().unwrap_or_else(PoisonError::into_inner) = Some(rootfs);
         match task.owns_sandbox {
             true => {

@@ -76,7 +76,7 @@ impl Made {
     pub(super) async fn undo(self) {
         let pod = Arc::clone(&self.pod);
         drop(self);
-        pod.undone().await;
+        pod.undoing.ended().await;
     }
 }
 
@@ -87,7 +87,7 @@ impl Drop for Made {
         };
         // Its root stays mounted for as long: the task has that.
         let (hooks, task) = (self.hooks.take(), Arc::clone(&self.task));
-        self.pod.undo(async move {
+        self.pod.undoing.begin(async move {
             let removed = match place {
                 Place::Sandbox(sandbox) => sandbox.delete().await.map(drop),
                 Place::Member(sandbox) => sandbox.delete_container(&task.container, true).await,

@@ -4,7 +4,7 @@
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -13,31 +13,41 @@ use tokio::net::UnixStream;
 /// The name of the command socket in the sandbox's directory.
 pub const COMMANDS_SOCKET: &str = "qmp.sock";
 
-/// A listening socket's file, removed when this is dropped.
+/// A listening socket's file, removed when this is dropped. Another VM's may be there by then, by the
+/// same name: that one stays.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
 
 impl SocketFile {
     /// Makes the socket, for its owner alone.
     pub(super) fn listen_in(directory: &Path) -> io::Result<(Self, OwnedFd)> {
         let opened = open_directory(directory)?;
         let listener = UnixListener::bind(through(&opened, COMMANDS_SOCKET))?;
-        let file = Self(directory.join(COMMANDS_SOCKET));
-        fs::set_permissions(&file.0, Permissions::from_mode(0o600))?;
+        let path = directory.join(COMMANDS_SOCKET);
+        let inode = fs::symlink_metadata(&path)?.ino();
+        let file = Self { path, inode };
+        fs::set_permissions(&file.path, Permissions::from_mode(0o600))?;
         Ok((file, listener.into()))
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0)
+        let removed = match fs::symlink_metadata(&self.path) {
+            Ok(there) if there.ino() != self.inode => return,
+            there => there.and_then(|_| fs::remove_file(&self.path)),
+        };
+        if let Err(error) = removed
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.0.display(), %error, "cannot remove the socket");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
         }
     }
 }
@@ -80,5 +90,15 @@ mod tests {
         assert!(SocketFile::listen_in(&long).is_err(), "it is taken");
         drop(file);
         assert_eq!(fs::read_dir(&long).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_socket_of_a_vm_that_came_later_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, _first) = SocketFile::listen_in(directory.path()).unwrap();
+        fs::rename(file.path(), directory.path().join("moved")).unwrap();
+        let (later, _second) = SocketFile::listen_in(directory.path()).unwrap();
+        drop(file);
+        assert!(later.path().exists());
     }
 }

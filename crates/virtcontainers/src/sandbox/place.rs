@@ -1,11 +1,12 @@
 //! A sandbox's place on disk, held by its keeper. Dropping it removes the place, unless it is to
 //! be kept.
 
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
-
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vc_hypervisor::qemu::COMMANDS_SOCKET;
 use vc_store::{DeviceProcess, OperationGuard, SandboxDir, SandboxRecord, Verb, WhenBusy};
 use vc_types::{
     BootId, ContainerId, EndReason, ExitStatus, ProcessIdentity, SandboxId, SandboxState,
@@ -17,6 +18,10 @@ use crate::error::{Error, Result};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
 
+/// The VMM that the state was given last. It is looked at and changed by whoever has the state's lock:
+/// a thread may still write for somebody who has given it up.
+type Written = Arc<Mutex<Option<ProcessIdentity>>>;
+
 /// The directory, and the operation that makes the sandbox until it is ready.
 pub(crate) struct Place {
     runtime: Arc<Shared>,
@@ -24,8 +29,8 @@ pub(crate) struct Place {
     operation: Option<OperationGuard>,
     /// Whether there was a sandbox before.
     restarted: bool,
-    /// The VMM of its machine, once there is one.
-    vmm: Option<ProcessIdentity>,
+    /// The VMM of its machine, once it is written down.
+    vmm: Written,
     /// Whether it outlives this.
     kept: AtomicBool,
 }
@@ -43,7 +48,7 @@ impl Place {
                 operation: Some(operation),
                 runtime,
                 restarted: false,
-                vmm: None,
+                vmm: Written::default(),
                 kept: AtomicBool::new(false),
             })
         })
@@ -70,6 +75,17 @@ impl Place {
                 sandbox: directory.id().clone(),
             });
         }
+        // That of a machine that was taken while it waited has nobody else to remove it.
+        match std::fs::remove_file(directory.path().join(COMMANDS_SOCKET)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(|source| Error::System {
+                attempt: format!(
+                    "remove the socket of a machine before of {}",
+                    directory.id()
+                ),
+                source,
+            })?,
+        }
         operation.update(|record| {
             // It may never have been written down that the one before ended.
             states::stop(record, EndReason::KeeperEnded)?;
@@ -83,7 +99,7 @@ impl Place {
             operation: Some(operation),
             runtime: Arc::clone(runtime),
             restarted: true,
-            vmm: None,
+            vmm: Written::default(),
             kept: AtomicBool::new(false),
         })
     }
@@ -117,24 +133,31 @@ impl Place {
             return Ok(());
         };
         let vmm = machine.vm().processes().into_iter().next();
-        self.vmm.clone_from(&vmm);
         let state = machine.vm().state();
         let device = |(name, identity): &(&'static str, ProcessIdentity)| DeviceProcess {
             name: (*name).to_owned(),
             identity: identity.clone(),
         };
         let devices = machine.devices().iter().map(device).collect();
+        let written = Arc::clone(&self.vmm);
         let (operation, stored) = blocking(move || {
+            let keeper = ProcessIdentity::current()?;
+            let before = vmm_of(&written).clone();
             let stored = operation.step_with("boot", |record| {
+                still_kept(record, &keeper, &written)?;
+                vmm_of(&written).clone_from(&vmm);
                 record.vmm_process = vmm;
                 record.processes = devices;
-                record.set_driver_state(Some(&state))
+                Ok::<_, Error>(record.set_driver_state(Some(&state)))
             });
+            if stored.is_err() {
+                *vmm_of(&written) = before;
+            }
             Ok((operation, stored))
         })
         .await?;
         self.operation = Some(operation);
-        stored?.map_err(|source| self.unstored(source))
+        stored??.map_err(|source| self.unstored(source))
     }
 
     /// The sandbox is ready: its operation ends.
@@ -146,16 +169,11 @@ impl Place {
         let restarted = self.restarted;
         // With the memory that it got meanwhile.
         let state = machine.vm().state();
-        let vmm = self.vmm.clone();
+        let vmm = Arc::clone(&self.vmm);
         let stored = blocking(move || {
             let keeper = ProcessIdentity::current()?;
             operation.commit(|record| {
-                // Whoever waited for this has gone, and the machine with it: that is written down.
-                if !is_kept(record, &keeper, vmm.as_ref()) {
-                    return Err(Error::NotRunning {
-                        sandbox: record.id().clone(),
-                    });
-                }
+                still_kept(record, &keeper, &vmm)?;
                 record.state = match restarted {
                     true => record.state.transition(SandboxState::Running)?,
                     false => SandboxState::Ready,
@@ -183,12 +201,12 @@ impl Place {
         reason: EndReason,
         ended: Option<(ContainerId, ExitStatus)>,
     ) -> Result<()> {
-        let (directory, vmm) = (self.directory.clone(), self.vmm.clone());
+        let (directory, vmm) = (self.directory.clone(), Arc::clone(&self.vmm));
         blocking(move || {
             let keeper = ProcessIdentity::current()?;
             directory.try_update(|record| {
                 let nobody = record.keeper.is_none() && record.vmm_process.is_none();
-                if !nobody && !is_kept(record, &keeper, vmm.as_ref()) {
+                if !nobody && !is_kept(record, &keeper, &vmm) {
                     return Ok(());
                 }
                 if let Some((container, exit)) = ended {
@@ -207,7 +225,7 @@ impl Place {
     fn stopped_again(&self) -> Result<()> {
         let keeper = ProcessIdentity::current()?;
         self.directory
-            .try_update(|record| match is_kept(record, &keeper, self.vmm.as_ref()) {
+            .try_update(|record| match is_kept(record, &keeper, &self.vmm) {
                 true => states::stop(record, EndReason::Requested),
                 false => Ok(()),
             })
@@ -244,20 +262,31 @@ impl Place {
 }
 
 /// Whether `keeper` still keeps the sandbox, and with this machine.
-fn is_kept(
-    record: &SandboxRecord,
-    keeper: &ProcessIdentity,
-    vmm: Option<&ProcessIdentity>,
-) -> bool {
-    record.keeper.as_ref() == Some(keeper) && record.vmm_process.as_ref() == vmm
+fn is_kept(record: &SandboxRecord, keeper: &ProcessIdentity, vmm: &Written) -> bool {
+    record.keeper.as_ref() == Some(keeper) && record.vmm_process == *vmm_of(vmm)
+}
+
+/// Refuses to write what somebody has given up whose machine is gone: that is written down already.
+fn still_kept(record: &SandboxRecord, keeper: &ProcessIdentity, vmm: &Written) -> Result<()> {
+    match is_kept(record, keeper, vmm) {
+        true => Ok(()),
+        false => Err(Error::NotRunning {
+            sandbox: record.id().clone(),
+        }),
+    }
+}
+
+fn vmm_of(written: &Written) -> MutexGuard<'_, Option<ProcessIdentity>> {
+    written.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes away what a sandbox whose processes have ended has of the host, and says what stays.
 fn take_away(directory: &SandboxDir) -> Vec<String> {
-    let mut left = directory
-        .read()
-        .map_or_else(|_| Vec::new(), |record| network::undo(&record));
-    left.extend(remove_cgroups(directory));
+    // The cgroups first: with them the last process goes that has something of the network open.
+    let mut left = remove_cgroups(directory);
+    if let Ok(record) = directory.read() {
+        left.extend(network::undo(&record));
+    }
     left
 }
 
@@ -303,6 +332,25 @@ mod tests {
     use vc_store::{Document, Store, StoreLimits};
 
     use super::*;
+
+    #[test]
+    fn what_was_given_up_is_written_by_nobody() {
+        let keeper = ProcessIdentity::current().unwrap();
+        let mut record = SandboxRecord::new("web".parse().unwrap()).unwrap();
+        record.keeper = Some(keeper.clone());
+        record.state = SandboxState::Running;
+        let vmm = Written::default();
+        still_kept(&record, &keeper, &vmm).unwrap();
+
+        *vmm_of(&vmm) = Some(keeper.clone());
+        assert!(still_kept(&record, &keeper, &vmm).is_err(), "another VM");
+        record.vmm_process = Some(keeper.clone());
+        still_kept(&record, &keeper, &vmm).unwrap();
+
+        states::stop(&mut record, EndReason::Requested).unwrap();
+        let late = still_kept(&record, &keeper, &vmm).unwrap_err();
+        assert!(matches!(late, Error::NotRunning { .. }), "{late}");
+    }
 
     #[test]
     fn what_stays_of_a_network_is_said() {

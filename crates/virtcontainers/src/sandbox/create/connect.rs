@@ -47,6 +47,12 @@ pub(super) struct Connected {
     pub(super) guest_epoch: u64,
 }
 
+/// A machine and its network, in the order in which they go where a start is given up.
+struct Up {
+    machine: Machine,
+    network: Option<AttachedNetwork>,
+}
+
 /// Waits for the guest and prepares it. Whatever is waited for, the end of the machine ends it.
 pub(super) async fn connect(
     runtime: &Arc<Shared>,
@@ -67,6 +73,8 @@ pub(super) async fn connect(
         writable,
         origin,
     } = launched;
+    let up = Up { machine, network };
+    let (machine, network) = (&up.machine, &up.network);
     let throw_away = config.throw_away;
     let limits = &runtime.config.limits;
     // Not a cell: whoever starts a sandbox may do it on any thread.
@@ -139,6 +147,7 @@ pub(super) async fn connect(
             ));
         }
     };
+    let Up { machine, network } = up;
     Ok(Connected {
         runtime: Arc::clone(runtime),
         machine,
@@ -183,13 +192,12 @@ pub(super) async fn create(
 
 impl Connected {
     /// Writes down that the sandbox is ready, and hands it out.
-    pub(super) async fn into_sandbox(
-        self,
-        mut place: Place,
-        timeline: Timeline,
-    ) -> Result<Sandbox> {
+    pub(super) async fn into_sandbox(self, place: Place, timeline: Timeline) -> Result<Sandbox> {
+        // In this order: where this is given up, the machine goes before its place.
+        let mut place = place;
+        let connected = self;
         let written = async {
-            place.ready(&self.machine).await?;
+            place.ready(&connected.machine).await?;
             // It stands for containers only once they are there.
             for entry in place.directory().read()?.containers.values() {
                 cgroups::join_container(entry)?;
@@ -198,24 +206,29 @@ impl Connected {
         };
         if let Err(error) = written.await {
             // The machine goes before its place.
-            drop(self);
+            drop(connected);
             return Err(error);
         }
-        let interval = self.runtime.config.limits.clock_ms.duration();
-        let clock = ClockKeeper::start(self.guest.agent.clone(), interval);
+        let interval = connected.runtime.config.limits.clock_ms.duration();
+        let clock = ClockKeeper::start(connected.guest.agent.clone(), interval);
         let directory = place.directory().clone();
-        let handle = SandboxHandle::new(&self.runtime, directory, self.guest, self.streams);
+        let handle = SandboxHandle::new(
+            &connected.runtime,
+            directory,
+            connected.guest,
+            connected.streams,
+        );
         let leases = match Leases::serve(handle.clone()) {
             Ok(leases) => leases,
             Err(error) => {
-                drop(self.machine);
+                drop(connected.machine);
                 return Err(error);
             }
         };
-        let network = match FollowedNetwork::begin(handle.clone(), self.network) {
+        let network = match FollowedNetwork::begin(handle.clone(), connected.network) {
             Ok(network) => network,
             Err(error) => {
-                drop(self.machine);
+                drop(connected.machine);
                 return Err(error);
             }
         };
@@ -224,14 +237,14 @@ impl Connected {
             _leases: leases,
             handle,
             place,
-            machine: self.machine,
+            machine: connected.machine,
             network,
-            writable: self.writable,
+            writable: connected.writable,
             at_rest: Mutex::default(),
-            throw_away: self.throw_away,
-            origin: self.origin,
+            throw_away: connected.throw_away,
+            origin: connected.origin,
             timeline: Mutex::new(timeline),
-            guest_epoch: self.guest_epoch,
+            guest_epoch: connected.guest_epoch,
             refill: Mutex::default(),
         })
     }

@@ -106,7 +106,17 @@ async fn receive(
     let devices = processes.iter().map(|process| process.identity.clone());
     let all: Vec<ProcessIdentity> = devices.chain(vm.processes()).collect();
     let directory = place.directory().clone();
-    blocking(move || cgroups::move_into_sandbox(&directory.read()?, &all)).await?;
+    blocking(move || {
+        let record = directory.read()?;
+        cgroups::move_into_sandbox(&record, &all)?;
+        // Whoever has given this up may have removed the place before the cgroup was there.
+        if directory.read().is_err_and(|error| error.is_not_found()) {
+            let left = cgroups::remove_all(&record).join(", ");
+            tracing::warn!(sandbox = %record.id(), left, "its start was given up");
+        }
+        Ok(())
+    })
+    .await?;
     let told = link.send(&FilesTaken).await;
     told.map_err(|source| system("take the files of a machine", source))?;
     let address = vsock::address(place.path());

@@ -188,13 +188,20 @@ impl SandboxHandle {
         plug(operation, &*vm, HotDevice::Nic(nic(id)?)).await
     }
 
-    /// Takes a device out of the machine.
+    /// Takes a device out of the machine, and writes it down also where whoever asked gives it up.
     pub(super) async fn unplug(&self, id: &str) -> Result<()> {
-        let operation = self.begin(Verb::Update).await?;
-        let vm = self.vm(&self.0.directory.read()?).await?;
-        let removed = vm.unplug(id).await;
-        commit(operation, vm.state()).await?;
-        Ok(removed?)
+        let (sandbox, device) = (self.clone(), id.to_owned());
+        let unplugged = tokio::spawn(async move {
+            let operation = sandbox.begin(Verb::Update).await?;
+            let vm = sandbox.vm(&sandbox.0.directory.read()?).await?;
+            let removed = vm.unplug(&device).await;
+            commit(operation, vm.state()).await?;
+            Ok(removed?)
+        });
+        unplugged.await.map_err(|error| Error::System {
+            attempt: format!("take device {id} out"),
+            source: std::io::Error::other(error),
+        })?
     }
 
     /// Takes out the devices whose plugging was interrupted. One that cannot be taken out keeps

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use vc_agent_client::network::GuestNetwork;
 use vc_hypervisor::qemu::{NicPlace, nic_places};
 use vc_hypervisor::{Nic, NicBackend};
-use vc_network::{Endpoint, Link, LoopbackListeners, LoopbackUndo, Namespace, Scan, Watch};
+use vc_network::{Endpoint, Link, LoopbackListeners, LoopbackUndo, Namespace, Scan, Undo, Watch};
 use vc_store::SandboxDir;
 use vc_types::SandboxUsers;
 
@@ -45,6 +45,34 @@ pub(crate) struct AttachedNetwork {
     listeners: Option<LoopbackListeners>,
     /// By which the namespace is there, where it was made for the sandbox.
     lease: Option<NatLease>,
+}
+
+/// What a thread has added to a namespace. Where nobody waits for it any more, everything else may be
+/// undone by then, and dropping this takes it away too.
+struct Unreceived {
+    namespace: Arc<Namespace>,
+    undo: Option<Undo>,
+}
+
+impl Unreceived {
+    fn new(namespace: Arc<Namespace>, undo: Undo) -> Self {
+        let undo = Some(undo);
+        Self { namespace, undo }
+    }
+
+    /// Leaves it to whoever waited.
+    fn received(mut self) {
+        self.undo = None;
+    }
+}
+
+impl Drop for Unreceived {
+    fn drop(&mut self) {
+        let undone = self.undo.take().map(|undo| undo.undo(&self.namespace));
+        if let Some(Err(error)) = undone {
+            tracing::warn!(error = chain(&error), "what was added to a network stays");
+        }
+    }
 }
 
 /// A link of the namespace that reaches the machine.
@@ -235,7 +263,13 @@ impl AttachedNetwork {
         }
         self.note(self.undos())?;
         let namespace = Arc::clone(&self.namespace);
-        let attached = blocking(move || Ok(attachment.attach(&namespace)?)).await?;
+        let attached = blocking(move || {
+            let attached = attachment.attach(&namespace)?;
+            let unreceived = Unreceived::new(namespace, attached.undo.clone());
+            Ok((attached, unreceived))
+        });
+        let (attached, unreceived) = attached.await?;
+        unreceived.received();
         let undo = LinkUndo::Joined(attached.undo);
         let plugged = sandbox
             .plug_nic(|id| self.rules.nic(id, &endpoint, attached.tap))
@@ -253,6 +287,7 @@ impl AttachedNetwork {
             }
             Err(error) => {
                 self.left.retain(|left| *left != planned);
+                self.left.push(undo.clone());
                 self.take_away(undo).await;
                 Err(error)
             }
@@ -265,6 +300,8 @@ impl AttachedNetwork {
         let Some(attached) = self.links.remove(&link.index) else {
             return;
         };
+        // Whoever gives this up half-way leaves it to the end.
+        self.left.push(attached.undo.clone());
         let is_in_use = match &attached.plugged {
             Some(id) => sandbox.unplug(id).await.is_err_and(|error| {
                 tracing::warn!(link = %link.name, error = chain(&error), "its device stays");
@@ -272,10 +309,8 @@ impl AttachedNetwork {
             }),
             None => true,
         };
-        if is_in_use {
-            // Until the end: a VMM whose tap is gone asks it for ever.
-            self.left.push(attached.undo);
-        } else {
+        // Until the end: a VMM whose tap is gone asks it for ever.
+        if !is_in_use {
             self.take_away(attached.undo).await;
         }
     }
@@ -283,9 +318,14 @@ impl AttachedNetwork {
     /// Takes away what was added for one link. Where that fails, it is tried again at the end.
     async fn take_away(&mut self, undo: LinkUndo) {
         let (namespace, one) = (Arc::clone(&self.namespace), undo.clone());
-        if let Err(error) = blocking(move || Ok(one.undo(&namespace)?)).await {
-            tracing::debug!(error = chain(&error), "it is taken away later");
-            self.left.push(undo);
+        match blocking(move || Ok(one.undo(&namespace)?)).await {
+            Ok(()) => self.left.retain(|left| *left != undo),
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "it is taken away later");
+                if !self.left.contains(&undo) {
+                    self.left.push(undo);
+                }
+            }
         }
         if let Err(error) = self.note(self.undos()) {
             tracing::warn!(

@@ -100,16 +100,14 @@ impl FollowedNetwork {
     pub(crate) async fn undo(&self) -> Result<()> {
         // What it is at is done first, within the limits of each call: a step that is given up half-way
         // could add something behind our back.
-        let network = self.network.lock().await.take();
+        let mut network = Arc::clone(&self.network).lock_owned().await;
         *self.resolvers.lock().await = None;
         *self.relay.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if let Some(follower) = &self.follower {
             follower.abort();
         }
-        match network {
-            Some(network) => blocking(move || network.undo()).await,
-            None => Ok(()),
-        }
+        // Whoever comes next waits for it, also where this is given up.
+        blocking(move || network.take().map_or(Ok(()), AttachedNetwork::undo)).await
     }
 }
 
