@@ -4,11 +4,17 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 use crate::error::{Error, Result};
+
+/// How long an answer waits for what is removed before it. A thread that mounts or opens something of
+/// somebody else's may hang.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// How much is being removed that was made and is not wanted any more. Copies count together.
 #[derive(Clone, Debug)]
@@ -21,19 +27,23 @@ impl Undoing {
 
     /// Begins to remove something.
     pub(crate) fn begin(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let count = self.0.clone();
-        count.send_modify(|number| *number += 1);
+        self.0.send_modify(|number| *number += 1);
+        let counted = Counted(self.0.clone());
         tokio::spawn(async move {
             work.await;
-            count.send_modify(|number| *number -= 1);
+            drop(counted);
         });
     }
 
-    /// Waits until nothing is being removed any more.
-    pub(crate) async fn ended(&self) {
+    /// Waits until nothing is being removed any more, at most this long.
+    pub(crate) async fn ended(&self, limit: Duration) {
         let mut count = self.0.subscribe();
-        // The sender is this value's own.
-        let _ = count.wait_for(|number| *number == 0).await;
+        if timeout(limit, count.wait_for(|number| *number == 0))
+            .await
+            .is_err()
+        {
+            tracing::warn!("what was made and given up is not removed in time");
+        }
     }
 
     /// Does what blocks on a thread for it. Where whoever waits for it goes away, it is being removed
@@ -46,6 +56,15 @@ impl Undoing {
             undoing: self.clone(),
             work: Some(spawn_blocking(work)),
         }
+    }
+}
+
+/// One that is being removed, also where that panics.
+struct Counted(watch::Sender<usize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|number| *number -= 1);
     }
 }
 
@@ -94,7 +113,7 @@ mod tests {
         let undoing = Undoing::new();
         let made = undoing.blocking(|| Ok(7));
         assert_eq!(made.await.unwrap(), 7);
-        undoing.ended().await;
+        undoing.ended(ANSWER_LIMIT).await;
 
         let (release, released) = mpsc::channel::<()>();
         let alive = Arc::new(());
@@ -104,7 +123,7 @@ mod tests {
             Ok(root)
         }));
         let waiting = undoing.clone();
-        let mut ended = tokio::spawn(async move { waiting.ended().await });
+        let mut ended = tokio::spawn(async move { waiting.ended(ANSWER_LIMIT).await });
         for _ in 0..10 {
             yield_now().await;
         }
@@ -112,5 +131,21 @@ mod tests {
         release.send(()).unwrap();
         (&mut ended).await.unwrap();
         assert_eq!(Arc::strong_count(&alive), 1, "it was dropped");
+    }
+
+    #[tokio::test]
+    async fn what_hangs_is_waited_for_no_longer_than_its_limit() {
+        let undoing = Undoing::new();
+        undoing.begin(std::future::pending());
+        undoing.ended(Duration::from_millis(20)).await;
+        assert_eq!(*undoing.0.borrow(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_panics_is_over() {
+        let undoing = Undoing::new();
+        undoing.begin(async { panic!("a defect") });
+        undoing.ended(ANSWER_LIMIT).await;
+        assert_eq!(*undoing.0.borrow(), 0);
     }
 }

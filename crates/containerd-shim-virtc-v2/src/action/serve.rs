@@ -7,7 +7,6 @@ use std::time::Duration;
 use containerd_shim_protos::ttrpc::asynchronous::Server;
 use containerd_shim_protos::ttrpc::asynchronous::transport::Listener;
 use rustix::fs::{Mode, OFlags};
-use tokio::time::timeout;
 use virtcontainers::{HostNamespaces, keeper};
 
 use super::bundle;
@@ -69,9 +68,7 @@ pub(super) fn serve(flags: &Flags) -> Result<()> {
         server.start().await?;
         waiting.begin();
         pod.shut_down.notified().await;
-        if timeout(UNDO_LIMIT, pod.undoing.ended()).await.is_err() {
-            tracing::warn!("what was made and given up is not removed in time");
-        }
+        pod.undoing.ended(UNDO_LIMIT).await;
         pod.events.flush(FLUSH_LIMIT).await;
         // The name goes first: nobody finds a socket at which nobody answers.
         socket.remove();

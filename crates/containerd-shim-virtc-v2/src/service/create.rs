@@ -23,6 +23,7 @@ use crate::pod::{Pod, Task};
 use crate::process::{Phase, TaskProcess};
 use crate::rootfs::Rootfs;
 use crate::stand_in::StandIn;
+use crate::undoing::ANSWER_LIMIT;
 
 /// How often at most a shortage of one container is told.
 const OOM_EVENT_PAUSE: Duration = Duration::from_secs(1);
@@ -87,7 +88,7 @@ impl TaskService {
             made = self.make(&task, &request) => made?,
             () = task.given_up.notified() => {
                 // What was made by then goes before this is answered.
-                pod.undoing.ended().await;
+                pod.undoing.ended(ANSWER_LIMIT).await;
                 return Err(Error::Finished { what: task.first.name().to_owned() });
             }
         }

@@ -4,6 +4,7 @@ use virtcontainers::{ContainerHooks, HookKind, Process, Sandbox, SandboxHandle};
 
 use crate::error::Result;
 use crate::pod::{Pod, Task};
+use crate::undoing::ANSWER_LIMIT;
 
 /// What was made for a task.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl Made {
     pub(super) async fn undo(self) {
         let pod = Arc::clone(&self.pod);
         drop(self);
-        pod.undoing.ended().await;
+        pod.undoing.ended(ANSWER_LIMIT).await;
     }
 }
 

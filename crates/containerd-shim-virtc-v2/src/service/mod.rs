@@ -92,14 +92,9 @@ impl shim_async::Task for TaskService {
         let created = Box::pin(self.create_task(request));
         let pid = match limit.map(Duration::from_nanos) {
             None => created.await?,
-            Some(limit) => match tokio::time::timeout(limit, created).await {
-                Ok(created) => created?,
-                Err(_) => {
-                    // What was made by then goes before this is answered.
-                    self.pod.undoing.ended().await;
-                    return Err(Error::TimedOut { what }.into());
-                }
-            },
+            Some(limit) => tokio::time::timeout(limit, created)
+                .await
+                .map_err(|_| Error::TimedOut { what })??,
         };
         Ok(CreateTaskResponse {
             pid,

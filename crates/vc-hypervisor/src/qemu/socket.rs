@@ -4,11 +4,15 @@
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, fstat, lstat, open};
 use tokio::net::UnixStream;
+
+/// A socket cannot be opened, but its place can.
+const FILE_ITSELF: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The name of the command socket in the sandbox's directory.
 pub const COMMANDS_SOCKET: &str = "qmp.sock";
@@ -18,7 +22,8 @@ pub const COMMANDS_SOCKET: &str = "qmp.sock";
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    inode: u64,
+    /// The file itself, so that no later one is taken for it.
+    own: OwnedFd,
 }
 
 impl SocketFile {
@@ -27,8 +32,8 @@ impl SocketFile {
         let opened = open_directory(directory)?;
         let listener = UnixListener::bind(through(&opened, COMMANDS_SOCKET))?;
         let path = directory.join(COMMANDS_SOCKET);
-        let inode = fs::symlink_metadata(&path)?.ino();
-        let file = Self { path, inode };
+        let own = open(&path, FILE_ITSELF, Mode::empty())?;
+        let file = Self { path, own };
         fs::set_permissions(&file.path, Permissions::from_mode(0o600))?;
         Ok((file, listener.into()))
     }
@@ -36,13 +41,18 @@ impl SocketFile {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    fn is_there(&self) -> io::Result<bool> {
+        let (own, there) = (fstat(&self.own)?, lstat(&self.path)?);
+        Ok((own.st_dev, own.st_ino) == (there.st_dev, there.st_ino))
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let removed = match fs::symlink_metadata(&self.path) {
-            Ok(there) if there.ino() != self.inode => return,
-            there => there.and_then(|_| fs::remove_file(&self.path)),
+        let removed = match self.is_there() {
+            Ok(true) => fs::remove_file(&self.path),
+            there => there.map(drop),
         };
         if let Err(error) = removed
             && error.kind() != io::ErrorKind::NotFound
@@ -64,7 +74,7 @@ pub(super) async fn connect(path: &Path) -> io::Result<UnixStream> {
 fn open_directory(directory: &Path) -> io::Result<fs::File> {
     OpenOptions::new()
         .read(true)
-        .custom_flags(rustix::fs::OFlags::DIRECTORY.bits().cast_signed())
+        .custom_flags(OFlags::DIRECTORY.bits().cast_signed())
         .open(directory)
 }
 

@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::fault;
 use crate::runtime::{Shared, blocking};
 
-/// The VMM that the state was given last. It is looked at and changed by whoever has the state's lock:
-/// a thread may still write for somebody who has given it up.
+/// The VMM that the state was given last. It changes with the state, under its lock: a thread may still
+/// write for somebody who has given it up.
 type Written = Arc<Mutex<Option<ProcessIdentity>>>;
 
 /// The directory, and the operation that makes the sandbox until it is ready.
@@ -75,7 +75,7 @@ impl Place {
                 sandbox: directory.id().clone(),
             });
         }
-        // That of a machine that was taken while it waited has nobody else to remove it.
+        // The socket of a machine that was taken while it waited has nobody else to remove it.
         match std::fs::remove_file(directory.path().join(COMMANDS_SOCKET)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed.map_err(|source| Error::System {
@@ -150,7 +150,8 @@ impl Place {
                 record.processes = devices;
                 Ok::<_, Error>(record.set_driver_state(Some(&state)))
             });
-            if stored.is_err() {
+            let is_written = |record: SandboxRecord| record.vmm_process != before;
+            if stored.is_err() && !operation.sandbox().read().is_ok_and(is_written) {
                 *vmm_of(&written) = before;
             }
             Ok((operation, stored))

@@ -225,7 +225,8 @@ impl Connected {
                 return Err(error);
             }
         };
-        let network = match FollowedNetwork::begin(handle.clone(), connected.network) {
+        let mut network = connected.network;
+        let network = match FollowedNetwork::begin(handle.clone(), &mut network) {
             Ok(network) => network,
             Err(error) => {
                 drop(connected.machine);

@@ -108,13 +108,15 @@ async fn receive(
     let directory = place.directory().clone();
     blocking(move || {
         let record = directory.read()?;
-        cgroups::move_into_sandbox(&record, &all)?;
+        let moved = cgroups::move_into_sandbox(&record, &all);
         // Whoever has given this up may have removed the place before the cgroup was there.
         if directory.read().is_err_and(|error| error.is_not_found()) {
             let left = cgroups::remove_all(&record).join(", ");
-            tracing::warn!(sandbox = %record.id(), left, "its start was given up");
+            if !left.is_empty() {
+                tracing::warn!(sandbox = %record.id(), left, "its place is gone, and this stays");
+            }
         }
-        Ok(())
+        moved
     })
     .await?;
     let told = link.send(&FilesTaken).await;

@@ -112,8 +112,7 @@ impl SandboxHandle {
     /// [`Error::Hypervisor`] when there is no such device, or the guest keeps it: it is leaving
     /// then, and this can be called again. [`Error::NotRunning`], [`Error::Store`].
     pub async fn remove_device(&self, id: &str) -> Result<()> {
-        self.unplug(id).await?;
-        saved::remove_device(self.0.directory.path(), id)
+        self.unplug(id).await
     }
 
     /// The devices that were added, in the order in which they came, by the account of the host.
@@ -196,7 +195,8 @@ impl SandboxHandle {
             let vm = sandbox.vm(&sandbox.0.directory.read()?).await?;
             let removed = vm.unplug(&device).await;
             commit(operation, vm.state()).await?;
-            Ok(removed?)
+            removed?;
+            saved::remove_device(sandbox.0.directory.path(), &device)
         });
         unplugged.await.map_err(|error| Error::System {
             attempt: format!("take device {id} out"),

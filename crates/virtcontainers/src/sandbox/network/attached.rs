@@ -286,8 +286,6 @@ impl AttachedNetwork {
                 Ok(())
             }
             Err(error) => {
-                self.left.retain(|left| *left != planned);
-                self.left.push(undo.clone());
                 self.take_away(undo).await;
                 Err(error)
             }

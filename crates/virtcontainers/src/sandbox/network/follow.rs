@@ -36,35 +36,40 @@ impl FollowedNetwork {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] when the executor does not take its socket.
-    pub(crate) fn begin(sandbox: SandboxHandle, network: Option<AttachedNetwork>) -> Result<Self> {
-        let mut network = network;
+    /// [`Error::System`] when the executor does not take its socket: the network is its caller's then,
+    /// to go after the machine.
+    pub(crate) fn begin(
+        sandbox: SandboxHandle,
+        network: &mut Option<AttachedNetwork>,
+    ) -> Result<Self> {
         let watch = network.as_mut().and_then(AttachedNetwork::take_watch);
         let listeners = network.as_mut().and_then(AttachedNetwork::take_listeners);
         let relay = listeners.map(|listeners| Relay::begin(listeners, &sandbox.0.guest));
+        let relay = relay.transpose()?;
+        let told = watch.as_ref().map(|watch| {
+            let told = watch.as_fd().try_clone_to_owned();
+            told.and_then(WatchedFd::new)
+        });
+        let told = told.transpose().map_err(|source| Error::System {
+            attempt: "watch a network namespace".into(),
+            source,
+        })?;
+        // It is this value's where nothing can fail any more.
         let namespace = network.as_ref().map(AttachedNetwork::namespace);
         let resolvers =
             namespace.map(|namespace| Resolvers::new(sandbox.clone(), Arc::clone(namespace)));
-        let network = Arc::new(Mutex::new(network));
+        let network = Arc::new(Mutex::new(network.take()));
         let resolvers = Arc::new(Mutex::new(resolvers));
-        let follower = watch.map(|watch| {
-            let told = watch.as_fd().try_clone_to_owned();
-            let told = told
-                .and_then(WatchedFd::new)
-                .map_err(|source| Error::System {
-                    attempt: "watch a network namespace".into(),
-                    source,
-                })?;
+        let follower = told.zip(watch).map(|(told, watch)| {
             let (sandbox, network) = (sandbox.clone(), Arc::clone(&network));
             let resolvers = Arc::clone(&resolvers);
-            let followed = follow(told, watch, sandbox, network, resolvers);
-            Ok::<_, Error>(tokio::spawn(followed))
+            tokio::spawn(follow(told, watch, sandbox, network, resolvers))
         });
         Ok(Self {
             sandbox,
-            follower: follower.transpose()?,
+            follower,
             resolvers,
-            relay: std::sync::Mutex::new(relay.transpose()?),
+            relay: std::sync::Mutex::new(relay),
             network,
         })
     }
