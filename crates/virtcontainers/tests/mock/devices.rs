@@ -183,6 +183,32 @@ fn a_device_that_was_given_up_is_removed() {
 }
 
 #[test]
+fn a_removal_that_was_given_up_is_written_down() {
+    let host = Host::new();
+    on_executor(async {
+        let pod = pod(&host).await;
+        let machine = host.script.guest(pod.id()).machine().clone();
+        let device = pod.add_device(&image(&host, "image")).await.unwrap();
+        machine.hang(Step::Unplug);
+        let begun = async {
+            while pod.status().unwrap().activity.is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            _ = pod.remove_device(&device.id) => unreachable!("it hangs"),
+            () = begun => {}
+        }
+        machine.release(Step::Unplug);
+        while !pod.devices().unwrap().is_empty() || kept(&host) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        pod.delete().await.unwrap();
+    });
+    host.assert_nothing_left();
+}
+
+#[test]
 fn what_an_interrupted_caller_left_goes_with_the_next_operation() {
     let host = Host::new();
     on_executor(async {
