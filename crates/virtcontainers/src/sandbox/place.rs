@@ -75,17 +75,8 @@ impl Place {
                 sandbox: directory.id().clone(),
             });
         }
-        // The socket of a machine that was taken while it waited has nobody else to remove it.
-        match std::fs::remove_file(directory.path().join(COMMANDS_SOCKET)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.map_err(|source| Error::System {
-                attempt: format!(
-                    "remove the socket of a machine before of {}",
-                    directory.id()
-                ),
-                source,
-            })?,
-        }
+        // That of a machine that was taken while it waited has nobody else to remove it.
+        remove_commands_socket(&directory)?;
         operation.update(|record| {
             // It may never have been written down that the one before ended.
             states::stop(record, EndReason::KeeperEnded)?;
@@ -259,6 +250,20 @@ impl Place {
         self.kept.store(true, Ordering::SeqCst);
         let (runtime, directory) = (Arc::clone(&self.runtime), self.directory.clone());
         blocking(move || cgroups::remove_by_name(runtime.store.root(), &directory)).await
+    }
+}
+
+/// Removes the command socket of a machine that is gone, where it is there: the next one makes its own.
+pub(super) fn remove_commands_socket(directory: &SandboxDir) -> Result<()> {
+    match std::fs::remove_file(directory.path().join(COMMANDS_SOCKET)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(|source| Error::System {
+            attempt: format!(
+                "remove the command socket of an earlier machine of sandbox {}",
+                directory.id()
+            ),
+            source,
+        }),
     }
 }
 

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use vc_agent_client::{AgentClient, Transport};
 use vc_hypervisor::StopLimits;
-use vc_hypervisor::qemu::COMMANDS_SOCKET;
 use vc_storage::{Access as ShareAccess, RunningShare, Source};
 use vc_types::{ClockPoint, ContainerId, ProcessIdentity, Timeline};
 
 use super::super::guest::{EndWatch, Guest};
 use super::super::machine::{HOLDER, Machine};
-use super::super::place::Place;
+use super::super::place::{Place, remove_commands_socket};
 use super::super::surroundings::{SYSTEM_SHARE, USER_SHARE, VSOCK_DEVICE};
 use super::super::{cgroups, machine_files, resize, vsock};
 use super::connect::{Connected, create, hello, write_files};
@@ -57,14 +56,8 @@ pub(super) async fn take(
         Err(error) => {
             let error = chain(&error);
             tracing::warn!(sandbox = %place.id(), error, "a machine that waited does not serve");
-            // The next one makes its own.
-            match std::fs::remove_file(place.path().join(COMMANDS_SOCKET)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let failed = system("remove the socket of a machine that is gone", error);
-                    return Err(at(Stage::Launch)(failed));
-                }
-                _ => return Ok(None),
-            }
+            remove_commands_socket(place.directory()).map_err(at(Stage::Launch))?;
+            return Ok(None);
         }
     };
     timeline.mark(ClockPoint::Ready);
