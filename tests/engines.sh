@@ -34,6 +34,8 @@ daemon=
 export VIRTC_RUNTIME_ROOT="$dir/state" VIRTC_RUNTIME_FAILURES="$dir/failures"
 export CONTAINERS_CONF="$dir/containers.conf" CONTAINERS_STORAGE_CONF="$dir/storage.conf"
 export DOCKER_HOST="unix://$dir/d/sock" DOCKER_CONFIG="$dir/client"
+# Engines make files there for a moment, and one that is ended just then leaves them.
+export TMPDIR="$dir/tmp"
 
 podman() {
     command podman --runtime virtc "$@"
@@ -61,10 +63,15 @@ is_unmounted() {
     ! is_mounted
 }
 
-# Whether no process of the engines is left: their command lines name the directory.
+# The files of /proc that name the directory: every process here has it in its environment, and most
+# in their command line.
+processes() {
+    # The pattern comes by a pipe, and grep has no environment, so that it does not find itself.
+    echo "$dir" | env -i grep -alsF -f - /proc/[0-9]*/cmdline /proc/[0-9]*/environ
+}
+
 is_alone() {
-    # The pattern comes by a pipe, so that grep does not find itself.
-    ! echo "$dir" | grep -aqsF -f - /proc/[0-9]*/cmdline
+    ! processes
 }
 
 end_engines() {
@@ -92,12 +99,20 @@ clean_up() {
     trap - EXIT
     end_engines
     # Not through a mount that stayed: what is below may be somebody's.
-    is_mounted || rm -rf "$dir"
+    if is_mounted || ! rm -rf "$dir"; then
+        {
+            echo "$dir is not removed; its processes, mounts and files:"
+            processes
+            grep " $dir/" /proc/self/mounts
+            find "$dir" -xdev | head -n 50
+        } >&2
+        exit 1
+    fi
 }
 trap clean_up EXIT
 trap 'exit 1' HUP INT TERM
 
-mkdir "$dir/state" "$dir/failures" "$dir/d" "$dir/client" "$dir/volume" "$dir/image"
+mkdir "$dir/tmp" "$dir/state" "$dir/failures" "$dir/d" "$dir/client" "$dir/volume" "$dir/image"
 chmod 777 "$dir/volume"
 echo 'of the host' >"$dir/volume/file"
 
@@ -381,10 +396,9 @@ what_is_left() {
     find "$dir/state" "$dir/failures" -mindepth 1
     grep " $dir/" /proc/self/mounts
     find /sys/fs/cgroup -path "*/$group/*" -type d
-    for process in /proc/[0-9]*; do
-        tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -v '^grep ' | grep -F "$dir/"
+    processes | while read -r file; do
+        tr '\0' ' ' <"${file%/*}/cmdline"
     done
-    true
 }
 check 'nothing is left: no process, no mount, no cgroup, no state' 0 '' what_is_left
 
