@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use virtcontainers::stream::{CopyEnd, GuestWait, HangUp, Incoming, Outgoing, Streams};
 
+use super::sink::Release;
 use super::{Opened, Sink, Source, Wake};
 
 /// Stack of a thread that copies: it calls little.
@@ -17,6 +18,8 @@ pub(crate) struct Carried {
     cancel: Wake,
     close_stdin: Wake,
     outputs: Vec<oneshot::Receiver<()>>,
+    /// Those of outputs whose readers were not there at first.
+    readers: Vec<Release>,
     /// The guest's ends: what the process left running may hold them open for ever.
     guest: Vec<HangUp>,
 }
@@ -39,6 +42,7 @@ impl Carried {
             cancel,
             close_stdin,
             outputs: Vec::new(),
+            readers: Vec::new(),
             guest: Vec::new(),
         };
         carried.output("stdout", streams.stdout, stdout)?;
@@ -53,7 +57,12 @@ impl Carried {
     fn output(&mut self, name: &'static str, stream: Incoming, mut sink: Sink) -> io::Result<()> {
         let (done, end) = oneshot::channel();
         self.guest.push(stream.hang_up());
+        self.readers.extend(sink.release());
         thread(name, move || {
+            if let Err(error) = sink.begin() {
+                tracing::debug!(%error, name, "nobody takes the output");
+                return;
+            }
             match stream.copy_to(&mut sink, &GuestWait::default()) {
                 Ok(CopyEnd::End) => {}
                 Ok(CopyEnd::ReaderGone) => tracing::debug!(name, "nobody takes the output"),
@@ -89,6 +98,7 @@ impl Carried {
     /// Ends all that still waits, at the host's ends and at the guest's.
     fn end(&self) {
         self.cancel.wake();
+        self.readers.iter().for_each(Release::now);
         self.guest.iter().for_each(HangUp::now);
     }
 }

@@ -1,6 +1,7 @@
 //! The standard streams of a process, carried between the guest and where containerd wants them.
 
 mod carried;
+mod fifo;
 mod logger;
 mod sink;
 mod source;

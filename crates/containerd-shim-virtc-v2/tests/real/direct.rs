@@ -8,8 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use containerd_shim_protos::TaskClient;
 use containerd_shim_protos::api::{
-    ConnectRequest, CreateTaskRequest, DeleteRequest, KillRequest, ShutdownRequest, StartRequest,
-    StateRequest, WaitRequest,
+    ConnectRequest, CreateTaskRequest, DeleteRequest, KillRequest, PidsRequest, ShutdownRequest,
+    StartRequest, StateRequest, WaitRequest,
 };
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -206,6 +206,46 @@ fn a_task_that_was_never_started_is_killed_and_its_end_is_told() {
         client.delete(limit(10), &delete()).unwrap().exit_status,
         137
     );
+    shut_down(&client);
+}
+
+#[test]
+fn a_reader_that_comes_after_the_process_has_ended_gets_its_output() {
+    let direct = Direct::new(|config| config["process"]["args"] = json!(["/bin/echo", "hello"]));
+    let address = String::from_utf8(direct.call("start", None, b"")).unwrap();
+    let client = client(&address);
+    let stdout = direct.bundle.join("stdout");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &stdout, mode).unwrap();
+    let request = CreateTaskRequest {
+        stdout: stdout.display().to_string(),
+        ..direct.create()
+    };
+    client.create(limit(60), &request).unwrap();
+    let request = StartRequest {
+        id: ID.to_owned(),
+        ..StartRequest::default()
+    };
+    client.start(limit(10), &request).unwrap();
+    let request = PidsRequest {
+        id: ID.to_owned(),
+        ..PidsRequest::default()
+    };
+    // What the guest knows of a process is beside it.
+    let runs = || {
+        let pids = client.pids(limit(10), &request).unwrap().processes;
+        pids.iter().any(|process| process.info.is_some())
+    };
+    while runs() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // Where nothing is to come, it waits for ever.
+    let (read, output) = std::sync::mpsc::channel();
+    std::thread::spawn(move || read.send(fs::read_to_string(stdout)));
+    let output = output.recv_timeout(std::time::Duration::from_secs(10));
+    assert_eq!(output.expect("a reader has an end").unwrap(), "hello\n");
+    assert_eq!(client.wait(limit(10), &wait()).unwrap().exit_status, 0);
+    client.delete(limit(10), &delete()).unwrap();
     shut_down(&client);
 }
 
