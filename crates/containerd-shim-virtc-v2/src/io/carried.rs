@@ -60,7 +60,7 @@ impl Carried {
         self.readers.extend(sink.release());
         thread(name, move || {
             if let Err(error) = sink.begin() {
-                tracing::debug!(%error, name, "nobody takes the output");
+                tracing::warn!(%error, name, "nobody takes the output");
                 return;
             }
             match stream.copy_to(&mut sink, &GuestWait::default()) {

@@ -208,6 +208,22 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_of_what_is_never_written_is_told_the_end() {
+        let (_directory, uri, path) = pipe();
+        let sink = sink(&uri);
+        let reader = open(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+        let hung_up = || {
+            let mut polled = [PollFd::new(&reader, PollFlags::IN)];
+            poll(&mut polled, Some(&rustix::event::Timespec::default())).unwrap();
+            polled[0].revents().contains(PollFlags::HUP)
+        };
+        // Nobody has come who writes.
+        assert!(!hung_up());
+        drop(sink);
+        assert!(hung_up());
+    }
+
+    #[test]
     fn a_wait_is_ended_before_it_begins_and_while_it_lasts() {
         let (_directory, uri, _path) = pipe();
         let mut one = sink(&uri);
