@@ -63,8 +63,8 @@ is_unmounted() {
     ! is_mounted
 }
 
-# The files of /proc that name the directory: every process here has it in its environment, and most
-# in their command line.
+# The files of /proc that name the directory. Whatever is started here has it in its environment; what
+# changes its environment has it in its command line.
 processes() {
     # The pattern comes by a pipe, and grep has no environment, so that it does not find itself.
     echo "$dir" | env -i grep -alsF -f - /proc/[0-9]*/cmdline /proc/[0-9]*/environ

@@ -8,8 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use containerd_shim_protos::TaskClient;
 use containerd_shim_protos::api::{
-    ConnectRequest, CreateTaskRequest, DeleteRequest, KillRequest, PidsRequest, ShutdownRequest,
-    StartRequest, StateRequest, WaitRequest,
+    ConnectRequest, CreateTaskRequest, DeleteRequest, KillRequest, ShutdownRequest, StartRequest,
+    StateRequest, WaitRequest,
 };
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -129,6 +129,13 @@ fn code(error: ttrpc::Error) -> Code {
     }
 }
 
+fn start() -> StartRequest {
+    StartRequest {
+        id: ID.to_owned(),
+        ..StartRequest::default()
+    }
+}
+
 pub(super) fn kill() -> KillRequest {
     KillRequest {
         id: ID.to_owned(),
@@ -176,11 +183,7 @@ fn containerd_2_3_sends_a_message_and_uses_the_service_of_version_3() {
     // One that waits learns of the end.
     let waiting = client.clone();
     let waiter = std::thread::spawn(move || waiting.wait(limit(60), &wait()).unwrap().exit_status);
-    let request = StartRequest {
-        id: ID.to_owned(),
-        ..StartRequest::default()
-    };
-    client.start(limit(10), &request).unwrap();
+    client.start(limit(10), &start()).unwrap();
     client.kill(limit(10), &kill()).unwrap();
     assert_eq!(waiter.join().unwrap(), 137);
     assert_eq!(
@@ -222,29 +225,14 @@ fn a_reader_that_comes_after_the_process_has_ended_gets_its_output() {
         ..direct.create()
     };
     client.create(limit(60), &request).unwrap();
-    let request = StartRequest {
-        id: ID.to_owned(),
-        ..StartRequest::default()
-    };
-    client.start(limit(10), &request).unwrap();
-    let request = PidsRequest {
-        id: ID.to_owned(),
-        ..PidsRequest::default()
-    };
-    // What the guest knows of a process is beside it.
-    let runs = || {
-        let pids = client.pids(limit(10), &request).unwrap().processes;
-        pids.iter().any(|process| process.info.is_some())
-    };
-    while runs() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    client.start(limit(10), &start()).unwrap();
+    // The end is told before the output is where it belongs.
+    assert_eq!(client.wait(limit(10), &wait()).unwrap().exit_status, 0);
     // Where nothing is to come, it waits for ever.
     let (read, output) = std::sync::mpsc::channel();
     std::thread::spawn(move || read.send(fs::read_to_string(stdout)));
     let output = output.recv_timeout(std::time::Duration::from_secs(10));
     assert_eq!(output.expect("a reader has an end").unwrap(), "hello\n");
-    assert_eq!(client.wait(limit(10), &wait()).unwrap().exit_status, 0);
     client.delete(limit(10), &delete()).unwrap();
     shut_down(&client);
 }
