@@ -240,35 +240,6 @@ impl SandboxHandle {
         })
     }
 
-    /// Sends a signal to the first process of a container, or to all of them.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoContainer`], [`Error::ContainerEnded`] when the process has ended, [`Error::Agent`].
-    pub async fn kill_container(
-        &self,
-        container: &ContainerId,
-        signal: Signal,
-        all: bool,
-    ) -> Result<()> {
-        self.existing(container)?;
-        fault::point("kill.begun")?;
-        let sent = match all {
-            true => self.0.guest.signal_all(container, signal).await,
-            false => self.0.guest.signal(container, None, signal).await,
-        };
-        match sent {
-            // It has ended, and its machine has not, or has just now.
-            Err(error) if error.is_of_an_end() => {
-                return Err(Error::ContainerEnded {
-                    container: container.clone(),
-                });
-            }
-            sent => sent?,
-        }
-        fault::point("kill.sent")
-    }
-
     /// The processes of a container as the guest knows them.
     ///
     /// # Errors
@@ -392,15 +363,6 @@ impl SandboxHandle {
         )
         .await?;
         Ok(exit)
-    }
-
-    /// Sends a signal to a container's first process.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Agent`] when the process is not there.
-    pub async fn signal_process(&self, container: &ContainerId, signal: Signal) -> Result<()> {
-        self.0.guest.signal(container, None, signal).await
     }
 
     /// Tells the terminal of a container's first process its size, in characters.

@@ -17,6 +17,7 @@ mod gc;
 mod guest;
 mod handle;
 mod host_cgroup;
+mod kill;
 mod lease;
 mod machine;
 mod making;

@@ -192,6 +192,28 @@ fn a_program_that_is_not_there_is_an_exit() {
 }
 
 #[test]
+fn a_signal_to_what_has_ended_is_refused_and_the_state_says_so_too() {
+    let host = Host::new();
+    on_executor(async {
+        let config = sandbox("pod", vec![container("c1", &["server"])]);
+        let pod = host.runtime.run_sandbox(config).await.unwrap();
+        // Nobody waits for it.
+        let guest = host.script.guest(pod.id());
+        assert!(guest.end(&id("c1"), ExitStatus::Code(3)));
+        let status = pod.status_container(&id("c1")).unwrap();
+        assert_eq!(status.state, ContainerState::Running);
+        let refused = pod.kill_container(&id("c1"), Signal::KILL, false).await;
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, Error::ContainerEnded { .. }), "{refused}");
+        let status = pod.status_container(&id("c1")).unwrap();
+        assert_eq!(status.state, ContainerState::Stopped);
+        assert_eq!(status.exit, Some(ExitStatus::Code(3)));
+        pod.delete().await.unwrap();
+    });
+    host.assert_nothing_left();
+}
+
+#[test]
 fn the_end_of_a_machine_is_seen_by_everybody() {
     let host = Host::new();
     on_executor(async {

@@ -183,7 +183,7 @@ impl Guest {
         }
         let process = self.find(id, exec)?;
         if process.has_ended() {
-            return Err(refusal(Code::NOT_FOUND, "the process has ended"));
+            return Err(refusal(Code::FAILED_PRECONDITION, "the process has ended"));
         }
         self.with(id, |container| {
             container.signal(process, signal);
