@@ -110,6 +110,10 @@ const NO_SYNC: &str = "alternatives.sync=0";
 /// that uses little, and a boot is spared the writing.
 const MEMORY_WHEN_USED: &str = "memmap_init.when=used";
 
+/// Our own kernel asks a file system once whether it can be the writable layer of an overlay: a template has asked,
+/// and its clones need not.
+const LAYERS_CHECKED_ONCE: &str = "overlay.check_once=1";
+
 /// The kernel parameters of every VM, before those of its [`VmSpec`](crate::VmSpec).
 ///
 /// `tsc_khz` is the rate of the host's time stamp counter where that is known. Under TCG it is the
@@ -141,6 +145,7 @@ pub fn kernel_params(
         "lsm=landlock,yama",
         UNUSED_INITCALLS,
         MEMORY_WHEN_USED,
+        LAYERS_CHECKED_ONCE,
     ];
     let mut rate = None;
     if accelerator == Accelerator::Tcg {

@@ -14,7 +14,7 @@ use crate::error::{FAILED, Failure};
 const SCRIPT: &str = "scripts/guest-kernel.sh";
 
 /// What the script reads, as it lies in the tree.
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 15] = [
     (SCRIPT, include_str!("../../../../scripts/guest-kernel.sh")),
     (
         "scripts/step.sh",
@@ -67,6 +67,10 @@ const FILES: [(&str, &str); 14] = [
     (
         "guest/kernel/patches/0009-mm-memmap-when-used.patch",
         include_str!("../../../../guest/kernel/patches/0009-mm-memmap-when-used.patch"),
+    ),
+    (
+        "guest/kernel/patches/0010-overlay-check-once.patch",
+        include_str!("../../../../guest/kernel/patches/0010-overlay-check-once.patch"),
     ),
 ];
 

@@ -156,3 +156,41 @@ fn a_page_of_1_gib_is_had_at_run_time_though_memory_is_not_accounted_for() {
     // All of it is in the lists then, but for that page.
     assert!(listed.parse::<u64>().unwrap() > 1200, "{out}");
 }
+
+/// Three writable layers on one file system, and how many inodes each has taken: those of the kernel's own checks,
+/// and the same for what is written.
+const LAYERS: &str =
+    "mount -t tmpfs t /mnt && cd /mnt && mkdir lower m && echo x >lower/file || exit
+    layer() {
+        mkdir -p $1/upper $1/work && touch $1/before || exit
+        mount -t overlay o -o lowerdir=lower,upperdir=$1/upper,workdir=$1/work$2 m || exit
+        rm m/file && mkdir m/new && [ ! -e m/file ] || exit
+        umount m && touch $1/after && [ -c $1/upper/file ] || exit
+        echo $(($(stat -c %i $1/after) - $(stat -c %i $1/before)))
+    }
+    uname -r; layer first; layer second; layer third ,userxattr";
+
+#[test]
+fn what_a_file_system_can_do_is_asked_once_and_layers_on_it_are_whole() {
+    let host = host();
+    let taken = |flags: &[&str]| {
+        let flags = [&["--cap-add", "ALL"], flags].concat();
+        let out = host.run(&flags, &["sh", "-c", LAYERS]);
+        let out = out.expect_code(0).out();
+        let (release, numbers) = out.split_once('\n').unwrap();
+        let numbers: Vec<u64> = numbers.lines().map(|line| line.parse().unwrap()).collect();
+        assert_eq!(numbers.len(), 3, "{out}");
+        (release.to_owned(), numbers)
+    };
+    let (release, asked) = taken(&["--kernel-param", "overlay.check_once=0"]);
+    assert_eq!(asked[0], asked[1]);
+    let (_, once) = taken(&[]);
+    if !release.ends_with(RELEASE_END) {
+        eprintln!("skipped: the guest's kernel is {release} (make guest-kernel)");
+        return;
+    }
+    assert_eq!(once[0], asked[0]);
+    assert!(once[1] < once[0], "{once:?}");
+    // Whose attributes are others is asked anew.
+    assert_eq!(once[2], asked[2]);
+}
