@@ -72,4 +72,4 @@ pub use vc_network::{
 };
 /// The directories of the host that a root made of the host's own system shows.
 pub use vc_storage::host_system::DIRECTORIES as HOST_SYSTEM;
-pub use vc_store::{Listed, UnixMillis, View};
+pub use vc_store::{Activity, Listed, UnixMillis, Verb, View};

@@ -164,9 +164,15 @@ impl Process {
     }
 
     /// Sends a signal, real-time ones included.
+    ///
+    /// As with a zombie, one to what has ended is nobody's, and an error once the end can be waited
+    /// for: who is told of it learns at once how it was.
     pub(crate) fn signal(&self, signal: i32) -> Result<()> {
-        if self.has_ended() {
+        if self.ended.borrow().is_some() {
             return Err(Error::Finished(self.name()));
+        }
+        if self.has_ended() {
+            return Ok(());
         }
         crate::sys::kill(self.pid, signal)
             .attempt(|| format!("send signal {signal} to {}", self.name()))

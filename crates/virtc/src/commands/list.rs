@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use vc_types::Observer;
-use virtcontainers::{ContainerStatus, Listed, View};
+use virtcontainers::{Activity, ContainerStatus, Listed, Verb, View};
 
 use super::owner::Owners;
 use super::{Done, oci_status, runtime};
@@ -103,12 +103,12 @@ fn rows(listed: Listed, owner: &str, observer: &Observer) -> Vec<Row> {
         .iter()
         .map(|(id, container)| {
             let seen = view.containers.get(id);
-            // What happens to the sandbox says more than the container's own state.
-            let status = match &view.activity {
-                Some(_) => view.status(),
-                None => {
-                    seen.map_or_else(|| view.status(), |seen| oci_status(seen.state).to_owned())
-                }
+            let status = match seen {
+                Some(seen) if !concerns_all(view.activity.as_ref()) => match seen.creating {
+                    true => "creating".to_owned(),
+                    false => oci_status(seen.state).to_owned(),
+                },
+                _ => view.status(),
             };
             let known = ContainerStatus::seen(&record, &view, observer, id).ok();
             Row {
@@ -131,6 +131,18 @@ fn rows(listed: Listed, owner: &str, observer: &Observer) -> Vec<Row> {
             }
         })
         .collect()
+}
+
+/// Whether what happens to the sandbox says more of each container than its own state.
+fn concerns_all(activity: Option<&Activity>) -> bool {
+    match activity {
+        None => false,
+        Some(Activity::Interrupted { .. }) => true,
+        Some(Activity::Running { verb, .. }) => !matches!(
+            verb,
+            Verb::CreateContainer | Verb::DeleteContainer | Verb::Update
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -216,6 +228,20 @@ mod tests {
             (&json!(0), &json!("stopped"))
         );
         assert_eq!(row["exit_code"], json!(3));
+    }
+
+    #[test]
+    fn what_is_done_with_one_container_is_not_the_state_of_the_others() {
+        let running = |verb| {
+            let step = String::new();
+            concerns_all(Some(&Activity::Running { verb, step, pid: 1 }))
+        };
+        for verb in [Verb::CreateContainer, Verb::DeleteContainer, Verb::Update] {
+            assert!(!running(verb), "{verb:?}");
+        }
+        for verb in [Verb::Create, Verb::Delete, Verb::Pause, Verb::Gc] {
+            assert!(running(verb), "{verb:?}");
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use oci_spec::runtime::Spec;
-use vc_store::SandboxRecord;
-use vc_types::{ContainerId, SandboxId};
+use vc_store::{ContainerRecord, SandboxRecord};
+use vc_types::{ContainerId, ContainerState, SandboxId};
 
 use crate::error::Result;
 
@@ -71,8 +71,9 @@ pub struct Neighbours(BTreeMap<i32, ContainerId>);
 impl Neighbours {
     /// Those of a sandbox.
     pub(crate) fn of(record: &SandboxRecord) -> Self {
+        let running = |entry: &ContainerRecord| entry.state != ContainerState::Stopped;
         let living = record.containers.iter().filter_map(|(id, entry)| {
-            let stand_in = entry.stand_in.as_ref()?;
+            let stand_in = entry.stand_in.as_ref().filter(|_| running(entry))?;
             stand_in.is_alive().then(|| (stand_in.pid(), id.clone()))
         });
         Self(living.collect())
@@ -153,6 +154,10 @@ mod tests {
         ] {
             assert_eq!(at(other), None);
         }
+        // One that has ended shares nothing any more, though what stands for it may not have ended.
+        record.containers.get_mut(&id).unwrap().state = ContainerState::Stopped;
+        let ended = Neighbours::of(&record);
+        assert_eq!(ended.at(Path::new(&format!("/proc/{own}/ns/ipc"))), None);
         // What else stands for one.
         let mut neighbours = neighbours.clone();
         neighbours.add(1, "c2".parse().unwrap());

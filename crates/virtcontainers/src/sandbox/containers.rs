@@ -32,7 +32,7 @@ use crate::runtime::{Shared, blocking};
 const STAND_IN_END_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long a machine may take to end that does not answer any more because it ends.
-const MACHINE_END_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const MACHINE_END_LIMIT: Duration = Duration::from_secs(2);
 
 impl SandboxHandle {
     /// Makes a container in the running sandbox; its process waits for its start.

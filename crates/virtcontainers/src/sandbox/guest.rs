@@ -11,8 +11,9 @@ use vc_hypervisor::watched_fd::WatchedFd;
 use vc_store::{SandboxDir, View};
 use vc_types::{ByteSize, ContainerId, EndReason, ExecId, SandboxId, Signal};
 
+use super::containers::MACHINE_END_LIMIT;
 use super::delete::has_ended_by;
-use super::machine::{END_SEEN_LIMIT, MachineEnd};
+use super::machine::MachineEnd;
 use super::process::GuestProcess;
 use crate::container::placement::Placement;
 use crate::error::{Error, Result};
@@ -312,7 +313,7 @@ pub(super) async fn end_of(directory: &SandboxDir) -> Option<EndReason> {
         // It was written down just now.
         return known_end(directory);
     };
-    let limit = Instant::now() + END_SEEN_LIMIT;
+    let limit = Instant::now() + MACHINE_END_LIMIT;
     let ended = blocking(move || Ok(has_ended_by(&vmm, limit))).await;
     let ended = ended.is_ok_and(|ended| ended);
     ended.then(|| known_end(directory)).flatten()

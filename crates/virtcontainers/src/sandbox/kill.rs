@@ -1,11 +1,18 @@
 //! Signals to containers, and to those that have ended.
 
+use std::time::Duration;
+
 use tokio::time::timeout;
 use vc_types::{ContainerId, ContainerState, Signal};
 
 use super::handle::SandboxHandle;
+use super::process::ProcessExit;
+use super::states::{self, Run};
 use crate::error::{Error, Result};
 use crate::fault;
+
+/// How long the guest may take to say how a container has ended of which it has said that it has.
+const END_TOLD_LIMIT: Duration = Duration::from_secs(2);
 
 impl SandboxHandle {
     /// Sends a signal to the first process of a container, or to all of them.
@@ -22,6 +29,7 @@ impl SandboxHandle {
         all: bool,
     ) -> Result<()> {
         let state = self.existing(container)?;
+        let run = Run::of(&self.0.directory.read()?, container);
         fault::point("kill.begun")?;
         let sent = match all {
             true => self.0.guest.signal_all(container, signal).await,
@@ -30,8 +38,10 @@ impl SandboxHandle {
         match sent {
             // It has ended, and its machine has not, or has just now.
             Err(error) if error.is_of_an_end() => {
-                if state != ContainerState::Stopped && matches!(error, Error::Agent(_)) {
-                    self.note_end(container).await;
+                let told_by_guest = matches!(error, Error::Agent(_));
+                if let Some(run) = run.filter(|_| told_by_guest && state != ContainerState::Stopped)
+                {
+                    self.note_end(container, run).await;
                 }
                 return Err(Error::ContainerEnded {
                     container: container.clone(),
@@ -54,13 +64,16 @@ impl SandboxHandle {
     /// Writes down how a container has ended of which the guest says that it has: whoever waits for
     /// its end may not have come to that yet. Engines take a container that is said to have ended,
     /// and whose state says that it runs, for one that cannot be ended.
-    async fn note_end(&self, container: &ContainerId) {
-        // The guest may say that it has ended and not how.
-        let limit = self.0.runtime.config.limits.agent_call_ms.duration();
-        match timeout(limit, self.wait_process(container)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(%container, %error, "how it ended is not known"),
-            Err(_) => tracing::warn!(%container, "the guest does not say how it ended"),
+    async fn note_end(&self, container: &ContainerId, run: Run) {
+        let noted = async {
+            let exit = ProcessExit::of(self.0.guest.wait(container, None).await?);
+            let refused = exit.refused();
+            states::run_ended(&self.0.directory, container, run, exit.status, refused).await
+        };
+        match timeout(END_TOLD_LIMIT, noted).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%container, %error, "its end is not written down"),
+            Err(_) => tracing::warn!(%container, "the guest does not say how it has ended"),
         }
     }
 }

@@ -26,7 +26,7 @@ const DEVICE_END_LIMIT: Duration = Duration::from_secs(2);
 const VMM_END_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long after a broken call the end of the machine may be seen.
-pub(super) const END_SEEN_LIMIT: Duration = Duration::from_millis(500);
+const END_SEEN_LIMIT: Duration = Duration::from_millis(500);
 
 /// A device process, and what messages call it.
 #[derive(Debug)]

@@ -2,10 +2,29 @@
 //! the tables of `vc_types`.
 
 use vc_store::{ContainerRecord, SandboxDir, SandboxRecord, UnixMillis};
-use vc_types::{ContainerId, ContainerState, EndReason, ExitStatus, SandboxState};
+use vc_types::{ContainerId, ContainerState, EndReason, ExitStatus, ProcessIdentity, SandboxState};
 
 use crate::error::{Error, Result};
 use crate::runtime::blocking;
+
+/// One run of a container: what has its name later is another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    machine: Option<ProcessIdentity>,
+    created: UnixMillis,
+    number: u64,
+}
+
+impl Run {
+    /// The one that a state knows.
+    pub(super) fn of(record: &SandboxRecord, container: &ContainerId) -> Option<Self> {
+        record.containers.get(container).map(|entry| Self {
+            machine: record.vmm_process.clone(),
+            created: entry.created,
+            number: entry.number,
+        })
+    }
+}
 
 /// A container's process was started, and with the first one its sandbox runs. It may have ended
 /// since, and somebody has seen that already.
@@ -57,6 +76,23 @@ pub(super) async fn ended(
 ) -> Result<()> {
     change(directory, container, move |record, id| {
         container_ended(record, id, exit, refused)
+    })
+    .await
+}
+
+/// As [`ended`], for those who may come late: nothing where it is another run's by now.
+pub(super) async fn run_ended(
+    directory: &SandboxDir,
+    container: &ContainerId,
+    run: Run,
+    exit: ExitStatus,
+    refused: Option<String>,
+) -> Result<()> {
+    change(directory, container, move |record, id| {
+        match Run::of(record, id) == Some(run) {
+            true => container_ended(record, id, exit, refused),
+            false => Ok(()),
+        }
     })
     .await
 }
@@ -123,7 +159,6 @@ fn end(entry: &mut ContainerRecord, exit: Option<ExitStatus>) -> Result<()> {
     entry.state = entry.state.transition(ContainerState::Stopped)?;
     entry.exit = exit;
     entry.ended = Some(UnixMillis::now());
-    entry.stand_in = None;
     Ok(())
 }
 
@@ -164,6 +199,24 @@ mod tests {
         let late = machine(&mut record, SandboxState::Running).unwrap_err();
         assert!(matches!(late, Error::NotRunning { .. }), "{late}");
         assert_eq!(record.state, SandboxState::Stopped);
+    }
+
+    #[test]
+    fn what_has_its_name_later_is_another_run() {
+        let mut record = SandboxRecord::new("web".parse().unwrap()).unwrap();
+        let c1: ContainerId = "c1".parse().unwrap();
+        assert_eq!(Run::of(&record, &c1), None);
+        let entry = ContainerRecord::new(vec!["true".into()]);
+        record.containers.insert(c1.clone(), entry);
+        record.vmm_process = Some(ProcessIdentity::current().unwrap());
+        let run = Run::of(&record, &c1);
+        record.containers.get_mut(&c1).unwrap().started = Some(UnixMillis::now());
+        assert_eq!(Run::of(&record, &c1), run);
+        record.containers.get_mut(&c1).unwrap().number += 1;
+        assert_ne!(Run::of(&record, &c1), run);
+        record.containers.get_mut(&c1).unwrap().number -= 1;
+        record.vmm_process = None;
+        assert_ne!(Run::of(&record, &c1), run);
     }
 
     #[test]
