@@ -107,7 +107,8 @@ pub struct ContainerRecord {
     pub started: Option<UnixMillis>,
     /// When its process ended.
     pub ended: Option<UnixMillis>,
-    /// The process on the host that stands for it.
+    /// The process on the host that stands for the container until that is removed: after the end it
+    /// may still carry the last output.
     pub stand_in: Option<ProcessIdentity>,
     /// Its OCI bundle, where it has one.
     pub bundle: Option<PathBuf>,
