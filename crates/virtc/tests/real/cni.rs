@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::str::Split;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,10 +19,10 @@ use super::oci::bundle;
 /// Where Debian puts the plug-ins.
 const PLUGINS: &str = "/usr/lib/cni";
 
-/// How long an address may be looked for that a link has made for itself.
+/// How long a link may take to come to its carrier, and to an address that it makes for itself.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Between two looks at it.
+/// Between two looks at them.
 const SETTLE_RETRY: Duration = Duration::from_millis(50);
 
 /// A namespace of the test's, removed with this.
@@ -62,7 +63,7 @@ impl Namespace {
     /// Links, addresses, routes, qdiscs, filters and rules.
     fn seen(&self) -> String {
         let begun = Instant::now();
-        while self.ip("addr").contains("tentative") {
+        while !is_settled(&self.ip("addr")) {
             assert!(begun.elapsed() < SETTLE_LIMIT);
             std::thread::sleep(SETTLE_RETRY);
         }
@@ -88,6 +89,18 @@ impl Namespace {
             lines(self.ip("rule")) + lines(self.ip("-6 rule")),
         ]
     }
+}
+
+/// Whether the addresses of `ip addr` are in use, and each link that is up has come to its carrier or to
+/// none: the kernel looks a moment after what it depends on has come or gone.
+fn is_settled(addresses: &str) -> bool {
+    let links = addresses.lines().filter_map(|line| line.split_once('<'));
+    let mut flags = links.filter_map(|(_, rest)| Some(rest.split_once('>')?.0.split(',')));
+    let settled = |flags: Split<'_, char>| {
+        let has = |wanted: &str| flags.clone().any(|flag| flag == wanted);
+        !has("UP") || has("LOWER_UP") != has("NO-CARRIER")
+    };
+    !addresses.contains("tentative") && flags.all(settled)
 }
 
 impl Drop for Namespace {
