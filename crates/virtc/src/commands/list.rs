@@ -104,10 +104,9 @@ fn rows(listed: Listed, owner: &str, observer: &Observer) -> Vec<Row> {
         .map(|(id, container)| {
             let seen = view.containers.get(id);
             let status = match seen {
-                Some(seen) if !concerns_all(view.activity.as_ref()) => match seen.creating {
-                    true => "creating".to_owned(),
-                    false => oci_status(seen.state).to_owned(),
-                },
+                Some(seen) if !concerns_all(view.activity.as_ref()) => {
+                    oci_status(seen.state, seen.creating).to_owned()
+                }
                 _ => view.status(),
             };
             let known = ContainerStatus::seen(&record, &view, observer, id).ok();

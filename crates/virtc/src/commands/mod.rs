@@ -102,8 +102,9 @@ pub(crate) fn container(name: &str) -> Result<ContainerId, Failure> {
 }
 
 /// The OCI specification's word for a container's state.
-pub(crate) fn oci_status(state: ContainerState) -> &'static str {
+pub(crate) fn oci_status(state: ContainerState, creating: bool) -> &'static str {
     match state {
+        _ if creating => "creating",
         ContainerState::Ready => "created",
         state => state.name(),
     }

@@ -34,11 +34,7 @@ pub(crate) fn state(global: &GlobalArgs, args: &IdArgs) -> Done {
     output::json(&State {
         oci_version: "1.0.2",
         id: id.to_string(),
-        status: match seen.creating {
-            true => "creating",
-            false => oci_status(seen.state),
-        }
-        .to_owned(),
+        status: oci_status(seen.state, seen.creating).to_owned(),
         pid: seen.pid,
         bundle: bundle.map_or_else(String::new, |bundle| bundle.display().to_string()),
         annotations: seen.annotations,

@@ -17,6 +17,7 @@ use vc_types::{
 
 use super::cgroups;
 use super::delete::has_ended_by;
+use super::guest::end_of;
 use super::handle::SandboxHandle;
 use super::machine::kill;
 use super::making::make;
@@ -30,9 +31,6 @@ use crate::runtime::{Shared, blocking};
 
 /// How long a stand-in may take to end once its container is removed in the guest.
 const STAND_IN_END_LIMIT: Duration = Duration::from_secs(2);
-
-/// How long a machine may take to end that does not answer any more because it ends.
-pub(super) const MACHINE_END_LIMIT: Duration = Duration::from_secs(2);
 
 impl SandboxHandle {
     /// Makes a container in the running sandbox; its process waits for its start.
@@ -320,14 +318,10 @@ async fn forget_ended(
     sandbox: &SandboxId,
     container: &ContainerId,
 ) -> Result<bool> {
-    let machine = runtime.store.get(sandbox)?.read()?.vmm_process;
-    if let Some(machine) = machine {
-        let limit = Instant::now() + MACHINE_END_LIMIT;
-        if !blocking(move || Ok(has_ended_by(&machine, limit))).await? {
-            return Ok(false);
-        }
+    match end_of(&runtime.store.get(sandbox)?).await {
+        Some(_) => forget(runtime, sandbox, container).await,
+        None => Ok(false),
     }
-    forget(runtime, sandbox, container).await
 }
 
 /// Removes what is known of a container whose sandbox has no machine. Says whether that is so: one
@@ -349,6 +343,7 @@ pub(crate) async fn forget(
         let Some(entry) = record.containers.get(&container) else {
             return Err(Error::NoContainer { sandbox, container });
         };
+        end_stand_in(entry)?;
         cgroups::remove_container(entry)?;
         saved::remove(directory.path(), &container)?;
         operation.commit(|record| {

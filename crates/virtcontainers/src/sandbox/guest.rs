@@ -11,7 +11,6 @@ use vc_hypervisor::watched_fd::WatchedFd;
 use vc_store::{SandboxDir, View};
 use vc_types::{ByteSize, ContainerId, EndReason, ExecId, SandboxId, Signal};
 
-use super::containers::MACHINE_END_LIMIT;
 use super::delete::has_ended_by;
 use super::machine::MachineEnd;
 use super::process::GuestProcess;
@@ -19,6 +18,9 @@ use crate::container::placement::Placement;
 use crate::error::{Error, Result};
 use crate::runtime::blocking;
 use crate::stream::{Streams, made_and_attached};
+
+/// How long a machine may take to end that does not answer any more because it ends.
+const MACHINE_END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Processes of a container that are looked at. A guest that names more has something to hide.
 const PROCESSES_MAX: usize = 65_536;

@@ -28,8 +28,10 @@ impl SandboxHandle {
         signal: Signal,
         all: bool,
     ) -> Result<()> {
-        let state = self.existing(container)?;
-        let run = Run::of(&self.0.directory.read()?, container);
+        let run = match self.existing(container)? {
+            ContainerState::Stopped => None,
+            _ => Run::of(&self.0.directory.read()?, container),
+        };
         fault::point("kill.begun")?;
         let sent = match all {
             true => self.0.guest.signal_all(container, signal).await,
@@ -38,9 +40,8 @@ impl SandboxHandle {
         match sent {
             // It has ended, and its machine has not, or has just now.
             Err(error) if error.is_of_an_end() => {
-                let told_by_guest = matches!(error, Error::Agent(_));
-                if let Some(run) = run.filter(|_| told_by_guest && state != ContainerState::Stopped)
-                {
+                // The end of a machine is in the state already.
+                if let (Error::Agent(_), Some(run)) = (error, run) {
                     self.note_end(container, run).await;
                 }
                 return Err(Error::ContainerEnded {
