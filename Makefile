@@ -13,6 +13,8 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 BUILT := target/$(TARGET)/release
 # As it is installed and measured: small, and slow to build.
 DIST := target/$(TARGET)/dist
+# What boots of our own kernel are measured beside.
+DISTRIBUTION_GUEST := $(VIRTCONTAINERS_CACHE)/guest-distribution
 TOOLS := $(VIRTCONTAINERS_CACHE)/tools
 # Features that tests need and that a plain build leaves out.
 TEST_FEATURES := guest-image/build,virtc/fault-points,containerd-shim-virtc-v2/fault-points
@@ -85,8 +87,10 @@ soak: build guest
 bench: dist guest
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		cargo run --quiet --release -p xtask -- bench --virtc $(DIST)/virtc $(BENCH_FLAGS)
+	@OWN_KERNEL=no GUEST_DIR=$(DISTRIBUTION_GUEST) scripts/guest.sh
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
-		cargo run --quiet --release -p xtask -- speed --virtc $(DIST)/virtc $(SPEED_FLAGS)
+		cargo run --quiet --release -p xtask -- speed --virtc $(DIST)/virtc \
+		--distribution-guest $(DISTRIBUTION_GUEST)/current $(SPEED_FLAGS)
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \
 		cargo run --quiet --release -p xtask -- commands --virtc $(DIST)/virtc
 	@VIRTC_GUEST_ASSETS=$${VIRTC_GUEST_ASSETS:-$(VIRTCONTAINERS_CACHE)/guest/current} \

@@ -4,12 +4,13 @@
 #
 # OWN_KERNEL=no takes the distribution's. KERNEL_PACKAGE=FILE takes another package; KERNEL=FILE with
 # KERNEL_MODULES=DIR another kernel.
+# GUEST_DIR=DIR puts it there, not where programs look for it.
 # KERNEL_UPDATE=1 looks for a newer package than the one that was fetched before.
 set -eu
 . "$(dirname "$0")/step.sh"
 cd "$(dirname "$0")/.."
 
-guest=$VIRTCONTAINERS_CACHE/guest
+guest=${GUEST_DIR:-$VIRTCONTAINERS_CACHE/guest}
 list=${GUEST_MODULES:-guest/modules.toml}
 
 # The newest kernel that the distribution's package of no kernel's name leads to.

@@ -37,7 +37,7 @@ pub(super) fn text(
         steps(measured),
         streams_table(measured),
         memory(measured),
-        verdicts(targets),
+        verdicts("target", targets),
     ];
     for table in sections {
         text.push('\n');

@@ -101,8 +101,8 @@ impl Target {
 }
 
 /// What came of each.
-pub(crate) fn verdicts(targets: &[Target]) -> Table {
-    let mut table = Table::new(&["target", "figure", "limit", "verdict"]);
+pub(crate) fn verdicts(heading: &str, targets: &[Target]) -> Table {
+    let mut table = Table::new(&[heading, "figure", "limit", "verdict"]);
     for target in targets {
         let side = match target.limit {
             Limit::AtMost(_) => "≤",

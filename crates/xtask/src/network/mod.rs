@@ -153,7 +153,7 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     let tables = [
         medians(&ours, &floor, &alone),
         starts(&with, &without),
-        verdicts(&targets),
+        verdicts("target", &targets),
     ];
     for table in tables {
         let table = match options.markdown {

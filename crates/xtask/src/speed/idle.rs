@@ -24,8 +24,20 @@ const AT_ONCE: usize = 20;
 /// How often the list is asked for.
 const LISTS: usize = 10;
 
+/// What idle machines cost.
+pub(super) struct Idle {
+    /// Its tables.
+    pub(super) text: String,
+    /// Until all of the first that started at once had answered.
+    pub(super) at_once: (usize, Duration),
+    /// How long a list of them takes, and how many there are.
+    pub(super) list: (usize, Duration),
+    /// The processor time that the host's side of a start takes.
+    pub(super) host: Duration,
+}
+
 /// Starts one machine, so many more at once, and describes them.
-pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
+pub(super) fn measure(stage: &Stage, count: usize) -> Result<Idle> {
     let first = Waiting::start(stage, Origin::Template)?;
     let mut host = BTreeMap::new();
     for process in first.processes()? {
@@ -36,6 +48,7 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
     let before = available()?;
     let mut rows = Rows::default();
     let mut machines = Vec::new();
+    let mut at_once = None;
     while machines.len() < count {
         let batch = AT_ONCE.min(count - machines.len());
         let began = Instant::now();
@@ -45,7 +58,9 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
             machines.push(machine.answered()?);
         }
         let name = format!("{batch} at once from a template, until all answer");
-        rows.add(&name, began.elapsed());
+        let took = began.elapsed();
+        rows.add(&name, took);
+        at_once.get_or_insert((batch, took));
     }
     std::thread::sleep(SETTLED);
     let more = before.saturating_sub(available()?) / count.max(1) as u64;
@@ -56,6 +71,7 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
             *shares.entry(process.title()).or_default() += process.pss_kib;
         }
     }
+    let list = format!("virtc list, {} idle", count + 1);
     for _ in 0..LISTS {
         let began = Instant::now();
         let status = stage
@@ -64,7 +80,7 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
             .stdout(Stdio::null())
             .status()?;
         ensure!(status.success(), "virtc list: {status}");
-        rows.add(&format!("virtc list, {} idle", count + 1), began.elapsed());
+        rows.add(&list, began.elapsed());
     }
     let mut memory = Table::new(&["MB of memory, for each further idle machine", "PSS"]);
     memory.row(vec!["all of it, by MemAvailable".into(), megabytes(more)]);
@@ -72,16 +88,23 @@ pub(super) fn measure(stage: &Stage, count: usize) -> Result<String> {
         memory.row(vec![title, megabytes((sum << 10) / count.max(1) as u64)]);
     }
     let mut time = Table::new(&["processor time of a start, ms", "host's", "guest's"]);
+    let host_side = host.values().map(|(own, _)| *own).sum();
     for (title, (own, guests)) in host {
         let ms = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1000.0);
         time.row(vec![title, ms(own), ms(guests)]);
     }
-    Ok(format!(
-        "{}\n{}\n{}",
-        rows.text(),
-        memory.markdown(),
-        time.markdown()
-    ))
+    let list = Duration::from_secs_f64(rows.median(&list) / 1000.0);
+    Ok(Idle {
+        text: format!(
+            "{}\n{}\n{}",
+            rows.text(),
+            memory.markdown(),
+            time.markdown()
+        ),
+        at_once: at_once.context("no machine was started")?,
+        list: (count + 1, list),
+        host: host_side,
+    })
 }
 
 fn megabytes(bytes: u64) -> String {

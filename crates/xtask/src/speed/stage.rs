@@ -24,13 +24,18 @@ const ROOT: &str = "root";
 /// A root with one program, and a place for the template.
 pub(super) struct Stage {
     virtc: PathBuf,
+    /// The directory of the guest with the distribution's kernel.
+    distribution: Option<PathBuf>,
     work: TempDir,
 }
 
 impl Stage {
-    pub(super) fn make(virtc: &Path) -> Result<Self> {
+    pub(super) fn make(virtc: &Path, distribution: Option<&Path>) -> Result<Self> {
+        let absolute =
+            |path: &Path| std::fs::canonicalize(path).with_context(|| path.display().to_string());
         let stage = Self {
-            virtc: std::fs::canonicalize(virtc).with_context(|| virtc.display().to_string())?,
+            virtc: absolute(virtc)?,
+            distribution: distribution.map(absolute).transpose()?,
             // Where templates and states are on hosts: in memory.
             work: tempfile::tempdir_in("/dev/shm")?,
         };
@@ -77,7 +82,7 @@ impl Stage {
             .context("virtc printed nothing")?;
         rows.add(&origin.output(), began.elapsed());
         start.finish().context("virtc")?;
-        rows.add(&format!("{}: exec to exit", origin.name()), began.elapsed());
+        rows.add(&origin.exit(), began.elapsed());
         Ok(())
     }
 
@@ -104,7 +109,11 @@ impl Stage {
     /// virtc with the stage's state and templates.
     pub(super) fn virtc(&self, origin: Origin) -> Command {
         let mut command = Command::new(&self.virtc);
-        let faster = (origin != Origin::Boot).to_string();
+        let faster = matches!(origin, Origin::Cache | Origin::Template).to_string();
+        let guest = self.distribution.as_deref();
+        if let Some(guest) = guest.filter(|_| origin == Origin::DistributionBoot) {
+            command.env("VIRTC_GUEST_ASSETS", guest);
+        }
         command
             .current_dir("/")
             .env("VIRTC_FACTORY_AUTO", &faster)
