@@ -17,12 +17,14 @@ use agent_protocol::virtc::{
 };
 use agent_protocol::virtc_ttrpc::GuestServiceClient;
 use protobuf::MessageField;
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 use ttrpc::asynchronous::{Client, transport::Socket};
 use ttrpc::context::{self, Context};
 use vc_types::{ContainerId, ExecId, Signal, guest};
 
 use crate::error::{Code, Error, Result};
+use crate::ready::{READY_LIMIT, WAIT_FOR_AGENT as FIRST_CALL};
 use crate::transport::Transport;
 
 /// How long the agent may take over its calls.
@@ -58,13 +60,44 @@ impl AgentClient {
     /// See [`Transport::connect`].
     pub async fn connect(transport: &Transport, limits: CallLimits) -> Result<Self> {
         let stream = transport.connect(guest::AGENT_PORT).await?;
+        Ok(Self::over(stream, limits))
+    }
+
+    /// Connects to the agent of a guest that goes on from where it listened already, and greets it. Call
+    /// and connection wait until the guest has got as far as to take them, `ready` at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] after the limit; else as [`Transport::connect`] and as every call.
+    pub async fn connect_and_greet(
+        transport: &Transport,
+        limits: CallLimits,
+        request: HelloRequest,
+        ready: Duration,
+    ) -> Result<(Self, HelloResponse)> {
+        let greeted = async {
+            let stream = transport.dial(guest::AGENT_PORT).await?;
+            let client = Self::over(stream, limits);
+            let answer = client.guest.hello(context_for(ready), &request);
+            let answer = limited(FIRST_CALL, READY_LIMIT, ready, answer).await?;
+            Ok((client, answer))
+        };
+        let silent = |_| Error::TimedOut {
+            call: FIRST_CALL,
+            limit: READY_LIMIT,
+            after: ready,
+        };
+        timeout(ready, greeted).await.map_err(silent)?
+    }
+
+    fn over(stream: UnixStream, limits: CallLimits) -> Self {
         let client = Client::new(Socket::new(stream));
-        Ok(Self {
+        Self {
             agent: AgentServiceClient::new(client.clone()),
             guest: GuestServiceClient::new(client.clone()),
             health: HealthClient::new(client),
             limits,
-        })
+        }
     }
 
     /// The agent's version, by the call that every agent has.
@@ -579,5 +612,25 @@ mod tests {
             let removed = agent.remove_container(&id).await.unwrap_err();
             assert!(removed.to_string().contains("agent_create_ms"), "{removed}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_does_not_go_on_passes_the_limit_of_its_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("v");
+        // The connection is taken by the kernel, and by nobody else.
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let limits = CallLimits {
+            call: Duration::from_millis(10),
+            create: Duration::from_millis(10),
+        };
+        let address = vc_types::AgentAddress::HybridVsock { socket };
+        let transport = Transport::new(address, Duration::from_millis(10));
+        let (hello, ready) = (HelloRequest::default(), Duration::from_millis(80));
+        let greeted = AgentClient::connect_and_greet(&transport, limits, hello, ready).await;
+        let Err(Error::TimedOut { limit, after, .. }) = greeted else {
+            panic!("it answers");
+        };
+        assert_eq!((limit, after), (READY_LIMIT, ready));
     }
 }

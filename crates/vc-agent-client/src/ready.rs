@@ -18,6 +18,10 @@ const REPORT_BYTES_MAX: usize = 1024;
 /// waiting for a busy host.
 const REPORTS_MAX: usize = 1000;
 
+/// How waiting for a guest's first sign is called, and its limit.
+pub(crate) const WAIT_FOR_AGENT: &str = "wait for the agent";
+pub(crate) const READY_LIMIT: &str = "agent_ready_ms";
+
 /// What the agent says when it can serve.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Ready {
@@ -92,8 +96,8 @@ impl ReadyListener {
         timeout(limit, reported)
             .await
             .map_err(|_| Error::TimedOut {
-                call: "wait for the agent",
-                limit: "agent_ready_ms",
+                call: WAIT_FOR_AGENT,
+                limit: READY_LIMIT,
                 after: limit,
             })?
     }

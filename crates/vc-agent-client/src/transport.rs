@@ -39,26 +39,28 @@ impl Transport {
     /// [`Error::Connect`] when the device process is gone, [`Error::Refused`] when nothing listens
     /// in the guest, [`Error::TimedOut`] after the limit.
     pub async fn connect(&self, port: u32) -> Result<UnixStream> {
-        let connected = async {
-            match &self.address {
-                AgentAddress::HybridVsock { socket } => connect_hybrid(socket, port).await,
-                AgentAddress::Vsock { cid } => connect_vsock(*cid, port).await,
-                other => Err(Error::Connect {
-                    port,
-                    source: io::Error::new(
-                        io::ErrorKind::Unsupported,
-                        format!("no way to an agent at {other:?}"),
-                    ),
-                }),
-            }
-        };
-        timeout(self.limit, connected)
+        timeout(self.limit, self.dial(port))
             .await
             .map_err(|_| Error::TimedOut {
                 call: "connect to the agent",
                 limit: "agent_connect_ms",
                 after: self.limit,
             })?
+    }
+
+    /// Connects, for however long that takes.
+    pub(crate) async fn dial(&self, port: u32) -> Result<UnixStream> {
+        match &self.address {
+            AgentAddress::HybridVsock { socket } => connect_hybrid(socket, port).await,
+            AgentAddress::Vsock { cid } => connect_vsock(*cid, port).await,
+            other => Err(Error::Connect {
+                port,
+                source: io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("no way to an agent at {other:?}"),
+                ),
+            }),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ pub const AGENT_PORT: u32 = 1024;
 /// The agent's framed streams, see `agent_protocol::frame`.
 pub const STREAM_PORT: u32 = 1026;
 
-/// The *host's* port that the agent dials once when it is ready to serve.
+/// The *host's* port that the agent of a guest that boots dials once when it is ready to serve.
 pub const READY_PORT: u32 = 1027;
 
 /// The agent's relayed connections, see `agent_protocol::relay`.
@@ -26,6 +26,9 @@ pub const USER_SHARE_TAG: &str = "virtc-user";
 
 /// Where the agent mounts the shares, each under its tag.
 pub const SHARES_DIR: &str = "/run/virtc/shares";
+
+/// The options with which they are mounted.
+pub const SHARE_OPTIONS: [&str; 1] = ["nodev"];
 
 /// Where the agent mounts the scratch disk or the scratch tmpfs.
 pub const SCRATCH_DIR: &str = "/run/virtc/scratch";

@@ -22,6 +22,7 @@ mod network;
 mod network_stats;
 mod pid_namespace;
 mod process;
+mod randomness;
 mod ready;
 mod reaper;
 mod relay;
@@ -86,7 +87,7 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
     let oom_events = OomEvents::start()?;
     let sandbox = Sandbox::new(modules.clone(), timeline, reaper, oom_events, memory);
     let sandbox = Arc::new(sandbox);
-    let _server = service::serve(&sandbox, AGENT_PORT).await?;
+    let mut server = service::listen(&sandbox, AGENT_PORT)?;
     streams::listen(&sandbox, STREAM_PORT)?;
     relay::listen(RELAY_PORT)?;
     if let Some(port) = arguments.passfd_port {
@@ -104,13 +105,17 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
         .await?;
         sandbox.mount_own_scratch().await;
         let rehearsed = container::rehearse(&sandbox).await?;
+        sandbox.mount_own_shares().await?;
         _used_port = template::wait_for_hand_over(port, rehearsed).await?;
         sandbox.step(agent_protocol::guest::HANDED_OVER);
+        // Not before: the host calls a clone at once, and is not to find another one's random numbers.
+        server.start().await?;
     } else {
         modules.load_background(network::has_device().then_some(network::DRIVER_MODULE))?;
-    }
-    if let Some(port) = arguments.ready_port {
-        tokio::spawn(ready::tell_host(port));
+        server.start().await?;
+        if let Some(port) = arguments.ready_port {
+            tokio::spawn(ready::tell_host(port));
+        }
     }
     std::future::pending().await
 }

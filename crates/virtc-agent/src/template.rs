@@ -6,8 +6,9 @@
 //! and says behind which bridges it has devices that the template had not: `0b.0,1b.0`, `root` for
 //! everywhere, or `none`.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
@@ -16,10 +17,10 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::aslr;
+use crate::aslr::PlacesDrawnOnce;
 use crate::error::{Attempt as _, Error, Result};
+use crate::randomness::Randomness;
 use crate::sandbox::blocking;
-use crate::service::add_randomness;
 
 /// What the template says when it waits, having rehearsed a container or not.
 const WAITS: &[u8] = b"T";
@@ -47,9 +48,9 @@ const ROOT_BUS: &str = "0000:00";
 const HOT_PLUG_EVENT: &str = "/sys/firmware/acpi/interrupts/gpe01";
 
 /// What the file takes (`drivers/acpi/sysfs.c`), each with the end of its line.
-const DISABLE: &str = "disable\n";
-const CLEAR: &str = "clear\n";
-const ENABLE: &str = "enable\n";
+const DISABLE: &[u8] = b"disable\n";
+const CLEAR: &[u8] = b"clear\n";
+const ENABLE: &[u8] = b"enable\n";
 
 /// The serial port of the hand-over, which nobody needs any more. To close it takes an emulated guest
 /// longer than to read the line from it.
@@ -62,28 +63,47 @@ pub(crate) async fn wait_for_hand_over(port: &str, rehearsed: bool) -> Result<Us
     let attempt = || format!("wait on {port} for the hand-over");
     let serial = open_raw(port)?;
     let serial = crate::sys::watch(serial, Interest::READABLE).attempt(attempt)?;
-    // A machine without this event has nothing to be kept from.
-    let quiet = fs::write(HOT_PLUG_EVENT, DISABLE).is_ok();
+    // A clone has these open, and needs not look for them.
+    let randomness = Randomness::open()?;
+    let places_of_mappings = PlacesDrawnOnce::open()?;
+    let hot_plug = HotPlugEvent::quiet();
     let says = if rehearsed { WAITS } else { WAITS_UNREHEARSED };
     rustix::io::write(serial.get_ref(), says).attempt(attempt)?;
     let line = read_line(&serial).await.attempt(attempt)?;
-    blocking(move || {
-        let (seed, places) = parse(&line)?;
-        // Whatever is found may draw random numbers, and all clones have the generators of one.
-        add_randomness(&seed)?;
-        aslr::draw_places()?;
-        look_for_devices(places)?;
-        if quiet {
-            // What it told of so far has been found. Where it told of nothing, there is nothing to clear,
-            // which is an error.
-            let _ = fs::write(HOT_PLUG_EVENT, CLEAR);
-            fs::write(HOT_PLUG_EVENT, ENABLE)
-                .attempt(|| "enable the event of devices that come and go".into())?;
-        }
-        Ok(())
-    })
-    .await?;
+    let (seed, places) = parse(&line)?;
+    // Whatever is found may draw random numbers, and all clones have the generators of one.
+    randomness.add(&seed)?;
+    if let Some(once) = places_of_mappings {
+        once.draw_anew()?;
+    }
+    if places != NONE {
+        let places = places.to_owned();
+        blocking(move || look_for_devices(&places)).await?;
+    }
+    if let Some(hot_plug) = hot_plug {
+        hot_plug.go_on()?;
+    }
     Ok(UsedPort(serial))
+}
+
+/// The event of devices that come and go, kept from being told.
+struct HotPlugEvent(File);
+
+impl HotPlugEvent {
+    /// Nothing on a machine without this event, which has nothing to be kept from.
+    fn quiet() -> Option<Self> {
+        let event = OpenOptions::new().write(true).open(HOT_PLUG_EVENT).ok()?;
+        event.write_all_at(DISABLE, 0).ok()?;
+        Some(Self(event))
+    }
+
+    fn go_on(&self) -> Result<()> {
+        // What it told of so far has been found. Where it told of nothing, there is nothing to clear,
+        // which is an error.
+        let _ = self.0.write_all_at(CLEAR, 0);
+        let enabled = self.0.write_all_at(ENABLE, 0);
+        enabled.attempt(|| "enable the event of devices that come and go".into())
+    }
 }
 
 /// A seed in hexadecimal, and the places.
@@ -104,10 +124,8 @@ fn parse(line: &str) -> Result<(Vec<u8>, &str)> {
 
 /// Has the kernel look for devices at the places that the line names.
 fn look_for_devices(line: &str) -> Result<()> {
-    match line {
-        NONE => return Ok(()),
-        ROOT => return rescan(Path::new(RESCAN_ROOT)),
-        _ => {}
+    if line == ROOT {
+        return rescan(Path::new(RESCAN_ROOT));
     }
     for bridge in line.split(',') {
         let plain = |byte: u8| byte.is_ascii_hexdigit() || byte == b'.';
@@ -188,7 +206,6 @@ mod tests {
 
     #[test]
     fn a_place_is_a_bridge_of_the_root_bus() {
-        assert!(look_for_devices(NONE).is_ok());
         for wrong in ["../../x", ""] {
             assert!(look_for_devices(wrong).is_err(), "{wrong}");
         }

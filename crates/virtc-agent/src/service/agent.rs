@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use protobuf::MessageField;
 use ttrpc::r#async::TtrpcContext;
 
-use super::details::{add_randomness, guest_details, set_hostname, write_dns};
+use super::details::{guest_details, set_hostname, write_dns};
 use super::streams::{read_output, write_stdin};
 use super::{files, hotplug, network};
 use crate::clock::set_realtime_ns;
@@ -24,6 +24,7 @@ use crate::container::Container;
 use crate::error::{Attempt as _, Error, Result};
 use crate::network_stats::network_stats;
 use crate::process::{Process, resize};
+use crate::randomness::Randomness;
 use crate::sandbox::{Sandbox, blocking, uninterrupted};
 
 /// How long the answer to DestroySandbox may take to get out before the guest switches off.
@@ -298,7 +299,7 @@ impl AgentService for AgentCalls {
         _: &TtrpcContext,
         req: ReseedRandomDevRequest,
     ) -> Answer<Empty> {
-        done(add_randomness(&req.data))
+        done(Randomness::open().and_then(|kernels| kernels.add(&req.data)))
     }
 
     async fn get_guest_details(

@@ -4,39 +4,14 @@ use std::fs;
 
 use agent_protocol::agent::{AgentDetails, GuestDetailsRequest, GuestDetailsResponse};
 use protobuf::MessageField;
-use rustix::fs::{Mode, OFlags, open};
 
 use crate::error::{Attempt as _, Error, Result};
 use crate::storage;
-use crate::sys::SEED_BYTES_MAX;
 
 const MEMORY_DIR: &str = "/sys/devices/system/memory";
 
 /// Bytes of a host name, as the kernel has it.
 const HOSTNAME_BYTES_MAX: usize = 64;
-
-/// Mixes randomness in and credits it.
-pub(crate) fn add_randomness(seed: &[u8]) -> Result<()> {
-    let attempt = || "add randomness".to_owned();
-    if seed.is_empty() {
-        return Ok(());
-    }
-    let random = open(
-        "/dev/urandom",
-        OFlags::WRONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .attempt(attempt)?;
-    for part in seed.chunks(SEED_BYTES_MAX) {
-        crate::sys::add_entropy(&random, part).attempt(attempt)?;
-    }
-    // From the next byte on: a clone has the generators of its template.
-    match crate::sys::reseed(&random) {
-        // A pool that never had enough gives nothing yet.
-        Err(error) if error.raw_os_error() == Some(libc::ENODATA) => Ok(()),
-        done => done.attempt(attempt),
-    }
-}
 
 /// Names the guest.
 pub(super) fn set_hostname(hostname: &str) -> Result<()> {

@@ -14,15 +14,16 @@ use async_trait::async_trait;
 use ttrpc::r#async::TtrpcContext;
 
 use super::copy::{copy_in, copy_out};
-use super::details::{add_randomness, set_hostname};
+use super::details::set_hostname;
 use super::hotplug;
 use super::network;
 use crate::cgroup::memory_total_bytes;
-use crate::clock::{correct_realtime_by, set_realtime_ns};
+use crate::clock::{correct_realtime_by, set_realtime_ns, uptime_us};
 use crate::container::ReadyMade;
 use crate::error::{Error, Result};
 use crate::launch::Copy;
 use crate::process::{Start, list_processes};
+use crate::randomness::Randomness;
 use crate::sandbox::{Sandbox, blocking, uninterrupted};
 use crate::storage::{forget, forget_all};
 
@@ -183,7 +184,7 @@ impl GuestCalls {
             })?;
             set_realtime_ns(time)?;
         }
-        add_randomness(&request.seed)?;
+        Randomness::open()?.add(&request.seed)?;
         if !request.hostname.is_empty() {
             set_hostname(&request.hostname)?;
         }
@@ -202,6 +203,7 @@ impl GuestCalls {
                 .into_owned(),
             mem_total_bytes: memory_total_bytes(),
             boot: boot.collect(),
+            uptime_us: uptime_us(),
             ..HelloResponse::default()
         })
     }

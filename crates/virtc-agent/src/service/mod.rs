@@ -10,8 +10,6 @@ mod hotplug;
 mod network;
 mod streams;
 
-pub(crate) use details::add_randomness;
-
 use std::sync::Arc;
 
 use agent_protocol::agent_ttrpc::create_agent_service;
@@ -39,19 +37,18 @@ const FEATURES: [&str; 10] = [
     "wait-detail",
 ];
 
-/// Serves on `port` until the server is dropped. Returns when the socket is there.
-pub(crate) async fn serve(sandbox: &Arc<Sandbox>, port: u32) -> Result<Server> {
+/// Listens on `port`. Calls wait until the server is started, and are served until it is dropped.
+pub(crate) fn listen(sandbox: &Arc<Sandbox>, port: u32) -> Result<Server> {
     let agent = agent::AgentCalls {
         sandbox: Arc::clone(sandbox),
     };
     let guest = guest::GuestCalls {
         sandbox: Arc::clone(sandbox),
     };
-    let mut server = Server::new()
+    let server = Server::new()
         .bind(&format!("vsock://-1:{port}"))?
         .register_service(create_agent_service(Arc::new(agent)))
         .register_service(create_guest_service(Arc::new(guest)))
         .register_service(create_health(Arc::new(health::HealthCalls)));
-    server.start().await?;
     Ok(server)
 }

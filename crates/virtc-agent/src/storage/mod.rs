@@ -8,6 +8,7 @@ mod forget;
 mod options;
 mod overlay;
 mod scratch;
+mod shares;
 mod tmpfs;
 mod unwritten;
 mod virtio_fs;

@@ -10,14 +10,18 @@ use super::{create_dir_all, describe};
 use crate::error::{Attempt as _, Result};
 use crate::modules::Modules;
 
+/// The driver, and the type of its file systems.
+pub(super) const DRIVER: &str = "virtio-fs";
+pub(super) const TYPE: &str = "virtiofs";
+
 pub(super) fn mount_share(storage: &Storage, mount_point: &Path, modules: &Modules) -> Result<()> {
     let options = Options::parse(&storage.options)?;
-    modules.require("virtiofs")?;
+    modules.require(TYPE)?;
     create_dir_all(mount_point)?;
     mount(
         &storage.source,
         mount_point,
-        "virtiofs",
+        TYPE,
         options.flags,
         Some(options.data.as_c_str()),
     )

@@ -160,7 +160,7 @@ impl fmt::Debug for Obtained {
 pub enum Origin {
     /// Its own guest boots, and says when it is ready.
     Booted,
-    /// Its guest goes on from a template, and says when it is ready.
+    /// Its guest goes on from a template, and has listened since before that was saved.
     Cloned(TemplateId),
     /// It waited, and its guest was ready.
     Waited,

@@ -2,13 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use agent_protocol::agent::{CreateSandboxRequest, Storage};
-use agent_protocol::virtc::HelloRequest;
-use vc_agent_client::{AgentClient, Transport};
+use vc_agent_client::Transport;
 use vc_hypervisor::StopLimits;
-use vc_types::{ClockPoint, ContainerId, Timeline, guest};
+use vc_types::{ContainerId, Timeline, guest};
 
 use super::super::Sandbox;
-use super::super::clock::{ClockKeeper, host_realtime_ns};
+use super::super::clock::ClockKeeper;
 use super::super::config::{SandboxConfig, Scratch};
 use super::super::guest::{EndWatch, Guest};
 use super::super::handle::SandboxHandle;
@@ -18,19 +17,14 @@ use super::super::network::{AttachedNetwork, FollowedNetwork};
 use super::super::place::Place;
 use super::super::{cgroups, resize};
 use super::launch::Launched;
+use super::reach::{self, Reached, hostname};
 use super::{Staged, answered};
 use crate::container::placement::Placement;
-use crate::error::{Error, Result, Stage};
+use crate::error::{Result, Stage};
 use crate::factory::Origin;
 use crate::fault;
 use crate::runtime::{Shared, blocking};
 use crate::stream::Streams;
-
-/// Bytes of randomness that the guest gets at its start.
-const SEED_BYTES: usize = 64;
-
-/// Bytes of a host name: the kernel has room for 64, and names of DNS have one less.
-const HOSTNAME_BYTES_MAX: usize = 63;
 
 /// A machine whose guest is prepared and whose containers wait for their start.
 pub(super) struct Connected {
@@ -81,16 +75,18 @@ pub(super) async fn connect(
     let stage = Mutex::new(Stage::Boot);
     let enter = |next| *stage.lock().unwrap_or_else(PoisonError::into_inner) = next;
     let prepared = async {
-        let report = ready.wait(limits.agent_ready_ms.duration()).await?;
-        let guest_epoch = Timeline::now().saturating_sub(report.uptime_us);
-        if origin == Origin::Booted {
-            timeline.step_at("guest kernel began", guest_epoch);
-        }
-        fault::point("create.agent-ready")?;
         let transport = Transport::new(address, limits.agent_connect_ms.duration());
-        let agent = AgentClient::connect(&transport, Guest::call_limits(limits)).await?;
+        let reached = match origin {
+            Origin::Booted => reach::booted(ready, &transport, limits, timeline).await?,
+            _ => reach::cloned(&transport, &config, limits, timeline).await?,
+        };
         answered(&sandbox, &origin);
         fault::point("create.agent-connected")?;
+        let Reached {
+            agent,
+            guest_epoch,
+            has_told,
+        } = reached;
         let guest = Guest {
             sandbox: sandbox.clone(),
             agent,
@@ -101,7 +97,7 @@ pub(super) async fn connect(
 
         // All at once: an answer of the guest takes long where it is emulated.
         enter(Stage::GuestPreparation);
-        let greeted = greet(&guest.agent, &config, guest_epoch, &origin, timeline);
+        let greeted = reach::greet(&guest.agent, &config, guest_epoch, has_told, timeline);
         let sandbox_made = async {
             if let Some(scratch) = scratch {
                 blocking(move || Ok(scratch.finish()?)).await?;
@@ -251,73 +247,6 @@ impl Connected {
     }
 }
 
-/// Gives the guest its clock, its name and randomness, and learns how its start went.
-async fn greet(
-    agent: &AgentClient,
-    config: &SandboxConfig,
-    guest_epoch: u64,
-    origin: &Origin,
-    timeline: &mut Timeline,
-) -> Result<()> {
-    let hello = agent.hello(hello(config)?).await?;
-    timeline.mark(ClockPoint::Ready);
-    let own = match origin {
-        Origin::Booted => 0,
-        // What came before was its template's.
-        _ => hello
-            .boot
-            .iter()
-            .position(|step| step.name == guest::HANDED_OVER)
-            .unwrap_or_default(),
-    };
-    for step in &hello.boot[own..] {
-        let name = vc_types::one_line(&step.name);
-        let at = guest_epoch.saturating_add(step.uptime_us);
-        timeline.step_at(format!("guest: {name}"), at);
-    }
-    Ok(())
-}
-
-/// Who the guest is from now on, with the host's clock and randomness.
-pub(super) fn hello(config: &SandboxConfig) -> Result<HelloRequest> {
-    let mut seed = vec![0; SEED_BYTES];
-    getrandom(&mut seed)?;
-    Ok(HelloRequest {
-        // A host before 1970 leaves the guest's clock alone.
-        host_realtime_ns: u64::try_from(host_realtime_ns()).unwrap_or_default(),
-        seed,
-        hostname: hostname(config),
-        ..HelloRequest::default()
-    })
-}
-
-/// The guest's name: the sandbox's where none was asked for, as much of it as the guest's kernel
-/// takes.
-fn hostname(config: &SandboxConfig) -> String {
-    let of_sandbox = || {
-        let id = config.id.as_str();
-        // Ids are ASCII.
-        let cut = &id[..id.len().min(HOSTNAME_BYTES_MAX)];
-        cut.trim_end_matches(['-', '.']).to_owned()
-    };
-    config.hostname.clone().unwrap_or_else(of_sandbox)
-}
-
-fn getrandom(seed: &mut [u8]) -> Result<()> {
-    let failed = |source| Error::System {
-        attempt: "get random bytes".into(),
-        source,
-    };
-    let got = rustix::rand::getrandom(&mut *seed, rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| failed(errno.into()))?;
-    // Up to 256 bytes come at once.
-    if got == seed.len() {
-        Ok(())
-    } else {
-        Err(failed(std::io::ErrorKind::UnexpectedEof.into()))
-    }
-}
-
 fn sandbox_request(config: &SandboxConfig, shares: &[&str]) -> CreateSandboxRequest {
     let mut storages: Vec<Storage> = shares.iter().map(|tag| share_storage(tag)).collect();
     storages.push(scratch_storage(config.scratch));
@@ -335,7 +264,7 @@ fn share_storage(tag: &str) -> Storage {
         driver: "virtio-fs".into(),
         source: tag.into(),
         fstype: "virtiofs".into(),
-        options: vec!["nodev".into()],
+        options: guest::SHARE_OPTIONS.map(str::to_owned).into(),
         mount_point: format!("{}/{tag}", guest::SHARES_DIR),
         ..Storage::default()
     }

@@ -14,6 +14,7 @@
 mod connect;
 mod launch;
 mod prepare;
+mod reach;
 mod take;
 
 use std::sync::{Arc, Mutex};
