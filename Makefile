@@ -22,7 +22,7 @@ TEST_FEATURES := guest-image/build,virtc/fault-points,containerd-shim-virtc-v2/f
 export VIRTCONTAINERS_CACHE
 export PATH := $(PATH):$(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin:$(TOOLS)/cargo-nextest-$(CARGO_NEXTEST_VERSION)/bin
 
-.PHONY: all setup build dist guest guest-kernel run test check soak bench conformance install clean
+.PHONY: all setup build build-tests dist guest guest-kernel run test check soak bench conformance install clean
 
 all: build
 
@@ -54,21 +54,27 @@ run: build guest
 		echo "root:         $$PRETTY_NAME"'
 	@echo "host kernel:  $$(uname -r)"
 
-test: build guest
+# The tests themselves, which need no guest to be built.
+build-tests: setup
 	@scripts/setup-tool.sh cargo-nextest $(CARGO_NEXTEST_VERSION)
+	@cargo nextest run --no-run --release --workspace --features $(TEST_FEATURES)
+
+test: guest build-tests
 	@cargo nextest run --release --workspace --features $(TEST_FEATURES)
 	@cargo test --quiet --release --workspace --features $(TEST_FEATURES) --doc
 
+# The programs a second time as `build` makes them: without what tests need of them.
 check: setup
 	@scripts/setup-tool.sh cargo-deny $(CARGO_DENY_VERSION)
 	@cargo fmt --all -- --check
 	@cargo clippy --release --workspace --features $(TEST_FEATURES) --all-targets -- -D warnings
+	@cargo clippy --release -- -D warnings
 	@cargo deny --log-level error check bans licenses sources
 	@RUSTDOCFLAGS='-D warnings' cargo doc --quiet --release --workspace --no-deps \
 		--features $(TEST_FEATURES)
 
 # The tests on real VMs, again and again: what fails once in a hundred times fails here.
-soak: build guest
+soak: guest
 	@scripts/setup-tool.sh cargo-nextest $(CARGO_NEXTEST_VERSION)
 	@VIRTC_TEST_CONTAINERS=$${VIRTC_TEST_CONTAINERS:-200} \
 		VIRTC_TEST_CLONES=$${VIRTC_TEST_CLONES:-50} \
