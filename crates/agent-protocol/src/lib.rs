@@ -12,6 +12,7 @@
 pub mod frame;
 pub mod oci_convert;
 pub mod relay;
+pub mod storages;
 
 mod error;
 mod text;

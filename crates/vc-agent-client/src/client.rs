@@ -27,6 +27,9 @@ use crate::error::{Code, Error, Result};
 use crate::ready::{READY_LIMIT, WAIT_FOR_AGENT as FIRST_CALL};
 use crate::transport::Transport;
 
+/// How long one attempt to reach a guest that goes on is waited for, before another one.
+const DIAL_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long the agent may take over its calls.
 #[derive(Clone, Copy, Debug)]
 pub struct CallLimits {
@@ -76,7 +79,13 @@ impl AgentClient {
         ready: Duration,
     ) -> Result<(Self, HelloResponse)> {
         let greeted = async {
-            let stream = transport.dial(guest::AGENT_PORT).await?;
+            let stream = loop {
+                match timeout(DIAL_LIMIT, transport.dial(guest::AGENT_PORT)).await {
+                    Ok(dialled) => break dialled?,
+                    // A kernel can lose what it answers while its driver comes up.
+                    Err(_) => tracing::debug!("the guest takes no connection yet"),
+                }
+            };
             let client = Self::over(stream, limits);
             let answer = client.guest.hello(context_for(ready), &request);
             let answer = limited(FIRST_CALL, READY_LIMIT, ready, answer).await?;
@@ -632,5 +641,34 @@ mod tests {
             panic!("it answers");
         };
         assert_eq!((limit, after), (READY_LIMIT, ready));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_lost_is_asked_for_again_and_a_silent_agent_passes_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("v");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let played = std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            // Nothing is said to the first one until it goes.
+            let (mut first, _) = listener.accept().unwrap();
+            let _ = first.read_to_end(&mut Vec::new());
+            let (mut second, _) = listener.accept().unwrap();
+            second.read_exact(&mut [0; 13]).unwrap();
+            second.write_all(b"OK 1\n").unwrap();
+            let _ = second.read_to_end(&mut Vec::new());
+        });
+        let limits = CallLimits {
+            call: Duration::from_millis(10),
+            create: Duration::from_millis(10),
+        };
+        let address = vc_types::AgentAddress::HybridVsock { socket };
+        let transport = Transport::new(address, Duration::from_millis(10));
+        let ready = DIAL_LIMIT + Duration::from_millis(500);
+        let hello = HelloRequest::default();
+        let greeted = AgentClient::connect_and_greet(&transport, limits, hello, ready).await;
+        assert!(matches!(greeted, Err(Error::TimedOut { limit, .. }) if limit == READY_LIMIT));
+        // It was called a second time: it would wait for that else.
+        played.join().unwrap();
     }
 }

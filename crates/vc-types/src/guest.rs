@@ -27,9 +27,6 @@ pub const USER_SHARE_TAG: &str = "virtc-user";
 /// Where the agent mounts the shares, each under its tag.
 pub const SHARES_DIR: &str = "/run/virtc/shares";
 
-/// The options with which they are mounted.
-pub const SHARE_OPTIONS: [&str; 1] = ["nodev"];
-
 /// Where the agent mounts the scratch disk or the scratch tmpfs.
 pub const SCRATCH_DIR: &str = "/run/virtc/scratch";
 

@@ -105,8 +105,11 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible> {
         .await?;
         sandbox.mount_own_scratch().await;
         let rehearsed = container::rehearse(&sandbox).await?;
-        sandbox.mount_own_shares().await?;
-        _used_port = template::wait_for_hand_over(port, rehearsed).await?;
+        let hand_over = template::HandOver::prepare(port)?;
+        sandbox.mount_own_shares().await;
+        let handed_over = hand_over.wait(rehearsed).await;
+        // Told before anything is dropped: a share that nobody serves cannot be unmounted.
+        _used_port = handed_over.unwrap_or_else(|error| init::console::fatal(&error.chain()));
         sandbox.step(agent_protocol::guest::HANDED_OVER);
         // Not before: the host calls a clone at once, and is not to find another one's random numbers.
         server.start().await?;

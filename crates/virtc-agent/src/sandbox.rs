@@ -15,7 +15,7 @@ use crate::network::Network;
 use crate::pid_namespace::PidNamespace;
 use crate::reaper::Reaper;
 use crate::seccomp::Filters;
-use crate::storage::{Mounted, has_unwritten};
+use crate::storage::{Mounted, has_unwritten, look_at};
 use crate::streams::PassfdStreams;
 
 /// Things that block which a sandbox does at once when it is made.
@@ -137,11 +137,18 @@ impl Sandbox {
 
     /// Mounts storages that stay until the sandbox ends, unless they are mounted already.
     pub(crate) async fn add_storages(&self, storages: Vec<Storage>) -> Result<()> {
-        // A template has its scratch disk before anybody asks for it.
-        let missing = self.storages().missing_of(storages);
+        // A template has its scratch disk and its shares before anybody asks for them.
+        let (there, missing) = {
+            let mounted = self.storages();
+            (mounted.shares_of(&storages), mounted.missing_of(storages))
+        };
         let mounted = self.mount(missing).await?;
         self.storages().append(mounted);
-        Ok(())
+        if there.is_empty() {
+            return Ok(());
+        }
+        // Whether a share that was mounted before anybody served it is served shows only now.
+        blocking(move || look_at(&there)).await
     }
 
     /// Writes back what reaches the host, unless something may still change it: a process that

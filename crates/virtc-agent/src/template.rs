@@ -57,33 +57,49 @@ const ENABLE: &[u8] = b"enable\n";
 #[must_use]
 pub(crate) struct UsedPort(#[expect(dead_code, reason = "it is only kept open")] AsyncFd<OwnedFd>);
 
-/// Says on the serial port `port`, such as `ttyS1`, that everything is ready, and returns in a
-/// clone, with its devices.
-pub(crate) async fn wait_for_hand_over(port: &str, rehearsed: bool) -> Result<UsedPort> {
-    let attempt = || format!("wait on {port} for the hand-over");
-    let serial = open_raw(port)?;
-    let serial = crate::sys::watch(serial, Interest::READABLE).attempt(attempt)?;
-    // A clone has these open, and needs not look for them.
-    let randomness = Randomness::open()?;
-    let places_of_mappings = PlacesDrawnOnce::open()?;
-    let hot_plug = HotPlugEvent::quiet();
-    let says = if rehearsed { WAITS } else { WAITS_UNREHEARSED };
-    rustix::io::write(serial.get_ref(), says).attempt(attempt)?;
-    let line = read_line(&serial).await.attempt(attempt)?;
-    let (seed, places) = parse(&line)?;
-    // Whatever is found may draw random numbers, and all clones have the generators of one.
-    randomness.add(&seed)?;
-    if let Some(once) = places_of_mappings {
-        once.draw_anew()?;
+/// What a template waits with until a clone of it goes on.
+pub(crate) struct HandOver {
+    port: String,
+    serial: AsyncFd<OwnedFd>,
+    // A clone has these open, and need not look for them.
+    randomness: Randomness,
+    places_of_mappings: Option<PlacesDrawnOnce>,
+    hot_plug: Option<HotPlugEvent>,
+}
+
+impl HandOver {
+    /// By the serial port `port`, such as `ttyS1`.
+    pub(crate) fn prepare(port: &str) -> Result<Self> {
+        let serial = crate::sys::watch(open_raw(port)?, Interest::READABLE);
+        Ok(Self {
+            port: port.to_owned(),
+            serial: serial.attempt(|| format!("watch serial port {port}"))?,
+            randomness: Randomness::open()?,
+            places_of_mappings: PlacesDrawnOnce::open()?,
+            hot_plug: HotPlugEvent::quiet(),
+        })
     }
-    if places != NONE {
-        let places = places.to_owned();
-        blocking(move || look_for_devices(&places)).await?;
+
+    /// Says that everything is ready, and returns in a clone, with its devices.
+    pub(crate) async fn wait(self, rehearsed: bool) -> Result<UsedPort> {
+        let attempt = || format!("wait on {} for the hand-over", self.port);
+        let says = if rehearsed { WAITS } else { WAITS_UNREHEARSED };
+        rustix::io::write(self.serial.get_ref(), says).attempt(attempt)?;
+        let line = read_line(&self.serial).await.attempt(attempt)?;
+        let (seed, places) = parse(&line)?;
+        // Whatever is found may draw random numbers, and all clones have the generators of one.
+        self.randomness.add(&seed)?;
+        if let Some(once) = self.places_of_mappings {
+            once.draw_anew()?;
+        }
+        if places != Places::None {
+            blocking(move || places.look_for_devices()).await?;
+        }
+        if let Some(hot_plug) = self.hot_plug {
+            hot_plug.go_on()?;
+        }
+        Ok(UsedPort(self.serial))
     }
-    if let Some(hot_plug) = hot_plug {
-        hot_plug.go_on()?;
-    }
-    Ok(UsedPort(serial))
 }
 
 /// The event of devices that come and go, kept from being told.
@@ -106,39 +122,63 @@ impl HotPlugEvent {
     }
 }
 
+/// Where a clone has devices that its template had not.
+#[derive(Debug, PartialEq, Eq)]
+enum Places {
+    None,
+    /// At the root.
+    Everywhere,
+    /// Behind these bridges of the root bus.
+    Behind(Vec<String>),
+}
+
 /// A seed in hexadecimal, and the places.
-fn parse(line: &str) -> Result<(Vec<u8>, &str)> {
+fn parse(line: &str) -> Result<(Vec<u8>, Places)> {
     let parsed = line.split_once(' ').and_then(|(seed, places)| {
         let digits = seed.as_bytes().chunks(2);
         let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
         let seed: Option<Vec<u8>> = digits.map(byte).collect();
         Some((seed.filter(|seed| seed.len() >= SEED_BYTES_MIN)?, places))
     });
-    parsed.ok_or_else(|| Error::Invalid {
+    let (seed, places) = parsed.ok_or_else(|| Error::Invalid {
         field: "hand-over",
         // Not the line: it has the seed.
         value: format!("{} bytes", line.len()),
         reason: "is no seed with places",
-    })
+    })?;
+    Ok((seed, Places::parse(places)?))
 }
 
-/// Has the kernel look for devices at the places that the line names.
-fn look_for_devices(line: &str) -> Result<()> {
-    if line == ROOT {
-        return rescan(Path::new(RESCAN_ROOT));
-    }
-    for bridge in line.split(',') {
-        let plain = |byte: u8| byte.is_ascii_hexdigit() || byte == b'.';
-        if bridge.is_empty() || !bridge.bytes().all(plain) {
-            return Err(Error::Invalid {
-                field: "place of devices",
-                value: bridge.to_owned(),
-                reason: "is no bridge of the root bus",
-            });
+impl Places {
+    fn parse(places: &str) -> Result<Self> {
+        match places {
+            NONE => return Ok(Self::None),
+            ROOT => return Ok(Self::Everywhere),
+            _ => {}
         }
-        rescan(&bus_behind(bridge)?.join("rescan"))?;
+        let bridges: Vec<String> = places.split(',').map(str::to_owned).collect();
+        let plain = |byte: u8| byte.is_ascii_hexdigit() || byte == b'.';
+        let is_bridge = |bridge: &String| !bridge.is_empty() && bridge.bytes().all(plain);
+        match bridges.iter().find(|bridge| !is_bridge(bridge)) {
+            None => Ok(Self::Behind(bridges)),
+            Some(other) => Err(Error::Invalid {
+                field: "place of devices",
+                value: other.clone(),
+                reason: "is no bridge of the root bus",
+            }),
+        }
     }
-    Ok(())
+
+    /// Has the kernel look for devices there.
+    fn look_for_devices(&self) -> Result<()> {
+        match self {
+            Self::None => Ok(()),
+            Self::Everywhere => rescan(Path::new(RESCAN_ROOT)),
+            Self::Behind(bridges) => bridges
+                .iter()
+                .try_for_each(|bridge| rescan(&bus_behind(bridge)?.join("rescan"))),
+        }
+    }
 }
 
 /// The bus behind a bridge.
@@ -196,9 +236,16 @@ mod tests {
 
     #[test]
     fn a_line_is_a_seed_and_places() {
-        let line = format!("{} 0b.0,1b.0", "0a".repeat(32));
-        let (seed, places) = parse(&line).unwrap();
-        assert_eq!((seed, places), (vec![10; 32], "0b.0,1b.0"));
+        let seed = "0a".repeat(32);
+        let bridges = ["0b.0", "1b.0"].map(str::to_owned).to_vec();
+        for (text, places) in [
+            ("none", Places::None),
+            ("root", Places::Everywhere),
+            ("0b.0,1b.0", Places::Behind(bridges)),
+        ] {
+            let parsed = parse(&format!("{seed} {text}")).unwrap();
+            assert_eq!(parsed, (vec![10; 32], places));
+        }
         for wrong in ["", "root", "0a root", &format!("{} root", "0g".repeat(32))] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
@@ -206,8 +253,8 @@ mod tests {
 
     #[test]
     fn a_place_is_a_bridge_of_the_root_bus() {
-        for wrong in ["../../x", ""] {
-            assert!(look_for_devices(wrong).is_err(), "{wrong}");
+        for wrong in ["../../x", "", "0b.0,", "none,0b.0"] {
+            assert!(Places::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -48,7 +48,8 @@ const HOUR: u64 = 3_600_000;
 section! {
     /// How long each wait may take. The error of a wait that took longer names its key.
     pub struct Limits at "limits" {
-        /// From the VMM's start until the agent says that it is ready.
+        /// From the VMM's start until the agent says that it is ready; where it goes on from a template, until it has
+        /// answered its first call.
         pub agent_ready_ms: Millis = Millis(60_000), in 100..=HOUR;
         /// One connection to a port of the guest.
         pub agent_connect_ms: Millis = Millis(10_000), in 100..=HOUR;

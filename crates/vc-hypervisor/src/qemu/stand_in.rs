@@ -1,6 +1,6 @@
 //! What answers QEMU in place of the processes that serve devices, while a template is made.
 //!
-//! A template's guest finds these devices and asks nothing of them. So a stand-in tells what the device
+//! A template's guest finds these devices and waits for no answer of theirs. So a stand-in tells what the device
 //! has, and takes everything else without a look at it: it maps no memory and touches no ring. The
 //! messages are those of vhost-user (QEMU's `docs/interop/vhost-user.rst`).
 

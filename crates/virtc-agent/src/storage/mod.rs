@@ -14,20 +14,22 @@ mod unwritten;
 mod virtio_fs;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use agent_protocol::agent::Storage;
 use agent_protocol::guest::SYSTEM_SHARE_TAG;
+use agent_protocol::storages::SHARE_DRIVER;
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::error::{Attempt as _, Error, Result};
 use crate::modules::Modules;
 
 pub(crate) use self::forget::{forget, forget_all};
+pub(crate) use self::shares::look_at;
 pub(crate) use self::unwritten::{Reaching, has_unwritten};
 
 /// The drivers, as `GetGuestDetails` names them.
-pub(crate) const DRIVERS: [&str; 5] = ["virtio-fs", "blk", "ephemeral", "overlayfs", "bind"];
+pub(crate) const DRIVERS: [&str; 5] = [SHARE_DRIVER, "blk", "ephemeral", "overlayfs", "bind"];
 
 /// A driver option: make the directories that the mount needs.
 const CREATE_DIRS: &str = "create-dirs";
@@ -58,12 +60,22 @@ impl Mounted {
         storages
     }
 
+    /// Where those of `storages` lie that are shares and mounted just so.
+    pub(crate) fn shares_of(&self, storages: &[Storage]) -> Vec<PathBuf> {
+        let is_share = |storage: &&Storage| storage.driver == SHARE_DRIVER;
+        let shares = storages.iter().filter(is_share);
+        let mounted = shares.filter(|share| self.storages.contains(share));
+        mounted
+            .map(|share| share.mount_point.clone().into())
+            .collect()
+    }
+
     /// Which of them reach the host.
     pub(crate) fn reaching(&self) -> Reaching {
         let shares = self
             .storages
             .iter()
-            .filter(|storage| storage.driver == "virtio-fs" && storage.source != SYSTEM_SHARE_TAG);
+            .filter(|storage| storage.driver == SHARE_DRIVER && storage.source != SYSTEM_SHARE_TAG);
         let disks = self.storages.iter();
         let disks = disks.filter(|storage| storage.driver == "blk" && block::is_scratch(storage));
         Reaching {
@@ -94,7 +106,7 @@ impl Mounted {
             ));
         }
         match storage.driver.as_str() {
-            "virtio-fs" => virtio_fs::mount_share(storage, mount_point, modules)?,
+            SHARE_DRIVER => virtio_fs::mount_share(storage, mount_point, modules)?,
             "blk" => {
                 block::mount_disk(storage, mount_point, modules)?;
                 self.has_disk |= !block::is_scratch(storage);
@@ -166,23 +178,25 @@ fn describe(storage: &Storage) -> String {
 
 #[cfg(test)]
 mod tests {
+    use agent_protocol::storages::{scratch_disk, share};
+
     use super::*;
 
     #[test]
     fn what_is_mounted_just_so_is_not_mounted_again() {
         let mut mounted = Mounted::default();
-        mounted.storages.push(scratch::storage());
+        mounted.storages.push(scratch_disk());
         let others = [
             |storage: &mut Storage| storage.options.push("ro".into()),
             |storage: &mut Storage| storage.mount_point.push('2'),
             |storage: &mut Storage| storage.driver = "ephemeral".into(),
         ];
         let others = others.map(|change| {
-            let mut other = scratch::storage();
+            let mut other = scratch_disk();
             change(&mut other);
             other
         });
-        let asked = [&[scratch::storage()][..], &others].concat();
+        let asked = [&[scratch_disk()][..], &others].concat();
         assert_eq!(mounted.missing_of(asked), others);
         // It is not there any more.
         mounted.storages.clear();
@@ -191,16 +205,10 @@ mod tests {
 
     #[test]
     fn the_invokers_share_reaches_the_host_and_scratch_space_does_not() {
-        let share = |tag: &str| Storage {
-            driver: "virtio-fs".into(),
-            source: tag.into(),
-            mount_point: format!("/nonexistent/{tag}"),
-            ..Storage::default()
-        };
         let mut mounted = Mounted::default();
-        mounted.storages = vec![share(SYSTEM_SHARE_TAG), share("user"), scratch::storage()];
+        mounted.storages = vec![share(SYSTEM_SHARE_TAG), share("user"), scratch_disk()];
         let reaching = mounted.reaching();
-        assert_eq!(reaching.shares, [Path::new("/nonexistent/user")]);
+        assert_eq!(reaching.shares, [Path::new("/run/virtc/shares/user")]);
         assert_eq!(reaching.scratch_disks, 1);
         mounted.storages.clear();
     }

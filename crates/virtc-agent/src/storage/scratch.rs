@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use agent_protocol::agent::Storage;
-use agent_protocol::guest::{SCRATCH_DIR, SCRATCH_FSTYPE, SCRATCH_OPTIONS, SCRATCH_SERIAL};
+use agent_protocol::guest::{SCRATCH_DIR, SCRATCH_SERIAL};
+use agent_protocol::storages::scratch_disk;
 
 use super::{CREATE_DIRS, Mounted, block};
 use crate::error::{Attempt as _, Result};
@@ -23,24 +24,12 @@ impl Sandbox {
         }
         let modules = self.modules.clone();
         let prepared = async {
-            self.add_storages(vec![storage()]).await?;
+            self.add_storages(vec![scratch_disk()]).await?;
             blocking(move || rehearse(&modules)).await
         };
         if let Err(error) = prepared.await {
             tracing::warn!("{}", error.chain());
         }
-    }
-}
-
-/// As the host asks for it.
-pub(super) fn storage() -> Storage {
-    Storage {
-        driver: "blk".into(),
-        source: format!("serial={SCRATCH_SERIAL}"),
-        fstype: SCRATCH_FSTYPE.into(),
-        options: SCRATCH_OPTIONS.map(str::to_owned).into(),
-        mount_point: SCRATCH_DIR.into(),
-        ..Storage::default()
     }
 }
 

@@ -10,9 +10,8 @@ use super::{create_dir_all, describe};
 use crate::error::{Attempt as _, Result};
 use crate::modules::Modules;
 
-/// The driver, and the type of its file systems.
-pub(super) const DRIVER: &str = "virtio-fs";
-pub(super) const TYPE: &str = "virtiofs";
+/// The type of its file system.
+const TYPE: &str = "virtiofs";
 
 pub(super) fn mount_share(storage: &Storage, mount_point: &Path, modules: &Modules) -> Result<()> {
     let options = Options::parse(&storage.options)?;

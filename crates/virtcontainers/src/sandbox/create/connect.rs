@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use agent_protocol::agent::{CreateSandboxRequest, Storage};
+use agent_protocol::storages;
 use vc_agent_client::Transport;
 use vc_hypervisor::StopLimits;
 use vc_types::{ContainerId, Timeline, guest};
@@ -77,8 +78,12 @@ pub(super) async fn connect(
     let prepared = async {
         let transport = Transport::new(address, limits.agent_connect_ms.duration());
         let reached = match origin {
-            Origin::Booted => reach::booted(ready, &transport, limits, timeline).await?,
-            _ => reach::cloned(&transport, &config, limits, timeline).await?,
+            Origin::Cloned(_) => {
+                // It is not waited for, and would be told to nobody.
+                drop(ready);
+                reach::cloned(&transport, &config, limits, timeline).await?
+            }
+            _ => reach::booted(ready, &transport, limits, timeline).await?,
         };
         answered(&sandbox, &origin);
         fault::point("create.agent-connected")?;
@@ -248,7 +253,7 @@ impl Connected {
 }
 
 fn sandbox_request(config: &SandboxConfig, shares: &[&str]) -> CreateSandboxRequest {
-    let mut storages: Vec<Storage> = shares.iter().map(|tag| share_storage(tag)).collect();
+    let mut storages: Vec<Storage> = shares.iter().map(|tag| storages::share(tag)).collect();
     storages.push(scratch_storage(config.scratch));
     CreateSandboxRequest {
         hostname: hostname(config),
@@ -259,28 +264,9 @@ fn sandbox_request(config: &SandboxConfig, shares: &[&str]) -> CreateSandboxRequ
     }
 }
 
-fn share_storage(tag: &str) -> Storage {
-    Storage {
-        driver: "virtio-fs".into(),
-        source: tag.into(),
-        fstype: "virtiofs".into(),
-        options: guest::SHARE_OPTIONS.map(str::to_owned).into(),
-        mount_point: format!("{}/{tag}", guest::SHARES_DIR),
-        ..Storage::default()
-    }
-}
-
 fn scratch_storage(scratch: Scratch) -> Storage {
-    let mount_point = guest::SCRATCH_DIR.to_owned();
     match scratch {
-        Scratch::Disk { .. } => Storage {
-            driver: "blk".into(),
-            source: format!("serial={}", guest::SCRATCH_SERIAL),
-            fstype: guest::SCRATCH_FSTYPE.into(),
-            options: guest::SCRATCH_OPTIONS.map(str::to_owned).into(),
-            mount_point,
-            ..Storage::default()
-        },
+        Scratch::Disk { .. } => storages::scratch_disk(),
         Scratch::Memory { size } => Storage {
             driver: "ephemeral".into(),
             source: "tmpfs".into(),
@@ -289,7 +275,7 @@ fn scratch_storage(scratch: Scratch) -> Storage {
                 .map(|size| format!("size={}", size.bytes()))
                 .into_iter()
                 .collect(),
-            mount_point,
+            mount_point: guest::SCRATCH_DIR.into(),
             ..Storage::default()
         },
     }

@@ -189,7 +189,7 @@ async fn come_up(
     let origin = launched.origin.clone();
     let connected = connect::connect(runtime, launched, timeline).await;
     connected.map_err(|(stage, error)| match origin {
-        // A guest whose devices do not come shows it while it is prepared.
+        // A guest whose devices do not come, or are not served, shows it while it is prepared.
         Origin::Cloned(template) if matches!(stage, Stage::Boot | Stage::GuestPreparation) => {
             let source = Box::new(error);
             (stage, Error::NotCloned { template, source })

@@ -60,15 +60,25 @@ pub(super) async fn cloned(
     let greeted = AgentClient::connect_and_greet(transport, calls, request, ready).await;
     let (agent, answer) = greeted?;
     let guest_epoch = Timeline::now().saturating_sub(answer.uptime_us);
+    fault::point("template.answered")?;
     fault::point("create.agent-ready")?;
     // What came before was its template's.
-    let mut steps = answer.boot.iter();
-    let own = steps.position(|step| step.name == guest::HANDED_OVER);
-    tell(&answer, own.unwrap_or_default(), guest_epoch, timeline);
+    tell(&answer, own_steps(&answer)?, guest_epoch, timeline);
     Ok(Reached {
         agent,
         guest_epoch,
         has_told: true,
+    })
+}
+
+/// The number of the first step that is a clone's own. One that has none still has the random numbers of its
+/// template: it has taken the call too early.
+fn own_steps(answer: &HelloResponse) -> Result<usize, vc_agent_client::Error> {
+    let mut steps = answer.boot.iter();
+    let own = steps.position(|step| step.name == guest::HANDED_OVER);
+    own.ok_or_else(|| vc_agent_client::Error::BadAnswer {
+        call: "greet the agent",
+        reason: "it is not handed over, and takes calls".into(),
     })
 }
 
@@ -135,5 +145,32 @@ fn getrandom(seed: &mut [u8]) -> Result<()> {
         Ok(())
     } else {
         Err(failed(std::io::ErrorKind::UnexpectedEof.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_protocol::virtc::TimelineStep;
+
+    use super::*;
+
+    fn answer(steps: &[&str]) -> HelloResponse {
+        let step = |name: &&str| TimelineStep {
+            name: (*name).to_owned(),
+            ..TimelineStep::default()
+        };
+        HelloResponse {
+            boot: steps.iter().map(step).collect(),
+            ..HelloResponse::default()
+        }
+    }
+
+    #[test]
+    fn a_clone_that_has_not_been_handed_over_is_none() {
+        assert_eq!(
+            own_steps(&answer(&["init", guest::HANDED_OVER])).unwrap(),
+            1
+        );
+        own_steps(&answer(&["init", "listening"])).unwrap_err();
     }
 }
