@@ -147,6 +147,7 @@ impl Sandbox {
         if there.is_empty() {
             return Ok(());
         }
+        tracing::debug!(shares = ?there, "mounted before they were asked for");
         // Whether a share that was mounted before anybody served it is served shows only now.
         blocking(move || look_at(&there)).await
     }

@@ -1,6 +1,9 @@
 //! What only the guest's own kernel has: modules that come when the kernel itself asks for one, and places of
 //! mappings that an emulator knows again.
 
+use std::fs;
+use std::path::Path;
+
 use super::factory::Factory;
 use super::host;
 
@@ -84,6 +87,47 @@ fn without_kvm_a_guest_draws_the_places_of_mappings_once_and_each_clone_draws_it
     libraries.sort_unstable();
     libraries.dedup();
     assert_eq!(libraries.len(), 3, "{libraries:?}");
+}
+
+/// What the consoles of the machines of a host have said so far.
+fn consoles(directory: &Path) -> String {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let said = entries.map(|entry| match entry.file_name().to_str() {
+        // Whatever a guest writes is text here.
+        Some("console.log") => fs::read_to_string(entry.path()).unwrap(),
+        _ if entry.file_type().is_ok_and(|kind| kind.is_dir()) => consoles(&entry.path()),
+        _ => String::new(),
+    });
+    said.collect()
+}
+
+#[test]
+fn a_clone_has_the_shares_that_were_mounted_in_its_template() {
+    let mut factory = Factory::new();
+    factory
+        .host
+        .env("VIRTC_GUEST_KERNEL_PARAMS", "agent.log=debug");
+    // The first one makes the template, and goes on from it too.
+    let mut running = factory
+        .host
+        .start(["run", "--", "sh", "-c", "uname -r; read line"]);
+    let stdin = running.stdin();
+    let console = running.wait_until("a running container", |_| {
+        let listed = factory.host.virtc(["list", "-f", "json"]).out();
+        let runs = listed.contains("\"status\": \"running\"");
+        runs.then(|| consoles(&factory.host.root()))
+    });
+    // The end of its input is what it waits for.
+    drop(stdin);
+    let release = running.wait().expect_code(1).out();
+    if !release.trim_end().ends_with(RELEASE_END) {
+        eprintln!("skipped: a template with {release} has no shares (make guest-kernel)");
+        return;
+    }
+    let told = "mounted before they were asked for";
+    let line = console.lines().find(|line| line.contains(told));
+    let line = line.unwrap_or_else(|| panic!("{console}"));
+    assert!(line.contains("/run/virtc/shares/virtc-system"), "{line}");
 }
 
 /// MiB that are free in the lists from which pages are taken.
