@@ -24,11 +24,7 @@ use ttrpc::context::{self, Context};
 use vc_types::{ContainerId, ExecId, Signal, guest};
 
 use crate::error::{Code, Error, Result};
-use crate::ready::{READY_LIMIT, WAIT_FOR_AGENT as FIRST_CALL};
 use crate::transport::Transport;
-
-/// How long one attempt to reach a guest that goes on is waited for, before another one.
-const DIAL_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the agent may take over its calls.
 #[derive(Clone, Copy, Debug)]
@@ -66,40 +62,7 @@ impl AgentClient {
         Ok(Self::over(stream, limits))
     }
 
-    /// Connects to the agent of a guest that goes on from where it listened already, and greets it. Call
-    /// and connection wait until the guest has got as far as to take them, `ready` at most.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TimedOut`] after the limit; else as [`Transport::connect`] and as every call.
-    pub async fn connect_and_greet(
-        transport: &Transport,
-        limits: CallLimits,
-        request: HelloRequest,
-        ready: Duration,
-    ) -> Result<(Self, HelloResponse)> {
-        let greeted = async {
-            let stream = loop {
-                match timeout(DIAL_LIMIT, transport.dial(guest::AGENT_PORT)).await {
-                    Ok(dialled) => break dialled?,
-                    // A kernel can lose what it answers while its driver comes up.
-                    Err(_) => tracing::debug!("the guest takes no connection yet"),
-                }
-            };
-            let client = Self::over(stream, limits);
-            let answer = client.guest.hello(context_for(ready), &request);
-            let answer = limited(FIRST_CALL, READY_LIMIT, ready, answer).await?;
-            Ok((client, answer))
-        };
-        let silent = |_| Error::TimedOut {
-            call: FIRST_CALL,
-            limit: READY_LIMIT,
-            after: ready,
-        };
-        timeout(ready, greeted).await.map_err(silent)?
-    }
-
-    fn over(stream: UnixStream, limits: CallLimits) -> Self {
+    pub(crate) fn over(stream: UnixStream, limits: CallLimits) -> Self {
         let client = Client::new(Socket::new(stream));
         Self {
             agent: AgentServiceClient::new(client.clone()),
@@ -621,55 +584,5 @@ mod tests {
             let removed = agent.remove_container(&id).await.unwrap_err();
             assert!(removed.to_string().contains("agent_create_ms"), "{removed}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_guest_that_does_not_go_on_passes_the_limit_of_its_start() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("v");
-        // The connection is taken by the kernel, and by nobody else.
-        let _listener = UnixListener::bind(&socket).unwrap();
-        let limits = CallLimits {
-            call: Duration::from_millis(10),
-            create: Duration::from_millis(10),
-        };
-        let address = vc_types::AgentAddress::HybridVsock { socket };
-        let transport = Transport::new(address, Duration::from_millis(10));
-        let (hello, ready) = (HelloRequest::default(), Duration::from_millis(80));
-        let greeted = AgentClient::connect_and_greet(&transport, limits, hello, ready).await;
-        let Err(Error::TimedOut { limit, after, .. }) = greeted else {
-            panic!("it answers");
-        };
-        assert_eq!((limit, after), (READY_LIMIT, ready));
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_is_lost_is_asked_for_again_and_a_silent_agent_passes_the_limit() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("v");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let played = std::thread::spawn(move || {
-            use std::io::{Read, Write};
-            // Nothing is said to the first one until it goes.
-            let (mut first, _) = listener.accept().unwrap();
-            let _ = first.read_to_end(&mut Vec::new());
-            let (mut second, _) = listener.accept().unwrap();
-            second.read_exact(&mut [0; 13]).unwrap();
-            second.write_all(b"OK 1\n").unwrap();
-            // Open until the test has ended; nothing more is said.
-            second
-        });
-        let limits = CallLimits {
-            call: Duration::from_millis(10),
-            create: Duration::from_millis(10),
-        };
-        let address = vc_types::AgentAddress::HybridVsock { socket };
-        let transport = Transport::new(address, Duration::from_millis(10));
-        let ready = DIAL_LIMIT + Duration::from_millis(500);
-        let hello = HelloRequest::default();
-        let greeted = AgentClient::connect_and_greet(&transport, limits, hello, ready).await;
-        assert!(matches!(greeted, Err(Error::TimedOut { limit, .. }) if limit == READY_LIMIT));
-        // It was called a second time: it would wait for that else.
-        let _second = played.join().unwrap();
     }
 }

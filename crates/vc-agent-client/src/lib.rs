@@ -13,6 +13,7 @@
 mod client;
 mod copy;
 mod error;
+mod greet;
 pub mod network;
 mod ready;
 pub mod relay;

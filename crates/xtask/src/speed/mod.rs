@@ -87,8 +87,8 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     }
     let targets = targets::targets(&rows);
     if let Some(directory) = &options.pictures {
-        for origin in ORIGINS {
-            stage.draw(origin, options.runs, directory)?;
+        for (origin, file) in PICTURES {
+            stage.draw(origin, options.runs, &directory.join(file))?;
         }
     }
     let at_once = format!(
@@ -132,6 +132,13 @@ enum Origin {
 /// What is measured each time, in the order in which they take turns.
 const ORIGINS: [Origin; 3] = [Origin::Cache, Origin::Template, Origin::Boot];
 
+/// Of what pictures are drawn, and the names of their files.
+const PICTURES: [(Origin, &str); 3] = [
+    (Origin::Cache, "cache.svg"),
+    (Origin::Template, "template.svg"),
+    (Origin::Boot, "boot.svg"),
+];
+
 impl Origin {
     const fn name(self) -> &'static str {
         match self {
@@ -155,14 +162,5 @@ impl Origin {
     /// The row of a container's start until a process that is added has succeeded.
     fn first_exec(self) -> String {
         format!("{}: run --detach to a successful exec", self.name())
-    }
-
-    const fn file(self) -> &'static str {
-        match self {
-            Self::Cache => "cache.svg",
-            Self::Template => "template.svg",
-            Self::Boot => "boot.svg",
-            Self::DistributionBoot => "distribution.svg",
-        }
     }
 }

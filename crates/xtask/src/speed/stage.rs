@@ -138,8 +138,8 @@ impl Stage {
             .context("virtc factory warm")
     }
 
-    /// Draws the medians of so many timelines of one origin.
-    pub(super) fn draw(&self, origin: Origin, runs: usize, directory: &Path) -> Result<()> {
+    /// Draws the medians of so many timelines of one origin into a file.
+    pub(super) fn draw(&self, origin: Origin, runs: usize, path: &Path) -> Result<()> {
         let mut timelines = Vec::new();
         for _ in 0..runs {
             self.ready(origin)?;
@@ -151,8 +151,7 @@ impl Stage {
         let timelines: Vec<_> = timelines.iter().map(Vec::as_slice).collect();
         let rows = timeline::medians(&timelines);
         let title = format!("virtc run {}, ms (medians of {runs})", origin.name());
-        let path = directory.join(origin.file());
-        std::fs::write(&path, picture::svg(&title, &rows))
+        std::fs::write(path, picture::svg(&title, &rows))
             .with_context(|| path.display().to_string())
     }
 
