@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
-    Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder, Spec,
-    SpecBuilder, UserBuilder, get_default_maskedpaths, get_default_readonly_paths,
+    LinuxSeccomp, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder,
+    RootBuilder, Spec, SpecBuilder, UserBuilder, get_default_maskedpaths,
+    get_default_readonly_paths,
 };
 
 /// Open files: what a login session of a current distribution has.
@@ -52,6 +53,15 @@ pub struct ProcessConfig {
     pub read_only: bool,
     /// Its host name; the sandbox's where there is none.
     pub hostname: Option<String>,
+}
+
+/// The filter of system calls of a container that has the [`DEFAULT_CAPABILITIES`].
+///
+/// # Errors
+///
+/// As [`default_spec`].
+pub fn usual_seccomp() -> Result<LinuxSeccomp, OciSpecError> {
+    seccomp::default_profile(&DEFAULT_CAPABILITIES.map(str::to_owned))
 }
 
 /// The specification of a container with this process: the namespaces, mounts, masked paths and

@@ -2,10 +2,9 @@ use std::time::{Duration, Instant};
 
 use agent_protocol::Empty;
 use agent_protocol::agent::{
-    CloseStdinRequest, CopyFileRequest, CreateContainerRequest, CreateSandboxRequest,
-    DestroySandboxRequest, ExecProcessRequest, PauseContainerRequest, RemoveContainerRequest,
-    ResumeContainerRequest, SignalProcessRequest, StartContainerRequest, Storage,
-    TtyWinResizeRequest,
+    CloseStdinRequest, CopyFileRequest, CreateSandboxRequest, DestroySandboxRequest,
+    ExecProcessRequest, PauseContainerRequest, RemoveContainerRequest, ResumeContainerRequest,
+    SignalProcessRequest, StartContainerRequest, TtyWinResizeRequest,
 };
 use agent_protocol::agent_ttrpc::AgentServiceClient;
 use agent_protocol::health::{CheckRequest, VersionCheckResponse};
@@ -137,35 +136,6 @@ impl AgentClient {
         let call = self.agent.destroy_sandbox(self.long(), &request);
         self.much("take down the sandbox in the guest", call)
             .await?;
-        Ok(())
-    }
-
-    /// Makes a container, whose process waits for [`Self::start_container`]. With `shared_pids` it
-    /// joins the sandbox's pid namespace, which [`Self::create_sandbox`] was asked for.
-    ///
-    /// # Errors
-    ///
-    /// As every call.
-    pub async fn create_container(
-        &self,
-        container: &ContainerId,
-        spec: oci::Spec,
-        storages: Vec<Storage>,
-        shared_pids: bool,
-    ) -> Result<()> {
-        let request = CreateContainerRequest {
-            container_id: container.to_string(),
-            exec_id: container.to_string(),
-            OCI: MessageField::some(spec),
-            storages,
-            sandbox_pidns: shared_pids,
-            ..CreateContainerRequest::default()
-        };
-        self.much(
-            "create the container",
-            self.agent.create_container(self.long(), &request),
-        )
-        .await?;
         Ok(())
     }
 

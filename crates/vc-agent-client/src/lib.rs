@@ -12,6 +12,7 @@
 
 mod client;
 mod copy;
+mod create;
 mod error;
 mod greet;
 pub mod network;

@@ -96,9 +96,7 @@ pub(crate) enum Error {
     },
 
     #[error("cannot compile the filter of system calls")]
-    Seccomp {
-        source: libseccomp::error::SeccompError,
-    },
+    Seccomp { source: syscall_filter::Error },
 
     #[error("cannot serve the agent's calls")]
     Ttrpc(#[from] ttrpc::Error),

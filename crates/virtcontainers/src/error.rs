@@ -200,6 +200,15 @@ pub enum Error {
         #[source]
         source: agent_protocol::Error,
     },
+    /// There is no such filter of system calls.
+    #[error("cannot make the filter of system calls (linux.seccomp) of container {container}")]
+    Filter {
+        /// Which container.
+        container: ContainerId,
+        /// Why.
+        #[source]
+        source: syscall_filter::Error,
+    },
     /// An OCI bundle that cannot be read.
     #[error("config.json of the bundle {} cannot be used", bundle.display())]
     Bundle {

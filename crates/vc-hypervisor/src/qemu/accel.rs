@@ -114,6 +114,10 @@ const MEMORY_WHEN_USED: &str = "memmap_init.when=used";
 /// and its clones need not.
 const LAYERS_CHECKED_ONCE: &str = "overlay.check_once=1";
 
+/// Root ports are driven by ACPI, which plugs and unplugs their devices. Their own services (hot-plug, power events)
+/// would each take a look at each port, and QEMU lays out the machine's memory anew for each interrupt of theirs.
+const NO_PORT_SERVICES: &str = "pcie_ports=compat";
+
 /// The kernel parameters of every VM, before those of its [`VmSpec`](crate::VmSpec).
 ///
 /// `tsc_khz` is the rate of the host's time stamp counter where that is known. Under TCG it is the
@@ -144,6 +148,7 @@ pub fn kernel_params(
         "audit=0",
         "lsm=landlock,yama",
         UNUSED_INITCALLS,
+        NO_PORT_SERVICES,
         MEMORY_WHEN_USED,
         LAYERS_CHECKED_ONCE,
     ];

@@ -82,7 +82,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     root_ports_max: 32,
     own_vsock: false,
     transports: &[Transport::VhostVsock, Transport::HybridVsock],
-    kernel_params_bytes_max: 1_350,
+    kernel_params_bytes_max: 1_330,
 };
 
 /// The QEMU driver.

@@ -24,12 +24,17 @@ use crate::process::{
     Process, ProcessIo, Role, StdioPipes, TerminalSocket, follow, resize, set_owner,
 };
 use crate::sandbox::Sandbox;
-use crate::seccomp::PendingFilter;
+use crate::seccomp::{Filter, PendingFilter};
 use crate::storage::Mounted;
 
 impl Container {
-    /// Makes a container: its first process waits for the start.
-    pub(crate) async fn create(sandbox: &Sandbox, request: CreateContainerRequest) -> Result<()> {
+    /// Makes a container: its first process waits for the start. Its processes get `filter`, or the filter
+    /// of system calls that its specification describes.
+    pub(crate) async fn create(
+        sandbox: &Sandbox,
+        request: CreateContainerRequest,
+        filter: Option<Filter>,
+    ) -> Result<()> {
         let id = request.container_id.clone();
         let reservation = sandbox.containers.reserve(&id)?;
         refuse_unsupported(&request)?;
@@ -51,8 +56,11 @@ impl Container {
         let devices = DeviceRules::of(resources.and_then(|all| all.devices().as_deref()))?;
         let namespaces = JoinedNamespaces::open(&mut spec, &id, &sandbox.containers)?;
         let sysctls = NetworkSysctls::take(&mut spec)?;
-        let filter =
-            prepare_spec(&mut spec, &cgroup)?.map(|seccomp| sandbox.filters.compile(seccomp));
+        let described = prepare_spec(&mut spec, &cgroup, filter.is_some())?;
+        let filter = match described {
+            Some(seccomp) => Some(sandbox.filters.compile(seccomp)),
+            None => filter.map(PendingFilter::from),
+        };
         let hooks = StartHooks::take(&mut spec, &id, container_dir(&id))?;
         if request.sandbox_pidns {
             if namespaces.has(LinuxNamespaceType::Pid) {

@@ -82,7 +82,7 @@ impl ReadyMade {
         }
         let cgroup = Arc::new(Cgroup::of_container(&library_id, None)?);
         NetworkSysctls::take(&mut spec)?.set()?;
-        let seccomp = prepare_spec(&mut spec, &cgroup)?;
+        let seccomp = prepare_spec(&mut spec, &cgroup, false)?;
         StartHooks::take(&mut spec, &library_id, container_dir(&library_id))?;
         join_shared_pids(sandbox, &mut spec)?;
         let files = Undone(&library_id);

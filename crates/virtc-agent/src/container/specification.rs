@@ -19,9 +19,13 @@ const CONTAINER_FILES: u64 = 1024;
 /// What is assumed when the host does not name a version.
 const OCI_VERSION: &str = "1.2.0";
 
-/// Prepares a container's specification, and gives the filter of system calls that was in it: the
-/// agent, not the container library, brings it to the processes.
-pub(super) fn prepare_spec(spec: &mut Spec, cgroup: &Cgroup) -> Result<Option<LinuxSeccomp>> {
+/// Prepares the specification of a container that comes with a filter of system calls or does not, and
+/// gives the one that was in it: the agent, not the container library, brings it to the processes.
+pub(super) fn prepare_spec(
+    spec: &mut Spec,
+    cgroup: &Cgroup,
+    has_filter: bool,
+) -> Result<Option<LinuxSeccomp>> {
     if spec.version().is_empty() {
         spec.set_version(OCI_VERSION.to_owned());
     }
@@ -40,6 +44,13 @@ pub(super) fn prepare_spec(spec: &mut Spec, cgroup: &Cgroup) -> Result<Option<Li
     let linux = spec.linux_mut().as_mut().ok_or_else(|| missing("linux"))?;
     let seccomp = linux.seccomp().clone();
     linux.set_seccomp(None);
+    if has_filter && seccomp.is_some() {
+        return Err(Error::Invalid {
+            field: "linux.seccomp",
+            value: "words".into(),
+            reason: "come with a filter that is made already",
+        });
+    }
     linux.set_cgroups_path(Some(cgroup.relative().to_owned()));
     // The guest's kernel has no labels.
     linux.set_mount_label(None);
@@ -47,7 +58,7 @@ pub(super) fn prepare_spec(spec: &mut Spec, cgroup: &Cgroup) -> Result<Option<Li
         .process_mut()
         .as_mut()
         .ok_or_else(|| missing("process"))?;
-    prepare_process(process, seccomp.is_some())?;
+    prepare_process(process, has_filter || seccomp.is_some())?;
     Ok(seccomp)
 }
 
@@ -195,7 +206,7 @@ mod tests {
 
     fn prepared(mut spec: Spec) -> Result<Spec> {
         let cgroup = Cgroup::of_container("c1", None)?;
-        prepare_spec(&mut spec, &cgroup)?;
+        prepare_spec(&mut spec, &cgroup, false)?;
         Ok(spec)
     }
 
@@ -263,7 +274,9 @@ mod tests {
             .unwrap()
             .set_seccomp(Some(LinuxSeccomp::default()));
         let cgroup = Cgroup::of_container("c1", None).unwrap();
-        let seccomp = prepare_spec(&mut container, &cgroup).unwrap();
+        // It is described, or made already.
+        assert!(prepare_spec(&mut container.clone(), &cgroup, true).is_err());
+        let seccomp = prepare_spec(&mut container, &cgroup, false).unwrap();
         assert_eq!(seccomp, Some(LinuxSeccomp::default()));
         assert_eq!(container.linux().as_ref().unwrap().seccomp(), &None);
     }

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::runtime::LinuxSeccomp;
+use syscall_filter::SyscallFilter;
 
-use super::compile::compile;
 use super::{Filter, PendingFilter};
+use crate::error::Error;
 
 /// How many are kept. Containers of a pod mostly ask for the same, and a guest has one pod.
 const KEPT_MAX: usize = 4;
@@ -29,7 +30,9 @@ impl Filters {
         }
         let filters = self.clone();
         PendingFilter::Compiling(tokio::task::spawn_blocking(move || {
-            let filter = Arc::new(compile(&seccomp)?);
+            let filter =
+                SyscallFilter::compile(&seccomp).map_err(|source| Error::Seccomp { source })?;
+            let filter = Arc::new(Filter::from(filter));
             filters.keep(seccomp, &filter);
             Ok(filter)
         }))

@@ -1,44 +1,39 @@
 //! Filters of system calls.
 //!
-//! To compile one takes the guest tens of milliseconds. The agent does it beside the making of
-//! the container, keeps the program for the processes that are added later and for other containers
-//! that ask for the same ([`Filters`]), and passes it to each
-//! process by a pipe; the process loads it last of all, right before its `execve`.
+//! Our own host side makes them. To compile one takes the guest tens of milliseconds: the agent does it for
+//! others beside the making of the container, and keeps the program for other containers that ask for the same
+//! ([`Filters`]). It passes a filter to each process by a pipe; the process loads it last of all, right before
+//! its `execve`.
 
 mod cache;
-mod compile;
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use syscall_filter::SyscallFilter;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 
 pub(crate) use cache::Filters;
 
-/// Bytes of an instruction: `struct sock_filter`.
-const INSTRUCTION_BYTES: usize = 8;
-
-/// Instructions that the kernel takes (`BPF_MAXINSNS`). As bytes they fit into a pipe.
-const INSTRUCTIONS_MAX: usize = 4096;
-
-/// A compiled filter.
+/// A filter on its way to a process.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Filter {
-    /// What seccomp(2) is called with.
-    flags: u32,
-    /// Instructions of classic BPF.
-    program: Vec<u8>,
+pub(crate) struct Filter(SyscallFilter);
+
+impl From<SyscallFilter> for Filter {
+    fn from(filter: SyscallFilter) -> Self {
+        Self(filter)
+    }
 }
 
 impl Filter {
     /// Puts the filter into a pipe, which takes it at once, and closes that.
     pub(crate) fn send(&self, pipe: OwnedFd) -> io::Result<()> {
-        let mut message = self.flags.to_ne_bytes().to_vec();
-        message.extend_from_slice(&self.program);
+        let mut message = self.0.flags().to_ne_bytes().to_vec();
+        message.extend_from_slice(self.0.program());
         File::from(pipe).write_all(&message)
     }
 
@@ -46,30 +41,23 @@ impl Filter {
     /// so that no process runs without its filter.
     pub(crate) fn receive(pipe: &OwnedFd) -> io::Result<Self> {
         let mut message = Vec::new();
-        let limit = size_of::<u32>() + INSTRUCTIONS_MAX * INSTRUCTION_BYTES;
+        let limit = size_of::<u32>() + SyscallFilter::PROGRAM_BYTES_MAX;
         File::from(pipe.try_clone()?)
             .take(limit as u64)
             .read_to_end(&mut message)?;
-        match message.split_first_chunk() {
-            Some((flags, program)) if is_program(program) => Ok(Self {
-                flags: u32::from_ne_bytes(*flags),
-                program: program.to_vec(),
-            }),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        let (flags, program) = message
+            .split_first_chunk()
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        SyscallFilter::from_parts(u32::from_ne_bytes(*flags), program.to_vec())
+            .map(Self)
+            .map_err(|error| io::Error::new(io::ErrorKind::UnexpectedEof, error))
     }
 
     /// Applies the filter to this thread for good. Without "no new privileges" that takes
     /// `CAP_SYS_ADMIN`.
     pub(crate) fn load(&self) -> io::Result<()> {
-        crate::sys::load_filter(self.flags, &self.program)
+        crate::sys::load_filter(self.0.flags(), self.0.program())
     }
-}
-
-fn is_program(bytes: &[u8]) -> bool {
-    !bytes.is_empty()
-        && bytes.len().is_multiple_of(INSTRUCTION_BYTES)
-        && bytes.len() <= INSTRUCTIONS_MAX * INSTRUCTION_BYTES
 }
 
 /// A filter that a process will get.
@@ -79,6 +67,12 @@ pub(crate) enum PendingFilter {
     Compiled(Arc<Filter>),
     /// It is being compiled.
     Compiling(JoinHandle<Result<Arc<Filter>>>),
+}
+
+impl From<Filter> for PendingFilter {
+    fn from(filter: Filter) -> Self {
+        Self::Compiled(Arc::new(filter))
+    }
 }
 
 impl PendingFilter {
@@ -126,7 +120,8 @@ mod tests {
         call: impl FnOnce() -> T + Send + 'static,
     ) -> T {
         let (reading, writing) = pipe().unwrap();
-        compile::compile(seccomp).unwrap().send(writing).unwrap();
+        let filter = Filter::from(SyscallFilter::compile(seccomp).unwrap());
+        filter.send(writing).unwrap();
         let filtered = std::thread::spawn(move || {
             set_no_new_privs(true).unwrap();
             Filter::receive(&reading).unwrap().load().unwrap();
@@ -212,8 +207,8 @@ mod tests {
             .syscalls(vec![rule])
             .build()
             .unwrap();
-        let error = compile::compile(&seccomp).unwrap_err();
-        assert!(matches!(error, Error::Unsupported(_)), "{error}");
+        let error = SyscallFilter::compile(&seccomp).unwrap_err();
+        assert!(matches!(error, syscall_filter::Error::Notify), "{error}");
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl AgentService for AgentCalls {
         req: CreateContainerRequest,
     ) -> Answer<Empty> {
         let sandbox = Arc::clone(&self.sandbox);
-        done(uninterrupted(async move { Container::create(&sandbox, req).await }).await)
+        done(uninterrupted(async move { Container::create(&sandbox, req, None).await }).await)
     }
 
     async fn start_container(

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use agent_protocol::Empty;
 use agent_protocol::virtc::{
-    ClockRequest, ClockResponse, ConfigureNetworkRequest, ForgetPathsRequest, GrowRequest,
-    HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, PackPathRequest,
-    TimelineStep, UnpackPathRequest, WaitRequest, WaitResponse,
+    ClockRequest, ClockResponse, ConfigureNetworkRequest, CreateContainerRequest,
+    ForgetPathsRequest, GrowRequest, HelloRequest, HelloResponse, ListProcessesRequest,
+    ListProcessesResponse, PackPathRequest, SyscallFilter as FilterMessage, TimelineStep,
+    UnpackPathRequest, WaitRequest, WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::GuestService;
 use async_trait::async_trait;
+use syscall_filter::SyscallFilter;
 use ttrpc::r#async::TtrpcContext;
 
 use super::copy::{copy_in, copy_out};
@@ -19,12 +21,13 @@ use super::hotplug;
 use super::network;
 use crate::cgroup::memory_total_bytes;
 use crate::clock::{correct_realtime_by, set_realtime_ns, uptime_us};
-use crate::container::ReadyMade;
+use crate::container::{Container, ReadyMade};
 use crate::error::{Error, Result};
 use crate::launch::Copy;
 use crate::process::{Start, list_processes};
 use crate::randomness::Randomness;
 use crate::sandbox::{Sandbox, blocking, uninterrupted};
+use crate::seccomp::Filter;
 use crate::storage::{forget, forget_all};
 
 pub(super) struct GuestCalls {
@@ -35,6 +38,19 @@ pub(super) struct GuestCalls {
 impl GuestService for GuestCalls {
     async fn hello(&self, _: &TtrpcContext, request: HelloRequest) -> ttrpc::Result<HelloResponse> {
         Ok(self.greet(&request)?)
+    }
+
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: CreateContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        let filter = request.filter.into_option().map(filter_of).transpose()?;
+        let container = request.container.unwrap_or_default();
+        let sandbox = Arc::clone(&self.sandbox);
+        let create = async move { Container::create(&sandbox, container, filter).await };
+        uninterrupted(create).await?;
+        Ok(Empty::new())
     }
 
     async fn wait_process(
@@ -207,4 +223,12 @@ impl GuestCalls {
             ..HelloResponse::default()
         })
     }
+}
+
+/// A filter as a message has it.
+fn filter_of(message: FilterMessage) -> Result<Filter> {
+    let filter = SyscallFilter::from_parts(message.flags, message.program);
+    filter
+        .map(Filter::from)
+        .map_err(|source| Error::Seccomp { source })
 }

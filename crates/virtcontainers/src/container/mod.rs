@@ -5,6 +5,7 @@ mod bundle_mounts;
 mod config;
 mod config_json;
 mod demand;
+pub(crate) mod filter;
 mod host_namespaces;
 pub(crate) mod placement;
 pub(crate) mod pod;

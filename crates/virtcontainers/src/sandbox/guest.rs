@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use agent_protocol::agent::StatsContainerResponse;
 use agent_protocol::oci_convert;
-use agent_protocol::virtc::WaitResponse;
+use agent_protocol::virtc::{SyscallFilter, WaitResponse};
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
 use vc_agent_client::{AgentClient, CallLimits, Code, Transport};
 use vc_hypervisor::watched_fd::WatchedFd;
@@ -14,6 +14,7 @@ use vc_types::{ByteSize, ContainerId, EndReason, ExecId, SandboxId, Signal};
 use super::delete::has_ended_by;
 use super::machine::MachineEnd;
 use super::process::GuestProcess;
+use crate::container::filter::PendingFilter;
 use crate::container::placement::Placement;
 use crate::error::{Error, Result};
 use crate::runtime::blocking;
@@ -161,13 +162,24 @@ impl Guest {
         Ok(ContainerId::new(name)?)
     }
 
-    /// Makes a container, and attaches to its streams where that is wanted.
+    /// Makes a container, and attaches to its streams where that is wanted. Its filter of system calls may
+    /// be made meanwhile.
     pub(super) async fn create(
         &self,
         container: &ContainerId,
         placement: &Placement,
+        filter: Option<PendingFilter>,
         shared_pids: bool,
     ) -> Result<Option<Streams>> {
+        let filter = match filter {
+            Some(filter) => Some(filter.made(container).await?),
+            None => None,
+        };
+        let filter = filter.map(|filter| SyscallFilter {
+            flags: filter.flags(),
+            program: filter.program().to_vec(),
+            ..SyscallFilter::default()
+        });
         let spec =
             oci_convert::spec_to_message(&placement.spec).map_err(|source| Error::Protocol {
                 container: container.clone(),
@@ -177,7 +189,7 @@ impl Guest {
         let made = async {
             let made = self
                 .agent
-                .create_container(container, spec, storages, shared_pids);
+                .create_container(container, spec, storages, shared_pids, filter);
             Ok(made.await?)
         };
         let attached = async {

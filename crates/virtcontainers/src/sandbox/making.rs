@@ -8,6 +8,7 @@ use super::cgroups;
 use super::handle::SandboxHandle;
 use super::process::Process;
 use super::surroundings::SYSTEM_SHARE;
+use crate::container::filter::{GuestFilters, PendingFilter};
 use crate::container::placement::{Placement, ShareEntry};
 use crate::container::{ContainerConfig, saved};
 use crate::error::{Error, Result, chain};
@@ -89,6 +90,8 @@ impl<'a> Making<'a> {
     }
 
     async fn steps(&self) -> Result<Option<Streams>> {
+        // Nobody knows here what its guest has made before.
+        let filter = PendingFilter::begin(&self.placement.spec, GuestFilters::None);
         let sources = self.sources()?;
         let id = &self.config.id;
         let mut entry = self.config.record(0)?;
@@ -125,7 +128,8 @@ impl<'a> Making<'a> {
         let streams = guest
             .while_it_runs(async {
                 guest.write_files(&self.placement).await?;
-                guest.create(id, &self.placement, self.shared_pids).await
+                let (placement, shared_pids) = (&self.placement, self.shared_pids);
+                guest.create(id, placement, filter, shared_pids).await
             })
             .await?;
         let record = self.operation.sandbox().read()?;

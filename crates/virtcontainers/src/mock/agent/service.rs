@@ -17,8 +17,8 @@ use agent_protocol::oci_convert::{
     process_from_message, resources_from_message, spec_from_message,
 };
 use agent_protocol::virtc::{
-    ClockRequest, ClockResponse, GrowRequest, HelloRequest, HelloResponse, ListProcessesRequest,
-    ListProcessesResponse, ProcessEntry, WaitRequest, WaitResponse,
+    self, ClockRequest, ClockResponse, GrowRequest, HelloRequest, HelloResponse,
+    ListProcessesRequest, ListProcessesResponse, ProcessEntry, WaitRequest, WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::{GuestService, create_guest_service};
 use async_trait::async_trait;
@@ -231,6 +231,15 @@ impl GuestService for AgentCalls {
             })
         };
         self.0.answer(Call::Hello, hello).await
+    }
+
+    async fn create_container(
+        &self,
+        context: &TtrpcContext,
+        request: virtc::CreateContainerRequest,
+    ) -> Answer<Empty> {
+        let request = request.container.unwrap_or_default();
+        AgentService::create_container(self, context, request).await
     }
 
     async fn wait_process(&self, _: &TtrpcContext, request: WaitRequest) -> Answer<WaitResponse> {

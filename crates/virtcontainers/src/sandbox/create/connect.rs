@@ -20,6 +20,7 @@ use super::super::{cgroups, resize};
 use super::launch::Launched;
 use super::reach::{self, Reached, hostname};
 use super::{Staged, answered};
+use crate::container::filter::{GuestFilters, PendingFilter};
 use crate::container::placement::Placement;
 use crate::error::{Result, Stage};
 use crate::factory::Origin;
@@ -75,6 +76,8 @@ pub(super) async fn connect(
     // Not a cell: whoever starts a sandbox may do it on any thread.
     let stage = Mutex::new(Stage::Boot);
     let enter = |next| *stage.lock().unwrap_or_else(PoisonError::into_inner) = next;
+    // There is time until the guest answers.
+    let filters = pending_filters(&containers, &origin);
     let prepared = async {
         let transport = Transport::new(address, limits.agent_connect_ms.duration());
         let reached = match origin {
@@ -131,7 +134,7 @@ pub(super) async fn connect(
         fault::point("create.guest-prepared")?;
 
         enter(Stage::ContainerCreation);
-        let streams = create(&guest, containers, config.shared_pids, timeline).await?;
+        let streams = create(&guest, containers, filters, config.shared_pids, timeline).await?;
         Ok((guest, streams, guest_epoch))
     };
     let prepared = machine.end().while_it_runs(&sandbox, prepared).await;
@@ -173,16 +176,31 @@ pub(super) async fn write_files(
     Ok(())
 }
 
-/// Makes containers, and attaches to their streams.
+/// The filters of system calls that the host makes for the containers of a guest, in their order.
+pub(super) fn pending_filters(
+    containers: &[(ContainerId, Placement)],
+    origin: &Origin,
+) -> Vec<Option<PendingFilter>> {
+    let guest = match origin {
+        Origin::Booted => GuestFilters::None,
+        Origin::Cloned(_) | Origin::Waited => GuestFilters::Usual,
+    };
+    let begin = |(_, placement): &(_, Placement)| PendingFilter::begin(&placement.spec, guest);
+    containers.iter().map(begin).collect()
+}
+
+/// Makes containers, each with its filter of system calls, and attaches to their streams.
 pub(super) async fn create(
     guest: &Guest,
     containers: Vec<(ContainerId, Placement)>,
+    filters: Vec<Option<PendingFilter>>,
     shared_pids: bool,
     timeline: &mut Timeline,
 ) -> Result<BTreeMap<ContainerId, Streams>> {
     let mut streams = BTreeMap::new();
-    for (id, placement) in containers {
-        if let Some(attached) = guest.create(&id, &placement, shared_pids).await? {
+    for ((id, placement), filter) in containers.into_iter().zip(filters) {
+        let made = guest.create(&id, &placement, filter, shared_pids);
+        if let Some(attached) = made.await? {
             streams.insert(id, attached);
         }
         timeline.step("container made");

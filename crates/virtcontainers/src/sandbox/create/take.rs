@@ -14,7 +14,7 @@ use super::super::machine::{HOLDER, Machine};
 use super::super::place::{Place, remove_commands_socket};
 use super::super::surroundings::{SYSTEM_SHARE, USER_SHARE, VSOCK_DEVICE};
 use super::super::{cgroups, machine_files, resize, vsock};
-use super::connect::{Connected, create, write_files};
+use super::connect::{Connected, create, pending_filters, write_files};
 use super::prepare::Prepared;
 use super::reach::hello;
 use super::{Staged, answered, at};
@@ -186,6 +186,7 @@ async fn furnish(
             }
             Ok(())
         })?;
+        let filters = pending_filters(&containers, &Origin::Waited);
         let shared = async {
             share(runtime, &machine, &containers).await?;
             fault::point("take.shared")
@@ -198,7 +199,7 @@ async fn furnish(
             .await?;
         timeline.step("files shared");
         let shared_pids = prepared.config.shared_pids;
-        let made = create(&guest, containers, shared_pids, timeline);
+        let made = create(&guest, containers, filters, shared_pids, timeline);
         let streams = machine.end().while_it_runs(place.id(), made).await?;
         let network = match prepared.surroundings.take_network() {
             Some(network) => Some(network.make_later(place).await?),

@@ -12,13 +12,27 @@ use oci_spec::runtime::{
     LinuxSeccompOperator, LinuxSyscall,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 
-use super::{Filter, is_program};
-use crate::error::{Attempt as _, Error, Result};
+use crate::error::{Error, Result};
+use crate::filter::SyscallFilter;
 
-/// Compiles a filter.
-pub(super) fn compile(seccomp: &LinuxSeccomp) -> Result<Filter> {
-    let failed = |source| Error::Seccomp { source };
+impl SyscallFilter {
+    /// Makes the filter that a specification asks for. Calls of names that libseccomp does not know get
+    /// the default action.
+    ///
+    /// # Errors
+    ///
+    /// Any of [`Error`].
+    pub fn compile(seccomp: &LinuxSeccomp) -> Result<Self> {
+        let program = program(seccomp)?;
+        let flags = seccomp.flags().iter().flatten();
+        Self::from_parts(flags.fold(0, |flags, &flag| flags | bit(flag)), program)
+    }
+}
+
+fn program(seccomp: &LinuxSeccomp) -> Result<Vec<u8>> {
+    let failed = |source| Error::Library { source };
     let default = action(seccomp.default_action(), seccomp.default_errno_ret())?;
     let mut context = ScmpFilterContext::new(default).map_err(failed)?;
     for &architecture in seccomp.architectures().iter().flatten() {
@@ -32,25 +46,14 @@ pub(super) fn compile(seccomp: &LinuxSeccomp) -> Result<Filter> {
         }
     }
 
-    let attempt = || "write a filter of system calls".to_owned();
-    let file = memfd_create("filter", MemfdFlags::CLOEXEC).attempt(attempt)?;
+    let unread = |source| Error::Read { source };
+    let file = memfd_create("filter", MemfdFlags::CLOEXEC).map_err(|errno| unread(errno.into()))?;
     let mut file = File::from(file);
     context.export_bpf(&file).map_err(failed)?;
     let mut program = Vec::new();
-    file.rewind().attempt(attempt)?;
-    file.read_to_end(&mut program).attempt(attempt)?;
-    if !is_program(&program) {
-        return Err(Error::Invalid {
-            field: "linux.seccomp",
-            value: format!("{} bytes", program.len()),
-            reason: "makes a filter that is too long for the kernel",
-        });
-    }
-    let flags = seccomp.flags().iter().flatten();
-    Ok(Filter {
-        flags: flags.fold(0, |flags, &flag| flags | bit(flag)),
-        program,
-    })
+    file.rewind().map_err(unread)?;
+    file.read_to_end(&mut program).map_err(unread)?;
+    Ok(program)
 }
 
 fn add_rule(
@@ -108,33 +111,20 @@ fn compare(condition: &LinuxSeccompArg) -> ScmpArgCompare {
 }
 
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction> {
-    let errno = errno.unwrap_or(libc::EPERM.unsigned_abs());
-    let out_of_range = || Error::Invalid {
-        field: "linux.seccomp errnoRet",
-        value: errno.to_string(),
-        reason: "is out of range",
-    };
+    let errno = errno.unwrap_or(Errno::PERM.raw_os_error().unsigned_abs());
+    // The kernel has 16 bits for it.
+    let number = || u16::try_from(errno).map_err(|_| Error::ErrnoOutOfRange { number: errno });
     Ok(match action {
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => {
             ScmpAction::KillThread
         }
         LinuxSeccompAction::ScmpActKillProcess => ScmpAction::KillProcess,
         LinuxSeccompAction::ScmpActTrap => ScmpAction::Trap,
-        LinuxSeccompAction::ScmpActErrno => {
-            // The kernel has 16 bits for it.
-            ScmpAction::Errno(u16::try_from(errno).map_err(|_| out_of_range())?.into())
-        }
-        LinuxSeccompAction::ScmpActTrace => {
-            ScmpAction::Trace(u16::try_from(errno).map_err(|_| out_of_range())?)
-        }
+        LinuxSeccompAction::ScmpActErrno => ScmpAction::Errno(number()?.into()),
+        LinuxSeccompAction::ScmpActTrace => ScmpAction::Trace(number()?),
         LinuxSeccompAction::ScmpActAllow => ScmpAction::Allow,
         LinuxSeccompAction::ScmpActLog => ScmpAction::Log,
-        LinuxSeccompAction::ScmpActNotify => {
-            return Err(Error::Unsupported(
-                "a filter with SCMP_ACT_NOTIFY is not supported: nobody in the guest would answer"
-                    .into(),
-            ));
-        }
+        LinuxSeccompAction::ScmpActNotify => return Err(Error::Notify),
     })
 }
 
