@@ -103,7 +103,8 @@ const NO_MITIGATIONS: &str = "mitigations=off";
 /// that it has translated, for 40 ms.
 const NO_FILL: &str = "initmem.fill=no";
 
-/// It does not tell the processor of each instruction that it rewrites at its start: QEMU sees the writes.
+/// It does not tell the processor of each instruction that it rewrites at its start, and rewrites most before they
+/// have run: QEMU sees the writes, and forgets what it has translated.
 const NO_SYNC: &str = "alternatives.sync=0";
 
 /// Our own kernel accounts for memory when that is first wanted: of 64 bytes for each page, few are written in a guest
@@ -251,6 +252,8 @@ mod tests {
             assert!(has(Accelerator::Tcg, param), "{param}");
             assert!(!has(Accelerator::Kvm, param), "{param}");
         }
+        assert!(has(Accelerator::Tcg, NO_PORT_SERVICES));
+        assert!(has(Accelerator::Kvm, NO_PORT_SERVICES));
     }
 
     #[test]

@@ -238,3 +238,36 @@ fn what_a_file_system_can_do_is_asked_once_and_layers_on_it_are_whole() {
     // Whose attributes are others is asked anew.
     assert_eq!(once[2], asked[2]);
 }
+
+#[test]
+fn a_kernel_is_whole_however_it_rewrites_its_code() {
+    let host = host();
+    let said = |flags: &[&str]| {
+        let script = "uname -r; cat /sys/devices/system/cpu/vulnerabilities/spectre_v2; dmesg";
+        let flags = [&["--cap-add", "ALL"], flags].concat();
+        let out = host.run(&flags, &["sh", "-c", script]);
+        let out = out.expect_code(0).out();
+        let mut lines = out.splitn(3, '\n').map(str::to_owned);
+        [(); 3].map(|()| lines.next().unwrap())
+    };
+    let [release, ..] = said(&[]);
+    if !release.ends_with(RELEASE_END) {
+        eprintln!("skipped: the guest's kernel is {release} (make guest-kernel)");
+        return;
+    }
+    for param in [
+        "alternatives.sync=0",
+        "alternatives.sync=1",
+        "mitigations=auto",
+    ] {
+        let [_, spectre, log] = said(&["--kernel-param", param]);
+        assert!(log.contains("Freeing SMP alternatives memory"), "{log}");
+        // A return that still goes through a thunk is told of once it runs.
+        for wrong in ["cut here", "Unpatched", "missing return thunk"] {
+            assert!(!log.contains(wrong), "{param}: {log}");
+        }
+        if param == "mitigations=auto" {
+            assert!(!spectre.starts_with("Vulnerable"), "{spectre}");
+        }
+    }
+}
