@@ -160,9 +160,11 @@ fn code(error: &virtcontainers::Error) -> Code {
         | E::Running { .. }
         | E::Ended { .. }
         | E::Types(vc_types::Error::InvalidTransition { .. }) => Code::FAILED_PRECONDITION,
-        E::Types(_) | E::Bundle { .. } | E::Specification { .. } | E::Setting { .. } => {
-            Code::INVALID_ARGUMENT
-        }
+        E::Types(_)
+        | E::Bundle { .. }
+        | E::Specification { .. }
+        | E::Setting { .. }
+        | E::Filter { .. } => Code::INVALID_ARGUMENT,
         E::Unsupported { .. } => Code::UNIMPLEMENTED,
         E::NotEnded { .. } => Code::DEADLINE_EXCEEDED,
         E::Memory { .. } | E::Processors { .. } => Code::RESOURCE_EXHAUSTED,

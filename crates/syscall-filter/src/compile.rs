@@ -168,3 +168,38 @@ fn arch(arch: Arch) -> ScmpArch {
         Arch::ScmpArchSheb => ScmpArch::Sheb,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(change: impl FnOnce(&mut LinuxSeccomp)) -> Result<SyscallFilter> {
+        let mut seccomp = LinuxSeccomp::default();
+        seccomp.set_default_action(LinuxSeccompAction::ScmpActAllow);
+        change(&mut seccomp);
+        SyscallFilter::compile(&seccomp)
+    }
+
+    #[test]
+    fn numbers_have_16_bits_and_nobody_is_asked() {
+        for (number, fits) in [(65_535, true), (65_536, false)] {
+            let made = compiled(|seccomp| {
+                seccomp
+                    .set_default_action(LinuxSeccompAction::ScmpActTrace)
+                    .set_default_errno_ret(Some(number));
+            });
+            match fits {
+                true => assert!(made.is_ok(), "{made:?}"),
+                false => {
+                    assert!(
+                        matches!(made, Err(Error::ErrnoOutOfRange { number: said }) if said == number)
+                    );
+                }
+            }
+        }
+        let asking = compiled(|seccomp| {
+            seccomp.set_default_action(LinuxSeccompAction::ScmpActNotify);
+        });
+        assert!(matches!(asking, Err(Error::Notify)));
+    }
+}

@@ -1,13 +1,13 @@
 //! The making of a container.
 
-use agent_protocol::agent::{CreateContainerRequest, Storage};
+use agent_protocol::agent::{CreateContainerRequest, GuestDetailsRequest, Storage};
 use agent_protocol::virtc::SyscallFilter;
 use agent_protocol::{oci, virtc};
 use protobuf::MessageField;
-use vc_types::ContainerId;
+use vc_types::{ContainerId, guest};
 
 use crate::client::AgentClient;
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 
 impl AgentClient {
     /// Makes a container, whose process waits for [`Self::start_container`]. With `shared_pids` it
@@ -18,7 +18,7 @@ impl AgentClient {
     ///
     /// # Errors
     ///
-    /// As every call.
+    /// As every call, and [`Error::BadRequest`] for a filter of which the specification says nothing.
     pub async fn create_container(
         &self,
         container: &ContainerId,
@@ -38,6 +38,12 @@ impl AgentClient {
         };
         if filter.is_some() {
             let seccomp = take_seccomp(&mut request);
+            if seccomp.is_none() {
+                return Err(Error::BadRequest {
+                    call: CALL,
+                    reason: "its specification says nothing of the filter of system calls".into(),
+                });
+            }
             let mut filtered = virtc::CreateContainerRequest {
                 container: MessageField::some(request),
                 filter: filter.into(),
@@ -45,7 +51,12 @@ impl AgentClient {
             };
             let made = self.guest.create_container(self.long(), &filtered);
             match self.much(CALL, made).await {
-                Err(error) if error.code() == Some(Code::Unimplemented) => {}
+                // The container may ask for what no agent has, too.
+                Err(error) if error.code() == Some(Code::Unimplemented) => {
+                    if self.takes_filters().await {
+                        return Err(error);
+                    }
+                }
                 made => return made.map(drop),
             }
             request = filtered.container.take().unwrap_or_default();
@@ -56,6 +67,19 @@ impl AgentClient {
         self.much(CALL, self.agent.create_container(self.long(), &request))
             .await?;
         Ok(())
+    }
+
+    /// Whether the agent says that it takes filters. One that says nothing is not asked for anything else.
+    async fn takes_filters(&self) -> bool {
+        let request = GuestDetailsRequest::new();
+        let details = self.agent.get_guest_details(self.short(), &request);
+        match self.little("ask for the agent's features", details).await {
+            Ok(details) => {
+                let mut features = details.agent_details.extra_features.iter();
+                features.any(|feature| feature == guest::SYSCALL_FILTERS)
+            }
+            Err(_) => true,
+        }
     }
 }
 
@@ -73,6 +97,7 @@ mod tests {
     use std::time::Duration;
 
     use agent_protocol::Empty;
+    use agent_protocol::agent::{AgentDetails, GuestDetailsResponse};
     use agent_protocol::agent_ttrpc::{AgentService, create_agent_service};
     use agent_protocol::virtc_ttrpc::{GuestService, create_guest_service};
     use async_trait::async_trait;
@@ -83,14 +108,29 @@ mod tests {
     use super::*;
     use crate::client::CallLimits;
 
-    /// Keeps what it is asked to make: the filter, and whether the specification says what it is to be.
+    /// What an agent is asked to make: the filter, and what the specification says of it.
+    type Asked = (Option<SyscallFilter>, MessageField<oci::LinuxSeccomp>);
+
+    /// Keeps what it is asked to make, and refuses that with a code, if it has one.
     #[derive(Default)]
-    struct Agent(Mutex<Vec<(Option<SyscallFilter>, bool)>>);
+    struct Agent {
+        features: Vec<String>,
+        refusal: Option<ttrpc::Code>,
+        asked: Mutex<Vec<Asked>>,
+    }
 
     impl Agent {
-        fn note(&self, filter: Option<SyscallFilter>, request: &CreateContainerRequest) {
-            let says = request.OCI.Linux.Seccomp.is_some();
-            self.0.lock().unwrap().push((filter, says));
+        fn make(
+            &self,
+            filter: Option<SyscallFilter>,
+            mut request: CreateContainerRequest,
+        ) -> ttrpc::Result<Empty> {
+            let seccomp = take_seccomp(&mut request);
+            self.asked.lock().unwrap().push((filter, seccomp));
+            match self.refusal {
+                None => Ok(Empty::new()),
+                Some(code) => Err(ttrpc::Error::RpcStatus(ttrpc::get_status(code, "no"))),
+            }
         }
     }
 
@@ -101,8 +141,21 @@ mod tests {
             _: &TtrpcContext,
             request: CreateContainerRequest,
         ) -> ttrpc::Result<Empty> {
-            self.note(None, &request);
-            Ok(Empty::new())
+            self.make(None, request)
+        }
+
+        async fn get_guest_details(
+            &self,
+            _: &TtrpcContext,
+            _: GuestDetailsRequest,
+        ) -> ttrpc::Result<GuestDetailsResponse> {
+            Ok(GuestDetailsResponse {
+                agent_details: MessageField::some(AgentDetails {
+                    extra_features: self.features.clone(),
+                    ..AgentDetails::default()
+                }),
+                ..GuestDetailsResponse::default()
+            })
         }
     }
 
@@ -114,17 +167,23 @@ mod tests {
             request: virtc::CreateContainerRequest,
         ) -> ttrpc::Result<Empty> {
             let filter = request.filter.into_option();
-            self.note(filter, &request.container);
-            Ok(Empty::new())
+            self.make(filter, request.container.unwrap_or_default())
         }
     }
 
-    /// What an agent, that takes filters or does not, was asked for by one call.
-    async fn asked(
+    /// What an agent that takes filters or does not was asked for by one call, and what became of that.
+    async fn ask(
         takes_filters: bool,
+        refusal: Option<ttrpc::Code>,
         filter: Option<SyscallFilter>,
-    ) -> Vec<(Option<SyscallFilter>, bool)> {
-        let agent = Arc::new(Agent::default());
+        seccomp: MessageField<oci::LinuxSeccomp>,
+    ) -> (Vec<Asked>, Result<()>) {
+        let feature = takes_filters.then(|| guest::SYSCALL_FILTERS.to_owned());
+        let agent = Arc::new(Agent {
+            features: feature.into_iter().collect(),
+            refusal,
+            asked: Mutex::default(),
+        });
         let mut services = create_guest_service(Arc::clone(&agent) as _);
         if !takes_filters {
             for service in services.values_mut() {
@@ -145,29 +204,54 @@ mod tests {
         };
         let spec = oci::Spec {
             Linux: MessageField::some(oci::Linux {
-                Seccomp: MessageField::some(oci::LinuxSeccomp::default()),
+                Seccomp: seccomp,
                 ..oci::Linux::default()
             }),
             ..oci::Spec::default()
         };
         let container = ContainerId::new("c1").unwrap();
-        AgentClient::over(ours, limits)
+        let made = AgentClient::over(ours, limits)
             .create_container(&container, spec, Vec::new(), false, filter)
-            .await
-            .unwrap();
-        std::mem::take(&mut *agent.0.lock().unwrap())
+            .await;
+        (std::mem::take(&mut *agent.asked.lock().unwrap()), made)
+    }
+
+    fn filter() -> SyscallFilter {
+        SyscallFilter {
+            flags: 1,
+            program: vec![6; 8],
+            ..SyscallFilter::default()
+        }
+    }
+
+    fn words() -> MessageField<oci::LinuxSeccomp> {
+        MessageField::some(oci::LinuxSeccomp {
+            DefaultAction: "SCMP_ACT_ALLOW".into(),
+            ..oci::LinuxSeccomp::default()
+        })
     }
 
     #[tokio::test]
     async fn an_agent_gets_the_filter_or_what_the_specification_says_of_it() {
-        let filter = SyscallFilter {
-            flags: 1,
-            program: vec![6; 8],
-            ..SyscallFilter::default()
-        };
-        let given = Some(filter.clone());
-        assert_eq!(asked(true, given.clone()).await, [(given.clone(), false)]);
-        assert_eq!(asked(false, given).await, [(None, true)]);
-        assert_eq!(asked(true, None).await, [(None, true)]);
+        let (asked, made) = ask(true, None, Some(filter()), words()).await;
+        made.unwrap();
+        assert_eq!(asked, [(Some(filter()), MessageField::none())]);
+        for (takes_filters, filter) in [(false, Some(filter())), (true, None)] {
+            let (asked, made) = ask(takes_filters, None, filter, words()).await;
+            made.unwrap();
+            assert_eq!(asked, [(None, words())]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_and_no_container_is_made_without_its_filter() {
+        for code in [ttrpc::Code::UNIMPLEMENTED, ttrpc::Code::INTERNAL] {
+            let (asked, made) = ask(true, Some(code), Some(filter()), words()).await;
+            made.unwrap_err();
+            assert_eq!(asked.len(), 1, "{code:?}");
+        }
+        let (asked, made) = ask(false, None, Some(filter()), MessageField::none()).await;
+        assert!(matches!(made, Err(Error::BadRequest { .. })));
+        assert!(asked.is_empty());
     }
 }

@@ -47,6 +47,9 @@ pub const CONTAINER_NAMESPACE_PREFIX: &str = "container:";
 /// The step of a clone's timeline at which it found the devices that its template had not.
 pub const HANDED_OVER: &str = "handed over";
 
+/// The feature of an agent that takes filters of system calls that are made already.
+pub const SYSCALL_FILTERS: &str = "syscall-filters";
+
 /// The parameter of our own kernel by which a virtio device of class 0xffNN has the type NN.
 pub const TYPE_BY_CLASS_PARAM: &str = "virtio_pci_modern_dev.type_by_class";
 

@@ -115,6 +115,12 @@ impl Error {
             | Error::NotRunning(_)
             | Error::Join { .. } => Code::FAILED_PRECONDITION,
             Error::Unsupported(_) => Code::UNIMPLEMENTED,
+            Error::Seccomp { source } => match source {
+                syscall_filter::Error::Notify => Code::UNIMPLEMENTED,
+                syscall_filter::Error::ErrnoOutOfRange { .. }
+                | syscall_filter::Error::BadProgram { .. } => Code::INVALID_ARGUMENT,
+                _ => Code::INTERNAL,
+            },
             _ => Code::INTERNAL,
         }
     }

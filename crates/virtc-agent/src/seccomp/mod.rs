@@ -1,6 +1,6 @@
 //! Filters of system calls.
 //!
-//! Our own host side makes them. To compile one takes the guest tens of milliseconds: the agent does it for
+//! Our own host side makes them. To make one takes a guest without KVM a hundred milliseconds: the agent does it for
 //! others beside the making of the container, and keeps the program for other containers that ask for the same
 //! ([`Filters`]). It passes a filter to each process by a pipe; the process loads it last of all, right before
 //! its `execve`.

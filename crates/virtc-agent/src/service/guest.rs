@@ -12,6 +12,7 @@ use agent_protocol::virtc::{
 };
 use agent_protocol::virtc_ttrpc::GuestService;
 use async_trait::async_trait;
+use protobuf::MessageField;
 use syscall_filter::SyscallFilter;
 use ttrpc::r#async::TtrpcContext;
 
@@ -45,7 +46,7 @@ impl GuestService for GuestCalls {
         _: &TtrpcContext,
         request: CreateContainerRequest,
     ) -> ttrpc::Result<Empty> {
-        let filter = request.filter.into_option().map(filter_of).transpose()?;
+        let filter = Some(filter_of(request.filter)?);
         let container = request.container.unwrap_or_default();
         let sandbox = Arc::clone(&self.sandbox);
         let create = async move { Container::create(&sandbox, container, filter).await };
@@ -225,10 +226,34 @@ impl GuestCalls {
     }
 }
 
-/// A filter as a message has it.
-fn filter_of(message: FilterMessage) -> Result<Filter> {
-    let filter = SyscallFilter::from_parts(message.flags, message.program);
-    filter
+/// The filter of a message. None would be a container whose processes may call anything.
+fn filter_of(message: MessageField<FilterMessage>) -> Result<Filter> {
+    let message = message.unwrap_or_default();
+    let bytes = message.program.len();
+    SyscallFilter::from_parts(message.flags, message.program)
         .map(Filter::from)
-        .map_err(|source| Error::Seccomp { source })
+        .map_err(|_| Error::Invalid {
+            field: "filter",
+            value: format!("{bytes} bytes"),
+            reason: "is no program that the kernel takes",
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_is_missing_or_cut_is_refused() {
+        let with = |bytes| {
+            filter_of(MessageField::some(FilterMessage {
+                program: vec![6; bytes],
+                ..FilterMessage::default()
+            }))
+        };
+        assert!(with(8).is_ok());
+        for refused in [with(0), with(12), filter_of(MessageField::none())] {
+            assert!(matches!(refused, Err(Error::Invalid { .. })));
+        }
+    }
 }

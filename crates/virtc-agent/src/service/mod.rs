@@ -24,7 +24,7 @@ use crate::sandbox::Sandbox;
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What this agent has beyond Kata's, by name.
-const FEATURES: [&str; 10] = [
+const FEATURES: [&str; 11] = [
     "virtc.v1.GuestService",
     "copy",
     "forget",
@@ -35,6 +35,7 @@ const FEATURES: [&str; 10] = [
     "relay",
     "spec-extensions",
     "wait-detail",
+    agent_protocol::guest::SYSCALL_FILTERS,
 ];
 
 /// Listens on `port`. Calls wait until the server is started, and are served until it is dropped.

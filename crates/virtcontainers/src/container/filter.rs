@@ -4,10 +4,12 @@
 //! which it has while a machine comes up.
 
 use std::io;
+use std::time::Duration;
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use syscall_filter::SyscallFilter;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 use vc_types::ContainerId;
 
 use crate::error::{Error, Result};
@@ -47,20 +49,38 @@ impl PendingFilter {
         Some(Self(made))
     }
 
-    /// Waits until it is made.
+    /// Waits until it is made, for as long as `limit` (`limits.agent_create_ms`). Nothing where only the guest
+    /// can say whether there is such a filter: libseccomp asks the kernel below it what that knows.
     ///
     /// # Errors
     ///
-    /// [`Error::Filter`] where it cannot be.
-    pub(crate) async fn made(self, container: &ContainerId) -> Result<SyscallFilter> {
-        let made = self.0.await.map_err(|error| Error::System {
+    /// [`Error::Filter`] where it cannot be made, and that the limit has passed.
+    pub(crate) async fn made(
+        self,
+        container: &ContainerId,
+        limit: Duration,
+    ) -> Result<Option<SyscallFilter>> {
+        let made = timeout(limit, self.0).await;
+        let made = made.map_err(|_| vc_agent_client::Error::TimedOut {
+            call: "make the filter of system calls",
+            limit: "limits.agent_create_ms",
+            after: limit,
+        })?;
+        let made = made.map_err(|error| Error::System {
             attempt: format!("make the filter of system calls of container {container}"),
             source: io::Error::other(error),
         })?;
-        made.map_err(|source| Error::Filter {
-            container: container.clone(),
-            source,
-        })
+        match made {
+            Ok(filter) => Ok(Some(filter)),
+            Err(syscall_filter::Error::Library { source }) => {
+                tracing::debug!(%container, %source, "the guest makes the filter of system calls");
+                Ok(None)
+            }
+            Err(source) => Err(Error::Filter {
+                container: container.clone(),
+                source,
+            }),
+        }
     }
 }
 
@@ -105,7 +125,8 @@ mod tests {
         let asking = spec(Some(doing(LinuxSeccompAction::ScmpActNotify)));
         let filter = PendingFilter::begin(&asking, GuestFilters::None).unwrap();
         let container = ContainerId::new("c1").unwrap();
-        let error = filter.made(&container).await.unwrap_err();
+        let limit = Duration::from_secs(10);
+        let error = filter.made(&container, limit).await.unwrap_err();
         assert!(error.to_string().contains("c1"), "{error}");
         assert!(matches!(error, Error::Filter { .. }));
     }

@@ -172,7 +172,7 @@ impl Guest {
         shared_pids: bool,
     ) -> Result<Option<Streams>> {
         let filter = match filter {
-            Some(filter) => Some(filter.made(container).await?),
+            Some(filter) => filter.made(container, self.attach_limit).await?,
             None => None,
         };
         let filter = filter.map(|filter| SyscallFilter {

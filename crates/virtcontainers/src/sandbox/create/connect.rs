@@ -198,7 +198,9 @@ pub(super) async fn create(
     timeline: &mut Timeline,
 ) -> Result<BTreeMap<ContainerId, Streams>> {
     let mut streams = BTreeMap::new();
-    for ((id, placement), filter) in containers.into_iter().zip(filters) {
+    let mut filters = filters.into_iter();
+    for (id, placement) in containers {
+        let filter = filters.next().flatten();
         let made = guest.create(&id, &placement, filter, shared_pids);
         if let Some(attached) = made.await? {
             streams.insert(id, attached);
