@@ -29,6 +29,27 @@ impl SyscallFilter {
         let flags = seccomp.flags().iter().flatten();
         Self::from_parts(flags.fold(0, |flags, &flag| flags | bit(flag)), program)
     }
+
+    /// Whether [`SyscallFilter::compile`] can make what a specification asks for, as far as its words say. It takes no
+    /// time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ErrnoOutOfRange`] and [`Error::Notify`].
+    ///
+    /// ```
+    /// use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
+    /// use syscall_filter::{Error, SyscallFilter};
+    ///
+    /// let mut seccomp = LinuxSeccomp::default();
+    /// seccomp.set_default_action(LinuxSeccompAction::ScmpActNotify);
+    /// assert!(matches!(SyscallFilter::check(&seccomp), Err(Error::Notify)));
+    /// ```
+    pub fn check(seccomp: &LinuxSeccomp) -> Result<()> {
+        action(seccomp.default_action(), seccomp.default_errno_ret())?;
+        let mut rules = seccomp.syscalls().iter().flatten();
+        rules.try_for_each(|rule| action(rule.action(), rule.errno_ret()).map(drop))
+    }
 }
 
 fn program(seccomp: &LinuxSeccomp) -> Result<Vec<u8>> {

@@ -19,6 +19,9 @@ use crate::error::{Attempt as _, Result};
 /// than this within one launch has orphans only when it has no pid namespace.
 const UNCLAIMED_MAX: usize = 4096;
 
+/// Killed processes that are told of beside a launch that failed.
+const KILLED_MAX: usize = 8;
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Exit {
@@ -113,6 +116,23 @@ impl Expectation {
         }
         receiver
     }
+
+    /// Processes that nobody claimed and that a signal has ended meanwhile: what was to be made may have needed
+    /// one of them.
+    pub(crate) fn killed(&self) -> Vec<(Pid, Exit)> {
+        self.reaper.collect();
+        self.reaper.lock().killed()
+    }
+}
+
+impl State {
+    fn killed(&self) -> Vec<(Pid, Exit)> {
+        let killed = self.unclaimed.iter().filter(|(_, exit)| exit.signal != 0);
+        let mut killed: Vec<_> = killed.map(|(pid, exit)| (*pid, *exit)).collect();
+        killed.sort_by_key(|(pid, _)| pid.as_raw_nonzero());
+        killed.truncate(KILLED_MAX);
+        killed
+    }
 }
 
 impl Drop for Expectation {
@@ -180,6 +200,22 @@ mod tests {
         reaper.ended(pid(10), Exit { code: 5, ..EXIT });
         assert_eq!(first.borrow().unwrap().code, 3);
         assert_eq!(second.borrow().unwrap().code, 5);
+    }
+
+    #[test]
+    fn who_was_killed_meanwhile_is_known() {
+        let reaper = Reaper::default();
+        let expectation = reaper.expect();
+        let killed = Exit {
+            code: 0,
+            signal: 9,
+            ..EXIT
+        };
+        reaper.ended(pid(12), killed);
+        reaper.ended(pid(10), EXIT);
+        reaper.ended(pid(11), killed);
+        assert_eq!(*expectation.claim(pid(12)).borrow(), Some(killed));
+        assert_eq!(reaper.lock().killed(), [(pid(11), killed)]);
     }
 
     #[test]

@@ -57,6 +57,7 @@ impl Container {
         let namespaces = JoinedNamespaces::open(&mut spec, &id, &sandbox.containers)?;
         let sysctls = NetworkSysctls::take(&mut spec)?;
         let described = prepare_spec(&mut spec, &cgroup, filter.is_some())?;
+        tracing::debug!(by_host = filter.is_some(), "filter of system calls");
         let filter = match described {
             Some(seccomp) => Some(sandbox.filters.compile(seccomp)),
             None => filter.map(PendingFilter::from),

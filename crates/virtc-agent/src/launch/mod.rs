@@ -37,7 +37,7 @@ use tokio::time::timeout;
 
 use crate::error::{Attempt as _, Error, Result};
 use crate::process::{Pipe, TerminalSocket, pipe_of, read_pipe};
-use crate::reaper::ExitReceiver;
+use crate::reaper::{ExitReceiver, Expectation};
 use crate::seccomp::{Filter, PendingFilter};
 use report::Made;
 use task::{Role, Task};
@@ -135,7 +135,7 @@ pub(crate) async fn launch(
             return Err(error);
         }
     };
-    let made = made?;
+    let made = made.map_err(|error| with_killed(error, &expectation))?;
     Ok(Launched {
         pid: made.pid,
         exit: expectation.claim(made.pid),
@@ -144,6 +144,21 @@ pub(crate) async fn launch(
         terminal: terminal.map(TerminalSocket::receive).transpose()?,
         filter,
     })
+}
+
+/// A launch that failed, and the processes that were killed meanwhile. The library makes one through another, and
+/// only says that it was not heard of again.
+fn with_killed(error: Error, expectation: &Expectation) -> Error {
+    let Error::Launch { process, mut cause } = error else {
+        return error;
+    };
+    for (pid, exit) in expectation.killed() {
+        cause.push_str(&format!(
+            "; process {pid} was killed by signal {}",
+            exit.signal
+        ));
+    }
+    Error::Launch { process, cause }
 }
 
 /// A task that a maker has taken.

@@ -7,7 +7,7 @@ use super::command::CommandMessage;
 use super::new_root::NewRoot;
 use super::request::Request;
 use super::task::Role;
-use super::{ChildStdio, Launched, Launcher, Making, Working, new_pipe, send_filter};
+use super::{ChildStdio, Launched, Launcher, Making, Working, new_pipe, send_filter, with_killed};
 use crate::error::{Attempt as _, Result};
 use crate::process::pipe_of;
 use crate::seccomp::{Filter, PendingFilter};
@@ -42,7 +42,7 @@ pub(crate) async fn launch_waiting(
     let expectation = launcher.reaper.expect();
     let making = Making::begin(launcher, request, stdio, gates, Vec::new())?;
     let (made, (), _) = making.finish(async {}).await?;
-    let made = made?;
+    let made = made.map_err(|error| with_killed(error, &expectation))?;
     let launched = Launched {
         pid: made.pid,
         exit: expectation.claim(made.pid),

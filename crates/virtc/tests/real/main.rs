@@ -27,6 +27,7 @@ mod exec;
 mod factory;
 mod faults;
 mod files;
+mod filters;
 mod host_side;
 mod host_system;
 mod hot_plug;

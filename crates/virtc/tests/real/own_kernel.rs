@@ -4,8 +4,11 @@
 use std::fs;
 use std::path::Path;
 
+use test_vm::Host;
+
 use super::factory::Factory;
 use super::host;
+use super::library::{on_executor, runtime, sandbox};
 
 /// The end of the own kernel's release (`CONFIG_LOCALVERSION` in `guest/kernel/builtin.config`).
 pub(super) const RELEASE_END: &str = "-virtcontainers";
@@ -101,26 +104,29 @@ fn consoles(directory: &Path) -> String {
     said.collect()
 }
 
-#[test]
-fn a_clone_has_the_shares_that_were_mounted_in_its_template() {
-    let mut factory = Factory::new();
-    factory
-        .host
-        .env("VIRTC_GUEST_KERNEL_PARAMS", "agent.log=debug");
-    // The first one makes the template, and goes on from it too.
-    let mut running = factory
-        .host
-        .start(["run", "--", "sh", "-c", "uname -r; read line"]);
+/// What the console has said when a command runs whose guest says more than usual, and the guest's kernel.
+pub(super) fn detailed_console(host: &mut Host) -> (String, String) {
+    host.env("VIRTC_GUEST_KERNEL_PARAMS", "agent.log=debug");
+    let mut running = host.start(["run", "--", "sh", "-c", "uname -r; read line"]);
     let stdin = running.stdin();
     let console = running.wait_until("a running container", |_| {
-        let listed = factory.host.virtc(["list", "-f", "json"]).out();
+        let listed = host.virtc(["list", "-f", "json"]).out();
         let runs = listed.contains("\"status\": \"running\"");
-        runs.then(|| consoles(&factory.host.root()))
+        runs.then(|| consoles(&host.root()))
     });
     // The end of its input is what it waits for.
     drop(stdin);
-    let release = running.wait().expect_code(1).out();
-    if !release.trim_end().ends_with(RELEASE_END) {
+    (
+        console,
+        running.wait().expect_code(1).out().trim_end().to_owned(),
+    )
+}
+
+#[test]
+fn a_clone_has_the_shares_that_were_mounted_in_its_template() {
+    // The first one makes the template, and goes on from it too.
+    let (console, release) = detailed_console(&mut Factory::new().host);
+    if !release.ends_with(RELEASE_END) {
         eprintln!("skipped: a template with {release} has no shares (make guest-kernel)");
         return;
     }
@@ -270,4 +276,25 @@ fn a_kernel_is_whole_however_it_rewrites_its_code() {
             assert!(!spectre.starts_with("Vulnerable"), "{spectre}");
         }
     }
+}
+
+#[test]
+fn a_kernel_that_has_taken_its_thunks_out_does_not_go_on_with_mitigations() {
+    if in_own_kernel("").is_none() {
+        return;
+    }
+    let host = host();
+    on_executor(async {
+        let mut config = sandbox("pod", Vec::new());
+        // What looks at the line early reads beyond the end of the kernel's part.
+        config.vm.kernel_params = ["mitigations=auto", "--", "mitigations=off"]
+            .map(str::to_owned)
+            .into();
+        let refused = runtime(&host).create_sandbox(config).await.unwrap_err();
+        let console = consoles(&host.failures());
+        assert!(
+            console.contains("mitigations are asked for after the thunks were taken out"),
+            "{refused}: {console}"
+        );
+    });
 }

@@ -10,6 +10,7 @@ use oci_spec::runtime::{
 };
 use serde::Deserialize as _;
 use serde_json::Value;
+use syscall_filter::SyscallFilter;
 
 type Result<T> = std::result::Result<T, OciSpecError>;
 
@@ -122,7 +123,9 @@ fn check_seccomp(seccomp: &LinuxSeccomp) -> Result<()> {
     if rules.clone().any(|rule| rule.names().is_empty()) {
         return refuse("linux.seccomp.syscalls: an entry names no system call".into());
     }
-    Ok(())
+    // Before a machine comes up for it.
+    SyscallFilter::check(seccomp)
+        .map_err(|error| OciSpecError::Other(format!("linux.seccomp: {error}")))
 }
 
 /// Semantic Versioning, as far as a bundle's version can be wrong by mistake: three numbers, and

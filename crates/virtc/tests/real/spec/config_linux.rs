@@ -315,8 +315,14 @@ fn values_of_linux_that_are_none_or_that_a_machine_cannot_honour_are_errors() {
             filter(json!({"listenerPath": "/run/listener"})),
         ),
         (
+            "an errno that is none",
+            &["linux.seccomp", "70000"],
+            "/linux/seccomp",
+            filter(rule("SCMP_ACT_ERRNO", 70_000)),
+        ),
+        (
             "an action that nobody would answer",
-            &["SCMP_ACT_NOTIFY"],
+            &["linux.seccomp", "SCMP_ACT_NOTIFY"],
             "/linux/seccomp",
             filter(json!({"syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]})),
         ),
