@@ -19,12 +19,16 @@ pub(crate) const DIRECTORY_PREFIX: &str = "virtc-test-";
 /// How often the process table is looked at meanwhile; nothing else says that a grandchild ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// Where `ip netns` keeps network namespaces. The first one that is given a name makes it a mount.
+const NAMED_NETWORKS: &str = "/run/netns";
+
 /// The mounts of this mount namespace. Network namespaces that tests give names to are none of
 /// virtc's: its own lie in the test's directory.
 pub(crate) fn mounts(own: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let is_foreign =
-        |line: &str, at: &str| line.contains(" - nsfs ") && !Path::new(at).starts_with(own);
+    let is_foreign = |line: &str, at: &str| {
+        at == NAMED_NETWORKS || line.contains(" - nsfs ") && !Path::new(at).starts_with(own)
+    };
     text.lines()
         .filter_map(|line| {
             let at = line.split(' ').nth(4)?;

@@ -2,9 +2,9 @@ use std::time::{Duration, Instant};
 
 use agent_protocol::Empty;
 use agent_protocol::agent::{
-    CloseStdinRequest, CopyFileRequest, CreateSandboxRequest, DestroySandboxRequest,
-    ExecProcessRequest, PauseContainerRequest, RemoveContainerRequest, ResumeContainerRequest,
-    SignalProcessRequest, StartContainerRequest, TtyWinResizeRequest,
+    CloseStdinRequest, DestroySandboxRequest, ExecProcessRequest, PauseContainerRequest,
+    RemoveContainerRequest, ResumeContainerRequest, SignalProcessRequest, StartContainerRequest,
+    TtyWinResizeRequest,
 };
 use agent_protocol::agent_ttrpc::AgentServiceClient;
 use agent_protocol::health::{CheckRequest, VersionCheckResponse};
@@ -113,17 +113,6 @@ impl AgentClient {
             )
             .await?;
         Ok(answer.realtime_ns)
-    }
-
-    /// Prepares the sandbox: its name and the storages that all its containers use.
-    ///
-    /// # Errors
-    ///
-    /// As every call.
-    pub async fn create_sandbox(&self, request: CreateSandboxRequest) -> Result<()> {
-        let call = self.agent.create_sandbox(self.long(), &request);
-        self.much("prepare the sandbox in the guest", call).await?;
-        Ok(())
     }
 
     /// Writes back and takes down what [`Self::create_sandbox`] made.
@@ -439,28 +428,6 @@ impl AgentClient {
         Ok(())
     }
 
-    /// Writes a small file into the guest, its directories included (mode 0755).
-    ///
-    /// # Errors
-    ///
-    /// As every call.
-    pub async fn write_file(&self, path: &str, mode: u32, data: Vec<u8>) -> Result<()> {
-        let request = CopyFileRequest {
-            path: path.to_owned(),
-            file_size: i64::try_from(data.len()).unwrap_or(i64::MAX),
-            file_mode: mode | 0o100_000,
-            dir_mode: 0o755,
-            data,
-            ..CopyFileRequest::default()
-        };
-        self.little(
-            "write a file in the guest",
-            self.agent.copy_file(self.short(), &request),
-        )
-        .await?;
-        Ok(())
-    }
-
     pub(crate) fn short(&self) -> Context {
         context_for(self.limits.call)
     }
@@ -505,6 +472,7 @@ pub(crate) async fn limited<T>(
     after: Duration,
     answer: impl Future<Output = ttrpc::Result<T>>,
 ) -> Result<T> {
+    tracing::debug!(call, "asks the agent");
     let began = Instant::now();
     match timeout(after, answer).await {
         // ttrpc keeps the same limit. Where it is the first to see it pass, its error does not say

@@ -36,6 +36,7 @@ impl AgentClient {
                 }
             };
             let client = Self::over(stream, limits);
+            tracing::debug!(call = "greet the agent", "asks the agent");
             let answer = client.guest.hello(context_for(ready), &request).await;
             let answer = answer.map_err(Error::from_ttrpc(WAIT_FOR_AGENT, READY_LIMIT, ready))?;
             Ok((client, answer))

@@ -23,6 +23,7 @@ pub mod stream;
 mod transport;
 
 pub use client::{AgentClient, CallLimits};
+pub use create::NewContainer;
 pub use error::{Code, Error, Result};
 pub use ready::{Ready, ReadyListener};
 pub use transport::Transport;

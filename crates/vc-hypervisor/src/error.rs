@@ -158,6 +158,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A VM did not get its copy of a template's memory. It says nothing of the template.
+    #[error("the template's memory cannot be copied: {reason}")]
+    MemoryCopy {
+        /// Why.
+        reason: String,
+    },
     /// A VM of another driver.
     #[error("a VM of driver {found} is not one of driver {wanted}")]
     OtherDriver {

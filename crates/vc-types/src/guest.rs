@@ -47,8 +47,12 @@ pub const CONTAINER_NAMESPACE_PREFIX: &str = "container:";
 /// The step of a clone's timeline at which it found the devices that its template had not.
 pub const HANDED_OVER: &str = "handed over";
 
-/// The feature of an agent that takes filters of system calls that are made already.
-pub const SYSCALL_FILTERS: &str = "syscall-filters";
+/// The feature of an agent that takes a container with its files and with a filter of system calls that is made
+/// already.
+pub const WHOLE_CONTAINERS: &str = "whole-containers";
+
+/// The feature of an agent that takes the time with the sandbox.
+pub const TIMED_SANDBOX: &str = "timed-sandbox";
 
 /// The parameter of our own kernel by which a virtio device of class 0xffNN has the type NN.
 pub const TYPE_BY_CLASS_PARAM: &str = "virtio_pci_modern_dev.type_by_class";

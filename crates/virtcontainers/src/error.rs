@@ -467,6 +467,17 @@ impl Error {
         }
     }
 
+    /// Whether a VM did not get its copy of a good template.
+    pub(crate) fn is_not_copied(&self) -> bool {
+        match self {
+            Self::NotCloned { source, .. } => source.is_not_copied(),
+            _ => matches!(
+                self,
+                Self::Hypervisor(vc_hypervisor::Error::MemoryCopy { .. })
+            ),
+        }
+    }
+
     /// Whether it can have come because a machine ended or is about to end.
     pub(crate) fn is_of_a_machine(&self) -> bool {
         matches!(

@@ -26,24 +26,22 @@ pub(super) struct Tcg {
 const VERSION_LIMIT: Duration = Duration::from_secs(1);
 
 /// Whether a machine's processors are emulated on a thread each. Blocks where the program has to
-/// say what it is.
-///
-/// A program that does not say its version is taken for an old one: whatever is wrong with it, its
-/// launch says better.
+/// say what it is. Nothing where it does not.
 pub(super) fn is_multi(
     accelerator: Accelerator,
     vcpus: u32,
     threads: TcgThreads,
     binary: &Path,
-) -> bool {
+) -> Option<bool> {
     if accelerator == Accelerator::Kvm || vcpus == 1 {
-        return true;
+        return Some(true);
     }
     match threads {
-        TcgThreads::Single => false,
-        TcgThreads::Multi => true,
+        TcgThreads::Single => Some(false),
+        TcgThreads::Multi => Some(true),
         TcgThreads::Auto => QemuVersion::of(binary, VERSION_LIMIT)
-            .is_ok_and(|version| version >= QemuVersion::REWRITES_SAFELY),
+            .ok()
+            .map(|version| version >= QemuVersion::REWRITES_SAFELY),
     }
 }
 
@@ -268,11 +266,17 @@ mod tests {
         };
         let (old, new) = (says("7.2.22"), says("8.1.0"));
         let auto = |vcpus, binary| is_multi(Accelerator::Tcg, vcpus, TcgThreads::Auto, binary);
-        assert!(!auto(2, &old) && auto(2, &new) && auto(1, &old));
-        assert!(!auto(2, Path::new("/nonexistent")));
-        assert!(is_multi(Accelerator::Kvm, 2, TcgThreads::Auto, &old));
-        assert!(is_multi(Accelerator::Tcg, 2, TcgThreads::Multi, &old));
-        assert!(!is_multi(Accelerator::Tcg, 2, TcgThreads::Single, &new));
+        assert_eq!(auto(2, &old), Some(false));
+        assert_eq!(auto(2, &new), Some(true));
+        assert_eq!(auto(1, &old), Some(true));
+        assert_eq!(auto(2, Path::new("/nonexistent")), None);
+        for (accelerator, threads, binary, multi) in [
+            (Accelerator::Kvm, TcgThreads::Auto, &old, true),
+            (Accelerator::Tcg, TcgThreads::Multi, &old, true),
+            (Accelerator::Tcg, TcgThreads::Single, &new, false),
+        ] {
+            assert_eq!(is_multi(accelerator, 2, threads, binary), Some(multi));
+        }
 
         let tcg = |multi| Tcg {
             multi,

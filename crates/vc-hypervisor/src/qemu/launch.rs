@@ -134,7 +134,8 @@ pub(super) struct Started {
     pub(super) events: Qmp,
     pub(super) socket: SocketFile,
     pub(super) late: Option<Late>,
-    pub(super) multi: bool,
+    /// Whether its processors are emulated on a thread each; nothing where it did not say what it is.
+    pub(super) multi: Option<bool>,
 }
 
 impl<'a> Start<'a> {
@@ -203,7 +204,7 @@ impl<'a> Start<'a> {
                 let multi = asked.await.map_err(io::Error::other);
                 multi.map_err(host("ask QEMU for its version"))?
             }
-            None => self.multi.unwrap_or_default(),
+            None => self.multi,
         };
         let tsc_khz = match began {
             Some(began) if accelerator == Accelerator::Tcg => {
@@ -217,7 +218,9 @@ impl<'a> Start<'a> {
         let host_part = HostPart {
             firmware: &firmware,
             tcg: accel::Tcg {
-                multi,
+                // One that does not say its version is taken for an old one: whatever is wrong with it, its launch
+                // says better.
+                multi: multi.unwrap_or(false),
                 buffer_mib: self.config.tcg_buffer_mib,
             },
             kernel_params: &kernel_params,

@@ -183,7 +183,9 @@ pub(super) async fn make(
     let saved = async {
         wait_for_guest(&mut port, boot_limit).await?;
         save(&mut events, files.state.as_fd(), &config.limits).await?;
-        Ok(if multi { MULTI } else { SINGLE }.to_owned())
+        let notes = multi.map(|multi| if multi { MULTI } else { SINGLE });
+        // Where it is not known, each clone asks for itself.
+        Ok(notes.unwrap_or_default().to_owned())
     };
     let end = tokio::select! {
         saved = saved => return saved,
@@ -303,18 +305,16 @@ impl Loading {
         prepare(qmp, self.state.as_fd(), limits).await?;
         // The machine has mapped its memory; nothing of it was read so far.
         let filled = timeout(limits.start, self.filled).await;
-        let failed = |reason: String| Error::Template { reason };
+        let failed = |reason: String| Error::MemoryCopy { reason };
         match filled {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => {
-                return Err(failed(format!("copying the memory failed: {error}")));
+                return Err(failed(error.to_string()));
             }
-            Ok(Err(_)) => return Err(failed("copying the memory was given up".into())),
+            Ok(Err(_)) => return Err(failed("it was given up".into())),
             Err(_) => {
                 let limit = limits.start;
-                return Err(failed(format!(
-                    "its memory was not copied within {limit:?}"
-                )));
+                return Err(failed(format!("it is not there within {limit:?}")));
             }
         }
         let command = qmp::migrate_incoming {

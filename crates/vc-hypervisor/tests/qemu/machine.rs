@@ -52,6 +52,14 @@ pub(crate) enum Guest {
     Panics,
 }
 
+/// Waits for half a second of the ACPI timer, which counts 3,579,545 a second in 24 bits.
+const WAIT: &[u8] = &[
+    // mov dx, 0x608; in eax, dx; mov ebx, eax
+    0x66, 0xba, 0x08, 0x06, 0xed, 0x89, 0xc3,
+    // loop: in eax, dx; sub eax, ebx; and eax, 0xffffff; cmp eax, 1789772; jb loop
+    0xed, 0x29, 0xd8, 0x25, 0xff, 0xff, 0xff, 0x00, 0x3d, 0x4c, 0x4f, 0x1b, 0x00, 0x72, 0xf1,
+];
+
 impl Guest {
     fn code(self) -> Vec<u8> {
         let deeds: &[u8] = match self {
@@ -81,7 +89,13 @@ impl Guest {
             Self::Panics => &[0x66, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4],
         };
         // mov dx, 0x3f8; mov al, BEGUN; out dx, al
-        [&[0x66, 0xba, 0xf8, 0x03, 0xb0, BEGUN, 0xee], deeds].concat()
+        let begins = &[0x66, 0xba, 0xf8, 0x03, 0xb0, BEGUN, 0xee];
+        // QEMU tells nobody what its guest does before its monitor was greeted, which a busy host may come to late.
+        let waits = match self {
+            Self::Resets | Self::SwitchesOff | Self::Panics => WAIT,
+            _ => &[],
+        };
+        [begins, waits, deeds].concat()
     }
 
     /// A kernel as the PVH protocol has it: an ELF file with a note that names the entry.

@@ -243,7 +243,11 @@ async fn launch_init(
     let inherited = namespaces.take_files();
     let (launched, io) = launch_with_io(sandbox, request, &process, filter, inherited)
         .await
-        .map_err(|error| namespaces.explain(id, error))?;
+        .map_err(|error| {
+            // With a process in it, it stays: another container may have the same.
+            let _ = cgroup.remove();
+            namespaces.explain(id, error)
+        })?;
     let made = Init {
         library_id: id.to_owned(),
         cgroup,

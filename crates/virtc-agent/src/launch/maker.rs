@@ -121,6 +121,12 @@ impl Maker {
 }
 
 impl Working {
+    /// The signal that has ended it, as far as was seen.
+    pub(super) fn killed_by(&self) -> Option<u32> {
+        let exit = *self.exit.borrow();
+        exit.map(|exit| exit.signal).filter(|&signal| signal != 0)
+    }
+
     /// Ends it, unless it has ended.
     pub(super) fn kill(&self) {
         if self.exit.borrow().is_none() {

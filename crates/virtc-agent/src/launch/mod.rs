@@ -124,7 +124,7 @@ pub(crate) async fn launch(
     ];
     let expectation = launcher.reaper.expect();
     let making = Making::begin(launcher, request, stdio, gates, inherited)?;
-    let (made, filter, _) = making.finish(send_filter(filter)).await?;
+    let (made, filter, maker) = making.finish(send_filter(filter)).await?;
     let filter = match (filter, &made) {
         (Ok(filter), _) => filter,
         (Err(error), made) => {
@@ -135,7 +135,7 @@ pub(crate) async fn launch(
             return Err(error);
         }
     };
-    let made = made.map_err(|error| with_killed(error, &expectation))?;
+    let made = made.map_err(|error| with_killed(error, &expectation, &maker))?;
     Ok(Launched {
         pid: made.pid,
         exit: expectation.claim(made.pid),
@@ -148,7 +148,7 @@ pub(crate) async fn launch(
 
 /// A launch that failed, and the processes that were killed meanwhile. The library makes one through another, and
 /// only says that it was not heard of again.
-fn with_killed(error: Error, expectation: &Expectation) -> Error {
+fn with_killed(error: Error, expectation: &Expectation, maker: &Working) -> Error {
     let Error::Launch { process, mut cause } = error else {
         return error;
     };
@@ -157,6 +157,9 @@ fn with_killed(error: Error, expectation: &Expectation) -> Error {
             "; process {pid} was killed by signal {}",
             exit.signal
         ));
+    }
+    if let Some(signal) = maker.killed_by() {
+        cause.push_str(&format!("; its maker was killed by signal {signal}"));
     }
     Error::Launch { process, cause }
 }

@@ -41,8 +41,8 @@ pub(crate) async fn launch_waiting(
     ];
     let expectation = launcher.reaper.expect();
     let making = Making::begin(launcher, request, stdio, gates, Vec::new())?;
-    let (made, (), _) = making.finish(async {}).await?;
-    let made = made.map_err(|error| with_killed(error, &expectation))?;
+    let (made, (), maker) = making.finish(async {}).await?;
+    let made = made.map_err(|error| with_killed(error, &expectation, &maker))?;
     let launched = Launched {
         pid: made.pid,
         exit: expectation.claim(made.pid),
@@ -73,9 +73,10 @@ pub(crate) async fn complete_waiting(
         new_root: Some(new_root),
         ..Request::default()
     };
+    let expectation = launcher.reaper.expect();
     let making = Making::begin(launcher, request, ChildStdio::default(), [], Vec::new())?;
     let beside = send_filter(filter.zip(waiting.filter));
     let (made, filter, maker) = making.finish(beside).await?;
-    made?;
+    made.map_err(|error| with_killed(error, &expectation, &maker))?;
     Ok((filter?, maker))
 }

@@ -16,9 +16,9 @@ use async_trait::async_trait;
 use protobuf::MessageField;
 use ttrpc::r#async::TtrpcContext;
 
-use super::details::{guest_details, set_hostname, write_dns};
+use super::details::guest_details;
 use super::streams::{read_output, write_stdin};
-use super::{files, hotplug, network};
+use super::{files, hotplug, network, sandbox};
 use crate::clock::set_realtime_ns;
 use crate::container::Container;
 use crate::error::{Attempt as _, Error, Result};
@@ -73,29 +73,6 @@ impl AgentCalls {
         }
         Ok(())
     }
-
-    async fn create_sandbox(&self, request: CreateSandboxRequest) -> Result<()> {
-        if !request.guest_hook_path.is_empty() {
-            return Err(Error::Unsupported("guest hooks are not supported".into()));
-        }
-        if !request.hostname.is_empty() {
-            set_hostname(&request.hostname)?;
-        }
-        write_dns(&request.dns)?;
-        for module in &request.kernel_modules {
-            if !module.parameters.is_empty() {
-                return Err(Error::Unsupported(
-                    "module parameters are not supported".into(),
-                ));
-            }
-            self.sandbox.require_module(&module.name).await?;
-        }
-        match request.sandbox_pidns {
-            true => self.sandbox.share_pids().await?,
-            false => self.sandbox.share_no_pids(),
-        }
-        self.sandbox.add_storages(request.storages).await
-    }
 }
 
 fn done(result: Result<()>) -> Answer<Empty> {
@@ -128,7 +105,7 @@ macro_rules! unimplemented_calls {
 #[async_trait]
 impl AgentService for AgentCalls {
     async fn create_sandbox(&self, _: &TtrpcContext, req: CreateSandboxRequest) -> Answer<Empty> {
-        done(self.create_sandbox(req).await)
+        done(sandbox::create(&self.sandbox, req).await)
     }
 
     async fn destroy_sandbox(&self, _: &TtrpcContext, _: DestroySandboxRequest) -> Answer<Empty> {

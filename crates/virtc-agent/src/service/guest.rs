@@ -6,20 +6,18 @@ use std::time::Duration;
 use agent_protocol::Empty;
 use agent_protocol::virtc::{
     ClockRequest, ClockResponse, ConfigureNetworkRequest, CreateContainerRequest,
-    ForgetPathsRequest, GrowRequest, HelloRequest, HelloResponse, ListProcessesRequest,
-    ListProcessesResponse, PackPathRequest, SyscallFilter as FilterMessage, TimelineStep,
-    UnpackPathRequest, WaitRequest, WaitResponse,
+    CreateSandboxRequest, ForgetPathsRequest, GrowRequest, HelloRequest, HelloResponse,
+    ListProcessesRequest, ListProcessesResponse, PackPathRequest, SyscallFilter as FilterMessage,
+    TimelineStep, UnpackPathRequest, WaitRequest, WaitResponse,
 };
 use agent_protocol::virtc_ttrpc::GuestService;
 use async_trait::async_trait;
-use protobuf::MessageField;
 use syscall_filter::SyscallFilter;
 use ttrpc::r#async::TtrpcContext;
 
 use super::copy::{copy_in, copy_out};
 use super::details::set_hostname;
-use super::hotplug;
-use super::network;
+use super::{files, hotplug, network, sandbox};
 use crate::cgroup::memory_total_bytes;
 use crate::clock::{correct_realtime_by, set_realtime_ns, uptime_us};
 use crate::container::{Container, ReadyMade};
@@ -41,15 +39,30 @@ impl GuestService for GuestCalls {
         Ok(self.greet(&request)?)
     }
 
+    async fn create_sandbox(
+        &self,
+        _: &TtrpcContext,
+        request: CreateSandboxRequest,
+    ) -> ttrpc::Result<Empty> {
+        set_time(request.host_realtime_ns)?;
+        sandbox::create(&self.sandbox, request.sandbox.unwrap_or_default()).await?;
+        Ok(Empty::new())
+    }
+
     async fn create_container(
         &self,
         _: &TtrpcContext,
         request: CreateContainerRequest,
     ) -> ttrpc::Result<Empty> {
-        let filter = Some(filter_of(request.filter)?);
+        let filter = request.filter.into_option().map(filter_of).transpose()?;
         let container = request.container.unwrap_or_default();
-        let sandbox = Arc::clone(&self.sandbox);
-        let create = async move { Container::create(&sandbox, container, filter).await };
+        let (files, sandbox) = (request.files, Arc::clone(&self.sandbox));
+        let create = async move {
+            if !files.is_empty() {
+                blocking(move || files.iter().try_for_each(files::copy_file)).await?;
+            }
+            Container::create(&sandbox, container, filter).await
+        };
         uninterrupted(create).await?;
         Ok(Empty::new())
     }
@@ -193,14 +206,7 @@ impl GuestCalls {
     }
 
     fn greet(&self, request: &HelloRequest) -> Result<HelloResponse> {
-        if request.host_realtime_ns != 0 {
-            let time = i64::try_from(request.host_realtime_ns).map_err(|_| Error::Invalid {
-                field: "host_realtime_ns",
-                value: request.host_realtime_ns.to_string(),
-                reason: "is no time",
-            })?;
-            set_realtime_ns(time)?;
-        }
+        set_time(request.host_realtime_ns)?;
         Randomness::open()?.add(&request.seed)?;
         if !request.hostname.is_empty() {
             set_hostname(&request.hostname)?;
@@ -226,9 +232,20 @@ impl GuestCalls {
     }
 }
 
-/// The filter of a message. None would be a container whose processes may call anything.
-fn filter_of(message: MessageField<FilterMessage>) -> Result<Filter> {
-    let message = message.unwrap_or_default();
+/// Nanoseconds since 1970 as the host says; 0 leaves the clock alone.
+fn set_time(host_realtime_ns: u64) -> Result<()> {
+    if host_realtime_ns == 0 {
+        return Ok(());
+    }
+    let time = i64::try_from(host_realtime_ns).map_err(|_| Error::Invalid {
+        field: "host_realtime_ns",
+        value: host_realtime_ns.to_string(),
+        reason: "is no time",
+    })?;
+    set_realtime_ns(time)
+}
+
+fn filter_of(message: FilterMessage) -> Result<Filter> {
     let bytes = message.program.len();
     SyscallFilter::from_parts(message.flags, message.program)
         .map(Filter::from)
@@ -244,16 +261,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_that_is_missing_or_cut_is_refused() {
+    fn a_filter_that_is_empty_or_cut_is_refused() {
         let with = |bytes| {
-            filter_of(MessageField::some(FilterMessage {
+            filter_of(FilterMessage {
                 program: vec![6; bytes],
                 ..FilterMessage::default()
-            }))
+            })
         };
         assert!(with(8).is_ok());
-        for refused in [with(0), with(12), filter_of(MessageField::none())] {
+        for refused in [with(0), with(12)] {
             assert!(matches!(refused, Err(Error::Invalid { .. })));
         }
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_refused_and_0_leaves_the_clock_alone() {
+        set_time(0).unwrap();
+        assert!(matches!(set_time(u64::MAX), Err(Error::Invalid { .. })));
     }
 }

@@ -8,6 +8,7 @@ mod guest;
 mod health;
 mod hotplug;
 mod network;
+mod sandbox;
 mod streams;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::sandbox::Sandbox;
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What this agent has beyond Kata's, by name.
-const FEATURES: [&str; 11] = [
+const FEATURES: [&str; 12] = [
     "virtc.v1.GuestService",
     "copy",
     "forget",
@@ -35,7 +36,8 @@ const FEATURES: [&str; 11] = [
     "relay",
     "spec-extensions",
     "wait-detail",
-    agent_protocol::guest::SYSCALL_FILTERS,
+    agent_protocol::guest::TIMED_SANDBOX,
+    agent_protocol::guest::WHOLE_CONTAINERS,
 ];
 
 /// Listens on `port`. Calls wait until the server is started, and are served until it is dropped.

@@ -24,6 +24,9 @@ pub(crate) enum FactoryCommand {
         /// VMs for OCI bundles, containerd and Kubernetes instead
         #[arg(long)]
         containers: bool,
+        /// VMs for `virtc run --rootfs` instead, whose guests are not shown the host's system
+        #[arg(long, conflicts_with = "containers")]
+        rootfs: bool,
         /// How many; those of the configuration (factory.vm_cache_number) when not given
         #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
         number: Option<u32>,

@@ -24,12 +24,18 @@ pub(crate) fn factory(global: &GlobalArgs, args: &FactoryArgs) -> Done {
         }
         FactoryCommand::Warm {
             containers,
+            rootfs,
             number,
             size,
         } => {
             let config = load(global, &size.flags())?.config;
             let number = number.unwrap_or(config.factory.vm_cache_number);
-            warm(&config, number, *containers)
+            let whose = match (containers, rootfs) {
+                (true, _) => Whose::Containers,
+                (_, true) => Whose::RunsWithRoot,
+                _ => Whose::Runs,
+            };
+            warm(&config, number, whose)
         }
         FactoryCommand::Status(format) => status(&load(global, &[])?.config, format),
         FactoryCommand::Destroy { ids } => destroy(&load(global, &[])?.config, ids),
@@ -69,16 +75,31 @@ fn init(config: Config, throw_away: bool) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes VMs that wait for `virtc run`, or for containers, one after the other.
-fn warm(config: &Config, number: u32, containers: bool) -> Done {
+/// Who takes VMs that wait.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    /// `virtc run` with the host's system.
+    Runs,
+    /// `virtc run --rootfs`.
+    RunsWithRoot,
+    /// Containers of bundles, and pods.
+    Containers,
+}
+
+/// Makes VMs that wait, one after the other.
+fn warm(config: &Config, number: u32, whose: Whose) -> Done {
     if number == 0 {
         return Err(Failure::usage("how many VMs are to wait is not said")
             .hint("--number N, or factory.vm_cache_number in the configuration"));
     }
     let id = SandboxId::new("waiting").map_err(Failure::usage)?;
-    let like = match containers {
-        false => usual_sandbox(id, config)?,
-        true => SandboxConfig {
+    let like = match whose {
+        Whose::Runs => usual_sandbox(id, config)?,
+        Whose::RunsWithRoot => SandboxConfig {
+            host_system_later: false,
+            ..usual_sandbox(id, config)?
+        },
+        Whose::Containers => SandboxConfig {
             cgroup: HostCgroup::Own,
             ..SandboxConfig::empty(id, config, false)?
         },

@@ -144,6 +144,7 @@ pub(crate) fn plan(args: &RunArgs, config: &Config, caller: &Caller) -> Result<P
         cgroup: HostCgroup::Inherited,
         shared_pids: true,
         throw_away: true,
+        host_system_later: false,
     };
     Ok(Plan {
         sandbox,

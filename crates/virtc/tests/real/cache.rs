@@ -12,11 +12,12 @@ use serde_json::json;
 use test_vm::{Outcome, Process, descendants};
 use virtcontainers::fault::Walk;
 
+use super::clocks::run_in_time;
 use super::factory::{Factory, compared};
-use super::is_dead;
 use super::network::Wire;
 use super::oci::bundle;
-use super::templates::{DRAW, DRAWN, of_the_host, unix};
+use super::templates::{DRAW, expect_new, of_the_host};
+use super::{busybox_root, is_dead};
 
 /// How long a machine may take to be made behind a run.
 const MADE_LIMIT: Duration = Duration::from_secs(60);
@@ -87,7 +88,10 @@ impl Cache {
 
 /// Nothing is made for a run whose machine waited.
 fn is_taken(outcome: &Outcome) -> bool {
-    let err = outcome.err();
+    is_of_a_taken_machine(&outcome.err())
+}
+
+fn is_of_a_taken_machine(err: &str) -> bool {
     assert!(err.contains("container made"), "{err}");
     !err.contains("device processes run")
 }
@@ -155,27 +159,14 @@ fn a_run_takes_what_waits_and_leaves_nothing_of_it() {
 
 #[test]
 fn a_taken_machine_has_the_hosts_clock_and_shares_no_random_number() {
-    /// How far its clock may be from the host's.
-    const CLOCK_SECONDS: f64 = 0.05;
     let cache = Cache::new();
-    let script = format!("date +%s.%N\n{DRAW}");
     let mut seen = of_the_host();
     for _ in 0..compared(3) {
         let warm = cache.host.virtc(["factory", "warm", "-n", "1"]);
         warm.expect_code(0);
-        let before = unix();
-        let (out, taken) = cache.run(&script);
-        let after = unix();
-        assert!(taken);
-        let mut words = out.split_whitespace();
-        let clock: f64 = words.next().unwrap().parse().unwrap();
-        let host = before - CLOCK_SECONDS..=after + CLOCK_SECONDS;
-        assert!(host.contains(&clock), "{clock} is not in {host:?}");
-        let drawn: Vec<_> = words.collect();
-        assert_eq!(drawn.len(), DRAWN, "{out}");
-        for word in drawn {
-            assert!(seen.insert(word.to_owned()), "{word} was drawn twice");
-        }
+        let (out, err) = run_in_time(&cache.host, &["--timeline"], DRAW);
+        assert!(is_of_a_taken_machine(&err), "{err}");
+        expect_new(&mut seen, &out);
     }
     cache.close();
 }
@@ -194,6 +185,26 @@ fn changes_to_a_volume_reach_the_host() {
     assert!(is_taken(&outcome), "{}", outcome.err());
     assert_eq!(outcome.out(), "from the host\n");
     assert_eq!(fs::read_to_string(directory.join("out")).unwrap(), "out\n");
+    cache.close();
+}
+
+#[test]
+fn a_root_of_ones_own_takes_no_machine_that_has_the_hosts_system() {
+    let cache = Cache::warm(1);
+    let root = busybox_root(&cache.host);
+    let run = || {
+        let flags = ["--timeline", "--rootfs", root.to_str().unwrap()];
+        let outcome = cache.host.run(&flags, &["cat", "/etc/marker"]);
+        let outcome = outcome.expect_code(0);
+        assert_eq!(outcome.out(), "made by the test\n");
+        is_taken(&outcome)
+    };
+    assert!(!run());
+    assert_eq!(cache.waiting().len(), 1);
+    let warm = ["factory", "warm", "--rootfs", "-n", "1"];
+    cache.host.virtc(warm).expect_code(0);
+    assert!(run());
+    assert_eq!(cache.waiting().len(), 1);
     cache.close();
 }
 

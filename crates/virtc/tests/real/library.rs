@@ -78,6 +78,7 @@ pub(super) fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> SandboxCo
         shared_pids: false,
         endpoints: virtcontainers::EndpointConfig::default(),
         throw_away: false,
+        host_system_later: false,
         annotations: BTreeMap::from([("owner".to_owned(), "a test".to_owned())]),
         network: virtcontainers::NetworkConfig::None,
         cgroup: HostCgroup::Own,

@@ -32,6 +32,7 @@ pub fn sandbox(name: &str, containers: Vec<ContainerConfig>) -> Result<SandboxCo
         network: crate::NetworkConfig::None,
         endpoints: crate::EndpointConfig::default(),
         throw_away: false,
+        host_system_later: false,
         annotations: BTreeMap::new(),
         cgroup: HostCgroup::Inherited,
     })

@@ -30,6 +30,10 @@ pub struct SandboxConfig {
     pub shared_pids: bool,
     /// Whether it is of the throw-away kind, for those who list it.
     pub throw_away: bool,
+    /// Whether a container that comes later may have the host's system as its root. Those that are made with it say so
+    /// themselves.
+    #[serde(default)]
+    pub host_system_later: bool,
     /// What is noted about it, for those who ask; it is kept with its state.
     pub annotations: BTreeMap<String, String>,
     /// Its network.
@@ -72,6 +76,7 @@ impl SandboxConfig {
             containers: Vec::new(),
             shared_pids: false,
             throw_away,
+            host_system_later: throw_away,
         })
     }
 

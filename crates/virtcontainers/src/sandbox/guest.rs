@@ -6,7 +6,7 @@ use agent_protocol::agent::StatsContainerResponse;
 use agent_protocol::oci_convert;
 use agent_protocol::virtc::{SyscallFilter, WaitResponse};
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
-use vc_agent_client::{AgentClient, CallLimits, Code, Transport};
+use vc_agent_client::{AgentClient, CallLimits, Code, NewContainer, Transport};
 use vc_hypervisor::watched_fd::WatchedFd;
 use vc_store::{SandboxDir, View};
 use vc_types::{ByteSize, ContainerId, EndReason, ExecId, SandboxId, Signal};
@@ -185,13 +185,14 @@ impl Guest {
                 container: container.clone(),
                 source,
             })?;
-        let storages = placement.storages.clone();
-        let made = async {
-            let made = self
-                .agent
-                .create_container(container, spec, storages, shared_pids, filter);
-            Ok(made.await?)
+        let new = NewContainer {
+            spec,
+            storages: placement.storages.clone(),
+            shared_pids,
+            filter,
+            files: placement.files.clone(),
         };
+        let made = async { Ok(self.agent.create_container(container, new).await?) };
         let attached = async {
             let (transport, limit) = (&self.transport, self.attach_limit);
             let terminal = placement.has_terminal();
@@ -203,14 +204,6 @@ impl Guest {
             }
         };
         made_and_attached(made, attached).await
-    }
-
-    /// Writes the files that containers get.
-    pub(super) async fn write_files(&self, placement: &Placement) -> Result<()> {
-        for (path, contents) in &placement.files {
-            self.agent.write_file(path, 0o644, contents.clone()).await?;
-        }
-        Ok(())
     }
 
     /// Ends what runs of a container, and removes it. One that is not there is removed.

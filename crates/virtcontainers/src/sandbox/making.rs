@@ -127,7 +127,6 @@ impl<'a> Making<'a> {
         let guest = &self.sandbox.0.guest;
         let streams = guest
             .while_it_runs(async {
-                guest.write_files(&self.placement).await?;
                 let (placement, shared_pids) = (&self.placement, self.shared_pids);
                 guest.create(id, placement, filter, shared_pids).await
             })

@@ -12,7 +12,7 @@ mod waiting;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::bench::PROGRAM;
@@ -65,6 +65,11 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
         options.runs > 0 && options.at_once > 0,
         "nothing is to be measured"
     );
+    if let Some(directory) = &options.pictures {
+        // Before an hour of measuring.
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+    }
     let stage = Stage::make(&options.virtc, options.distribution_guest.as_deref())?;
     let mut rows = Rows::default();
     rows.add("the first run, which makes the template", stage.at_once(1)?);

@@ -130,7 +130,7 @@ impl Stage {
         }
         let mut command = self.virtc(origin);
         command
-            .args(["factory", "warm", "--number", "1"])
+            .args(["factory", "warm", "--rootfs", "--number", "1"])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         Running::spawn(&mut command)?

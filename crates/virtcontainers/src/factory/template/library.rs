@@ -4,7 +4,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, StatFs, flock};
 use rustix::io::Errno;
 use vc_config::{Factory as Settings, HostFacts};
 use vc_store::UnixMillis;
@@ -20,11 +20,15 @@ const IN_MEMORY: &str = "/dev/shm";
 const IN_MEMORY_NAME: &str = "virtcontainers";
 const ON_DISK: &str = "/var/cache/virtcontainers/templates";
 
+/// What a file system in memory has to hold: containers and small machines often have one of 64 MiB, which is no room
+/// for a template beside what it is there for.
+const IN_MEMORY_BYTES_MIN: u64 = 256 << 20;
+
 /// `f_type` of tmpfs, from linux/magic.h.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// Where one is made; there is one maker at a time.
-const MAKING: &str = "making";
+const MAKING: &str = ".virtcontainers-making";
 
 /// Held by whoever makes or removes one.
 const LOCK: &str = "lock";
@@ -234,10 +238,15 @@ impl Library {
     fn sweep(&self, _lock: &MakersLock) -> TemplateResult<()> {
         let attempt = || format!("look at {}", self.root.display());
         for entry in fs::read_dir(&self.root).attempt(attempt)? {
-            let path = entry.attempt(attempt)?.path();
+            let entry = entry.attempt(attempt)?;
+            let (name, path) = (entry.file_name(), entry.path());
+            let making = name == MAKING;
+            let is_id = |name: &str| name.parse::<TemplateId>().is_ok();
+            // The directory may have been somebody's before: what has another name is theirs.
+            let ours = making || name.to_str().is_some_and(is_id);
             // One that is being made can have its description already.
-            let whole = !path.ends_with(MAKING) && path.join(DESCRIPTION).exists();
-            if path.is_dir() && !whole {
+            let whole = !making && path.join(DESCRIPTION).exists();
+            if ours && !whole && entry.file_type().attempt(attempt)?.is_dir() {
                 self.clear(&path)?;
             }
         }
@@ -315,7 +324,7 @@ impl Drop for MakersLock {
 }
 
 fn default_root() -> PathBuf {
-    let in_memory = rustix::fs::statfs(IN_MEMORY).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
+    let in_memory = rustix::fs::statfs(IN_MEMORY).is_ok_and(|found| is_room_in_memory(&found));
     let path = Path::new(IN_MEMORY).join(IN_MEMORY_NAME);
     // Anybody can make it there; where it is somebody else's, ours is elsewhere.
     let taken = fs::symlink_metadata(&path)
@@ -326,11 +335,126 @@ fn default_root() -> PathBuf {
     }
 }
 
+/// Whether a file system is in memory, and large enough. What is free of it at the moment does not count: the place
+/// stays the same.
+fn is_room_in_memory(found: &StatFs) -> bool {
+    let block = u64::try_from(found.f_bsize).unwrap_or_default();
+    found.f_type == TMPFS_MAGIC && found.f_blocks.saturating_mul(block) >= IN_MEMORY_BYTES_MIN
+}
+
 /// Whether something was there to be removed.
 fn removed(result: std::io::Result<()>, path: &Path) -> TemplateResult<bool> {
     match result {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).attempt(|| format!("remove {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn library(bytes_max: u64) -> (TempDir, Library) {
+        let dir = tempfile::tempdir().unwrap();
+        let library = Library {
+            root: dir.path().join("templates"),
+            bytes_max: Some(ByteSize::from_bytes(bytes_max)),
+        };
+        (dir, library)
+    }
+
+    fn id(number: u8) -> TemplateId {
+        TemplateId::of(&number.to_string())
+    }
+
+    /// A template of so many bytes, used so many seconds after 1970.
+    fn add(library: &Library, number: u8, bytes: u64, used: u64) {
+        let directory = library.directory(&id(number));
+        fs::create_dir(&directory).unwrap();
+        let size = usize::try_from(bytes).unwrap();
+        fs::write(directory.join(MEMORY), vec![1; size]).unwrap();
+        let description = File::create(directory.join(DESCRIPTION)).unwrap();
+        let used = SystemTime::UNIX_EPOCH + Duration::from_secs(used);
+        description.set_modified(used).unwrap();
+    }
+
+    fn wanted(bytes: u64) -> Wanted {
+        Wanted {
+            memory: ByteSize::from_bytes(bytes),
+            scratch: None,
+        }
+    }
+
+    #[test]
+    fn what_is_no_template_is_nobodys_to_remove() {
+        let (_dir, library) = library(64 * MIB);
+        drop(library.try_lock().unwrap().unwrap());
+        let broken = library.directory(&id(1));
+        let making = library.root.join(MAKING);
+        let elsewhere = tempfile::tempdir().unwrap();
+        for left in [&broken, &making, &library.root.join("letters")] {
+            fs::create_dir(left).unwrap();
+            fs::write(left.join("file"), "a").unwrap();
+        }
+        fs::write(elsewhere.path().join("file"), "a").unwrap();
+        let link = library.directory(&id(2));
+        std::os::unix::fs::symlink(elsewhere.path(), &link).unwrap();
+        library.remove_all().unwrap();
+        assert!(!broken.exists() && !making.exists());
+        assert!(library.root.join("letters/file").exists());
+        assert!(link.is_symlink() && elsewhere.path().join("file").exists());
+    }
+
+    #[test]
+    fn those_that_were_not_used_for_the_longest_make_room() {
+        // What one takes and may take is more than its memory.
+        let one = wanted(4 * MIB).bytes();
+        let (_dir, library) = library(one + 9 * MIB);
+        let lock = library.try_lock().unwrap().unwrap();
+        for (number, used) in [(1, 30), (2, 10), (3, 20)] {
+            add(&library, number, 4 * MIB, used);
+        }
+        library.begin(&lock, wanted(4 * MIB)).unwrap();
+        let left: Vec<_> = library
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|one| one.id)
+            .collect();
+        assert_eq!(left, [id(3), id(1)]);
+        let too_much = library.begin(&lock, wanted(1 << 40));
+        assert!(matches!(too_much, Err(TemplateError::NoRoom { .. })));
+    }
+
+    #[test]
+    fn a_part_of_the_hosts_memory_is_the_limit_where_none_is_set() {
+        let library = Library {
+            bytes_max: None,
+            ..library(0).1
+        };
+        let total = HostFacts::read().unwrap().memory_total.bytes();
+        assert_eq!(library.bytes_max().unwrap(), total / 8);
+    }
+
+    #[test]
+    fn a_small_file_system_in_memory_and_one_on_disk_are_no_place() {
+        let mut found = rustix::fs::statfs("/proc").unwrap();
+        found.f_bsize = 4096;
+        for (kind, mib, is_room) in [
+            (TMPFS_MAGIC, 64, false),
+            (TMPFS_MAGIC, 256, true),
+            (0xef53, 4096, false),
+        ] {
+            found.f_type = kind;
+            found.f_blocks = mib * MIB / 4096;
+            assert_eq!(is_room_in_memory(&found), is_room, "{kind:#x} {mib}");
+        }
     }
 }

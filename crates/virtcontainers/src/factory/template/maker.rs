@@ -55,7 +55,11 @@ pub(super) async fn make(
     let making = match blocking(move || Making::begin(own, &wanted, room)).await? {
         Begun::Making(making) => making,
         Begun::Found(stored) => return Ok(Some(stored)),
-        Begun::Busy => return Ok(None),
+        Begun::Busy => {
+            let sandbox = &spec.sandbox;
+            tracing::info!(%sandbox, template = %id, "another process makes a template just now, so the VM boots by itself");
+            return Ok(None);
+        }
     };
     let attempt = || format!("make the files of template {id}");
     let guest = memory::anonymous(spec.memory.bytes()).attempt(attempt)?;

@@ -18,7 +18,7 @@ use super::super::network::{AttachedNetwork, FollowedNetwork};
 use super::super::place::Place;
 use super::super::{cgroups, resize};
 use super::launch::Launched;
-use super::reach::{self, Reached, hostname};
+use super::reach::{self, Greeting, Reached, hostname};
 use super::{Staged, answered};
 use crate::container::filter::{GuestFilters, PendingFilter};
 use crate::container::placement::Placement;
@@ -93,7 +93,7 @@ pub(super) async fn connect(
         let Reached {
             agent,
             guest_epoch,
-            has_told,
+            greeting,
         } = reached;
         let guest = Guest {
             sandbox: sandbox.clone(),
@@ -105,15 +105,20 @@ pub(super) async fn connect(
 
         // All at once: an answer of the guest takes long where it is emulated.
         enter(Stage::GuestPreparation);
-        let greeted = reach::greet(&guest.agent, &config, guest_epoch, has_told, timeline);
+        let greeted = reach::greet(&guest.agent, &config, guest_epoch, greeting, timeline);
         let sandbox_made = async {
             if let Some(scratch) = scratch {
                 blocking(move || Ok(scratch.finish()?)).await?;
             }
             let request = sandbox_request(&config, &shares);
-            Ok(guest.agent.create_sandbox(request).await?)
+            match greeting {
+                Greeting::TimeWithSandbox => {
+                    let time = reach::host_time();
+                    Ok(guest.agent.create_timed_sandbox(request, time).await?)
+                }
+                Greeting::Due | Greeting::Again => Ok(guest.agent.create_sandbox(request).await?),
+            }
         };
-        let files_written = write_files(&guest, &containers);
         let network_configured = async {
             let attached = network.as_ref().and_then(AttachedNetwork::for_the_guest);
             if let Some(wanted) = attached.or(guest_network) {
@@ -123,13 +128,7 @@ pub(super) async fn connect(
             Ok(())
         };
         let grown = resize::grow_new(&**machine.vm(), &guest, config.vm.wanted(), limits);
-        tokio::try_join!(
-            greeted,
-            sandbox_made,
-            files_written,
-            network_configured,
-            grown
-        )?;
+        tokio::try_join!(greeted, sandbox_made, network_configured, grown)?;
         timeline.step("guest prepared");
         fault::point("create.guest-prepared")?;
 
@@ -163,17 +162,6 @@ pub(super) async fn connect(
         origin,
         guest_epoch,
     })
-}
-
-/// Writes the files that containers get.
-pub(super) async fn write_files(
-    guest: &Guest,
-    containers: &[(ContainerId, Placement)],
-) -> Result<()> {
-    for (_, placement) in containers {
-        guest.write_files(placement).await?;
-    }
-    Ok(())
 }
 
 /// The filters of system calls that the host makes for the containers of a guest, in their order.

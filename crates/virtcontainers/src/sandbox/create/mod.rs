@@ -72,7 +72,7 @@ pub(super) async fn boot(
     if let Err((stage, error)) = &up
         && let Some(template) = error.template()
     {
-        let grows_not = error.is_not_grown();
+        let blameless = error.is_not_grown() || error.is_not_copied();
         let error = chain(error);
         tracing::warn!(sandbox = %place.id(), %stage, error, "it boots by itself now");
         let prepared = Prepared::new(runtime, config)?;
@@ -86,8 +86,9 @@ pub(super) async fn boot(
             Beginning::Boot,
         );
         up = Box::pin(coming).await;
-        // Where that fails too, it was not the template's fault; nor is it that a VM does not grow.
-        if up.is_ok() && !grows_not {
+        // Where that fails too, it was not the template's fault; nor is it that a VM does not grow, or that the host
+        // has no memory for it.
+        if up.is_ok() && !blameless {
             runtime.factory.discard(&template);
         }
     }

@@ -22,8 +22,18 @@ pub(super) struct Reached {
     pub(super) agent: AgentClient,
     /// What the host's monotonic clock shows when the guest's shows 0, in microseconds.
     pub(super) guest_epoch: u64,
-    /// Whether it has said how its start went.
-    pub(super) has_told: bool,
+    pub(super) greeting: Greeting,
+}
+
+/// What a guest that can be called is still to be told of who it is, and what time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Greeting {
+    /// All of it; and it has not said how its start went.
+    Due,
+    /// The time, for which it is greeted again.
+    Again,
+    /// The time, which it takes with the sandbox.
+    TimeWithSandbox,
 }
 
 /// Waits until a guest that boots says that it can be called, and calls it.
@@ -40,7 +50,7 @@ pub(super) async fn booted(
     Ok(Reached {
         agent: AgentClient::connect(transport, Guest::call_limits(limits)).await?,
         guest_epoch,
-        has_told: false,
+        greeting: Greeting::Due,
     })
 }
 
@@ -64,10 +74,15 @@ pub(super) async fn cloned(
     fault::point("create.agent-ready")?;
     // What came before was its template's.
     tell(&answer, own_steps(&answer)?, guest_epoch, timeline);
+    let mut features = answer.features.iter();
+    let greeting = match features.any(|feature| feature == guest::TIMED_SANDBOX) {
+        true => Greeting::TimeWithSandbox,
+        false => Greeting::Again,
+    };
     Ok(Reached {
         agent,
         guest_epoch,
-        has_told: true,
+        greeting,
     })
 }
 
@@ -88,11 +103,14 @@ pub(super) async fn greet(
     agent: &AgentClient,
     config: &SandboxConfig,
     guest_epoch: u64,
-    has_told: bool,
+    greeting: Greeting,
     timeline: &mut Timeline,
 ) -> Result<()> {
+    if greeting == Greeting::TimeWithSandbox {
+        return Ok(());
+    }
     let answer = agent.hello(hello(config)?).await?;
-    if !has_told {
+    if greeting == Greeting::Due {
         tell(&answer, 0, guest_epoch, timeline);
     }
     Ok(())
@@ -113,12 +131,16 @@ pub(super) fn hello(config: &SandboxConfig) -> Result<HelloRequest> {
     let mut seed = vec![0; SEED_BYTES];
     getrandom(&mut seed)?;
     Ok(HelloRequest {
-        // A host before 1970 leaves the guest's clock alone.
-        host_realtime_ns: u64::try_from(host_realtime_ns()).unwrap_or_default(),
+        host_realtime_ns: host_time(),
         seed,
         hostname: hostname(config),
         ..HelloRequest::default()
     })
+}
+
+/// Nanoseconds since 1970. A host before that leaves the guest's clock alone.
+pub(super) fn host_time() -> u64 {
+    u64::try_from(host_realtime_ns()).unwrap_or_default()
 }
 
 /// The guest's name: the sandbox's where none was asked for, as much of it as the guest's kernel

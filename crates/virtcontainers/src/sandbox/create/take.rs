@@ -14,7 +14,7 @@ use super::super::machine::{HOLDER, Machine};
 use super::super::place::{Place, remove_commands_socket};
 use super::super::surroundings::{SYSTEM_SHARE, USER_SHARE, VSOCK_DEVICE};
 use super::super::{cgroups, machine_files, resize, vsock};
-use super::connect::{Connected, create, pending_filters, write_files};
+use super::connect::{Connected, create, pending_filters};
 use super::prepare::Prepared;
 use super::reach::hello;
 use super::{Staged, answered, at};
@@ -191,12 +191,7 @@ async fn furnish(
             share(runtime, &machine, &containers).await?;
             fault::point("take.shared")
         };
-        let written = write_files(&guest, &containers);
-        let prepared_both = async { tokio::try_join!(shared, written) };
-        machine
-            .end()
-            .while_it_runs(place.id(), prepared_both)
-            .await?;
+        machine.end().while_it_runs(place.id(), shared).await?;
         timeline.step("files shared");
         let shared_pids = prepared.config.shared_pids;
         let made = create(&guest, containers, filters, shared_pids, timeline);

@@ -85,7 +85,7 @@ fn container(
     waiting: &WaitingConfig,
 ) -> Result<ContainerConfig> {
     // Others bring their roots.
-    let (source, args, program) = match waiting.throw_away {
+    let (source, args, program) = match waiting.host_system {
         true => (RootSource::HostSystem, vec![COMMAND.to_owned()], None),
         false => {
             let program = Volume {

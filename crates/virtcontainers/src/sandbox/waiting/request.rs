@@ -14,6 +14,7 @@ use vc_types::{ProcessIdentity, SandboxId};
 use super::super::cgroups;
 use super::super::config::{SandboxConfig, Scratch, VmConfig};
 use super::super::host_cgroup::HostCgroup;
+use crate::container::{ContainerConfig, RootSource};
 use crate::error::{Error, Result, chain};
 use crate::fault::VARIABLE;
 
@@ -33,6 +34,9 @@ pub struct WaitingConfig {
     pub scratch: Scratch,
     /// Whether it waits for sandboxes of the throw-away kind.
     pub throw_away: bool,
+    /// Whether its containers will have the host's system as their root. One for those that bring theirs does not show
+    /// it to them.
+    pub host_system: bool,
     /// Whether its containers will share one pid namespace.
     pub shared_pids: bool,
     /// Whether its processes have a cgroup of their own on the host.
@@ -74,7 +78,10 @@ impl WaitingConfig {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn like(sandbox: &SandboxConfig, config: &Config, program: &Path) -> Self {
+        let of_host =
+            |container: &ContainerConfig| matches!(container.root.source, RootSource::HostSystem);
         Self {
+            host_system: sandbox.host_system_later || sandbox.containers.iter().any(of_host),
             config: config.clone(),
             program: program.to_owned(),
             vm: sandbox.vm.unasked(),
@@ -94,6 +101,7 @@ impl WaitingConfig {
             vm: self.vm.clone(),
             scratch: self.scratch,
             shared_pids: self.shared_pids,
+            host_system_later: self.host_system,
             // Whoever takes it moves it to its own.
             cgroup: match self.cgroup {
                 true => HostCgroup::Own,

@@ -44,7 +44,7 @@ impl SharePlans {
             // A template has its shares, so that runs are alike whether they name files or not.
             user.get_or_insert_with(|| invokers_share(host));
         }
-        let system = match shown || (config.throw_away && comes_later) {
+        let system = match shown || config.host_system_later {
             true => {
                 let mut plan = host_system::plan(Path::new("/"))?;
                 plan.rights = Rights::NothingAs(SandboxUsers::of(&config.id).system_share());

@@ -47,6 +47,7 @@ impl HostPlan {
             format!("machine {:?}", config.vm.unasked()),
             format!("scratch {:?}", config.scratch),
             format!("throw-away {}", config.throw_away),
+            format!("host system {}", self.shares.system.is_some()),
             format!("shared pids {}", config.shared_pids),
             format!("cgroup {}", config.cgroup.is_own()),
             format!("qemu {qemu:?}"),
@@ -55,6 +56,7 @@ impl HostPlan {
         for path in [&program, &firmware, &runtime.program] {
             parts.push(changing(path)?);
         }
+        parts.push(present(&runtime.config.scratch.dir));
         let seen = HOST_SYSTEM.into_iter().chain([MOUNT_NAMESPACE]);
         parts.extend(seen.map(|path| present(Path::new(path))));
         Ok(Some(parts.join("\n")))
