@@ -62,8 +62,11 @@ pub(crate) fn needs_machine(args: &[OsString]) -> Option<&'static [&'static str]
     let is = |arg: &OsString, text: &str| arg.as_os_str() == OsStr::new(text);
     let first = args.first()?;
     let of_bundle = is(first, "create") || args.iter().any(|arg| is(arg, "--bundle"));
+    let mut flags = args.iter().take_while(|arg| !is(arg, "--"));
+    let own_root = flags.any(|arg| is(arg, "--rootfs"));
     match is(first, "run") || of_bundle {
         true if of_bundle => Some(&["--containers"]),
+        true if own_root => Some(&["--rootfs"]),
         true => Some(&[]),
         false => None,
     }

@@ -9,9 +9,9 @@ use protobuf::MessageField;
 use vc_types::{ContainerId, guest};
 
 use crate::client::AgentClient;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 
-/// Bytes of files that come with a container. What goes beyond is written before, each file with a call of its own.
+/// Bytes of files that come with a container. More of them are all written before, each with a call of its own.
 const FILES_BYTES_MAX: usize = 1 << 20;
 
 /// What a container is made of.
@@ -128,8 +128,9 @@ impl AgentClient {
         };
         let made = self.guest.create_container(self.long(), &whole);
         match self.much(CREATE_CONTAINER, made).await {
-            // The container may ask for what no agent has, too.
-            Err(error) if error.code() == Some(Code::Unimplemented) => {
+            // One that has not the call, and one that has it and knows less of it, say different things; and a
+            // container may be refused by any.
+            Err(error) if error.code().is_some() => {
                 if self.takes_whole_containers().await {
                     return Err(error);
                 }

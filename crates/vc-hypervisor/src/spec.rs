@@ -77,7 +77,8 @@ pub struct VmSpec {
 pub struct SavedVm {
     /// The guest's memory: this VM's own copy, which it changes.
     pub memory: OwnedFd,
-    /// Says when that copy is complete. The VMM may start before.
+    /// Says when that copy is complete, or why it is not: [`io::ErrorKind::InvalidData`] where what is copied cannot be
+    /// read. The VMM may start before.
     pub filled: oneshot::Receiver<io::Result<()>>,
     /// What [`Hypervisor::make_template`](crate::Hypervisor::make_template) gave.
     pub notes: String,

@@ -33,6 +33,9 @@ pub const SCRATCH_DIR: &str = "/run/virtc/scratch";
 /// Where the agent keeps its containers, each under its id: `rootfs`, `config.json`, …
 pub const CONTAINERS_DIR: &str = "/run/virtc/containers";
 
+/// Below a container's own one, the directory of the files that the host gives it.
+pub const CONTAINER_FILES: &str = "files";
+
 /// What the `path` of a namespace in a container's specification begins with when it is that of
 /// another container in the same guest: `container:<container id>` is the namespace that the first
 /// process of that container is in. The agent takes it for `ipc`, `uts` and `pid`, and refuses

@@ -14,6 +14,7 @@ mod cgroup;
 mod clock;
 mod container;
 mod error;
+mod files;
 mod init;
 mod launch;
 mod log;

@@ -92,6 +92,7 @@ impl Walk {
                 "template.written",
                 "template.made",
                 "template.copying",
+                "template.memory-copied",
                 "template.answered",
             ],
             Self::Hold => &[

@@ -22,6 +22,6 @@ section! {
             unset "an eighth of the host's memory";
         /// The directory in which templates lie, best in memory. Nobody but its owner may look in.
         pub dir: Option<PathBuf> = None,
-            unset "`/dev/shm/virtcontainers` where that is in memory and holds 256 MiB, otherwise `/var/cache/virtcontainers/templates`";
+            unset "`/dev/shm/virtcontainers` where that is in memory and holds 512 MiB, otherwise `/var/cache/virtcontainers/templates`";
     }
 }

@@ -308,6 +308,10 @@ impl Loading {
         let failed = |reason: String| Error::MemoryCopy { reason };
         match filled {
             Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) if error.kind() == io::ErrorKind::InvalidData => {
+                let reason = format!("its memory cannot be read: {error}");
+                return Err(Error::Template { reason });
+            }
             Ok(Ok(Err(error))) => {
                 return Err(failed(error.to_string()));
             }
@@ -388,6 +392,49 @@ mod tests {
             key_of(ByClass, &["a"]),
             key_of(ByClass, &[]),
         ];
+        for (index, key) in keys.iter().enumerate() {
+            assert!(!keys[..index].contains(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_template_is_made_of_makes_another_one_when_it_changes() {
+        let files = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let config = QemuConfig {
+            binary: Some(write("qemu", "a")),
+            firmware: Some(write("firmware", "a")),
+            ..QemuConfig::default()
+        };
+        let open = |name: &str| OwnedFd::from(File::open(files.path().join(name)).unwrap());
+        write("kernel", "a");
+        write("initrd", "a");
+        let key_with = |change: &dyn Fn(&mut VmSpec)| {
+            let mut spec = mock::spec("web1").unwrap();
+            (spec.kernel, spec.initrd) = (open("kernel"), open("initrd"));
+            change(&mut spec);
+            let key = key(&config, &HostDevices::default(), &spec).unwrap();
+            key.unwrap()
+        };
+        let unchanged = || key_with(&|_| ());
+        let mut keys = vec![unchanged()];
+        assert_eq!(unchanged(), keys[0]);
+        let changes: [&dyn Fn(&mut VmSpec); 4] = [
+            &|spec| spec.vcpus += 1,
+            &|spec| spec.memory = vc_types::ByteSize::from_mib(1536),
+            &|spec| spec.root_ports += 1,
+            &|spec| spec.kernel_params.push("quiet".into()),
+        ];
+        keys.extend(changes.map(key_with));
+        // In its place, as an upgrade of a package writes it.
+        for name in ["qemu", "firmware", "kernel", "initrd"] {
+            write(name, "another one");
+            keys.push(unchanged());
+        }
         for (index, key) in keys.iter().enumerate() {
             assert!(!keys[..index].contains(key), "{key}");
         }

@@ -178,6 +178,12 @@ impl Cgroup {
         Ok(pids)
     }
 
+    /// Removes it where nothing is in it.
+    pub(crate) fn remove_empty(&self) {
+        // The kernel says whether that is so.
+        let _ = fs::remove_dir(&self.path);
+    }
+
     /// Removes it with those in it. That it is gone already is no error.
     pub(crate) fn remove(&self) -> Result<()> {
         remove_tree(&self.path)

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agent_protocol::agent::CreateContainerRequest;
+use agent_protocol::agent::{CopyFileRequest, CreateContainerRequest};
 use agent_protocol::oci_convert::spec_from_message;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
@@ -17,27 +17,32 @@ use super::wanted::Wanted;
 use super::{Container, container_dir};
 use crate::cgroup::{Cgroup, DeviceRules};
 use crate::error::{Attempt as _, Error, Result};
+use crate::files::copy_file;
 use crate::launch::{
     CONTAINERS_STATE_DIR, ChildStdio, Launched, Passed, Request, StartHooks, Working, launch,
 };
 use crate::process::{
     Process, ProcessIo, Role, StdioPipes, TerminalSocket, follow, resize, set_owner,
 };
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, blocking};
 use crate::seccomp::{Filter, PendingFilter};
 use crate::storage::Mounted;
 
 impl Container {
-    /// Makes a container: its first process waits for the start. Its processes get `filter`, or the filter
-    /// of system calls that its specification describes.
+    /// Makes a container, which finds `files` in the guest: its first process waits for the start. Its processes get
+    /// `filter`, or the filter of system calls that its specification describes.
     pub(crate) async fn create(
         sandbox: &Sandbox,
         request: CreateContainerRequest,
         filter: Option<Filter>,
+        files: Vec<CopyFileRequest>,
     ) -> Result<()> {
         let id = request.container_id.clone();
         let reservation = sandbox.containers.reserve(&id)?;
         refuse_unsupported(&request)?;
+        if !files.is_empty() {
+            blocking(move || files.iter().try_for_each(copy_file)).await?;
+        }
         let message = request.OCI.as_ref().ok_or(Error::Invalid {
             field: "OCI",
             value: String::new(),
@@ -244,8 +249,8 @@ async fn launch_init(
     let (launched, io) = launch_with_io(sandbox, request, &process, filter, inherited)
         .await
         .map_err(|error| {
-            // With a process in it, it stays: another container may have the same.
-            let _ = cgroup.remove();
+            // With anything in it, it stays: another container may have the same.
+            cgroup.remove_empty();
             namespaces.explain(id, error)
         })?;
     let made = Init {

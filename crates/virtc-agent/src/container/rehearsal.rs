@@ -57,7 +57,7 @@ impl Container {
             sandbox_pidns: true,
             ..CreateContainerRequest::default()
         };
-        Self::create(sandbox, request, None).await?;
+        Self::create(sandbox, request, None, Vec::new()).await?;
         Self::remove(sandbox, ID).await?;
         // With the places of its mounts, which were made in it.
         fs::remove_dir_all(ROOT).attempt(attempt)

@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::PoisonError;
 
+use agent_protocol::guest::CONTAINER_FILES;
+
 use super::ready_made::remove_ready_made;
 use super::{Container, container_dir};
 use crate::error::Result;
@@ -51,10 +53,12 @@ impl Container {
     }
 }
 
-/// Removes a container's files in the guest, never more than one level of them: what is below may
-/// be mounted. What cannot be removed is logged and costs some memory.
+/// Removes a container's files in the guest, those that came from the host included, and no other level of them: what is
+/// below may be mounted. What cannot be removed is logged and costs some memory.
 pub(super) fn remove_files(id: &str) {
-    for directory in [container_dir(id), Path::new(CONTAINERS_STATE_DIR).join(id)] {
+    let own = container_dir(id);
+    let state = Path::new(CONTAINERS_STATE_DIR).join(id);
+    for directory in [own.join(CONTAINER_FILES), own, state] {
         match remove_flat(&directory) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}

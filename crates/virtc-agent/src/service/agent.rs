@@ -18,10 +18,11 @@ use ttrpc::r#async::TtrpcContext;
 
 use super::details::guest_details;
 use super::streams::{read_output, write_stdin};
-use super::{files, hotplug, network, sandbox};
+use super::{hotplug, network, sandbox};
 use crate::clock::set_realtime_ns;
 use crate::container::Container;
 use crate::error::{Attempt as _, Error, Result};
+use crate::files;
 use crate::network_stats::network_stats;
 use crate::process::{Process, resize};
 use crate::randomness::Randomness;
@@ -124,7 +125,10 @@ impl AgentService for AgentCalls {
         req: CreateContainerRequest,
     ) -> Answer<Empty> {
         let sandbox = Arc::clone(&self.sandbox);
-        done(uninterrupted(async move { Container::create(&sandbox, req, None).await }).await)
+        done(
+            uninterrupted(async move { Container::create(&sandbox, req, None, Vec::new()).await })
+                .await,
+        )
     }
 
     async fn start_container(

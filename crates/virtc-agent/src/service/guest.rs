@@ -17,7 +17,7 @@ use ttrpc::r#async::TtrpcContext;
 
 use super::copy::{copy_in, copy_out};
 use super::details::set_hostname;
-use super::{files, hotplug, network, sandbox};
+use super::{hotplug, network, sandbox};
 use crate::cgroup::memory_total_bytes;
 use crate::clock::{correct_realtime_by, set_realtime_ns, uptime_us};
 use crate::container::{Container, ReadyMade};
@@ -57,12 +57,7 @@ impl GuestService for GuestCalls {
         let filter = request.filter.into_option().map(filter_of).transpose()?;
         let container = request.container.unwrap_or_default();
         let (files, sandbox) = (request.files, Arc::clone(&self.sandbox));
-        let create = async move {
-            if !files.is_empty() {
-                blocking(move || files.iter().try_for_each(files::copy_file)).await?;
-            }
-            Container::create(&sandbox, container, filter).await
-        };
+        let create = async move { Container::create(&sandbox, container, filter, files).await };
         uninterrupted(create).await?;
         Ok(Empty::new())
     }

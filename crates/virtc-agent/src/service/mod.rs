@@ -3,7 +3,6 @@
 mod agent;
 mod copy;
 mod details;
-mod files;
 mod guest;
 mod health;
 mod hotplug;

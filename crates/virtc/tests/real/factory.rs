@@ -1,10 +1,11 @@
 //! A host whose machines come from templates of its own.
 
+use std::fs;
 use std::path::PathBuf;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use test_vm::Host;
+use test_vm::{Host, Outcome};
 
 use super::host;
 
@@ -52,5 +53,36 @@ impl Factory {
         wanted
             .map(|one| one["id"].as_str().unwrap().to_owned())
             .collect()
+    }
+
+    /// The ids of the templates.
+    pub(super) fn templates(&self) -> Vec<String> {
+        self.ids("template")
+    }
+
+    pub(super) fn only_template(&self) -> PathBuf {
+        let templates = self.templates();
+        assert_eq!(templates.len(), 1, "{templates:?}");
+        self.library().join(&templates[0])
+    }
+
+    /// Runs a command of the host's system and says whether its VM went on from a template.
+    #[track_caller]
+    pub(super) fn run(&self, script: &str) -> (Outcome, bool) {
+        let outcome = self.host.run(&["--timeline"], &["sh", "-c", script]);
+        let outcome = outcome.expect_code(0);
+        let cloned = outcome.err().contains("guest: handed over");
+        assert_ne!(cloned, outcome.err().contains("guest kernel began"));
+        (outcome, cloned)
+    }
+
+    /// Nothing but whole templates and the makers' lock.
+    #[track_caller]
+    pub(super) fn expect_clean(&self) {
+        for entry in fs::read_dir(self.library()).unwrap() {
+            let path = entry.unwrap().path();
+            let whole = path.join("template.json").is_file();
+            assert!(whole || path.ends_with("lock"), "{path:?}");
+        }
     }
 }

@@ -6,7 +6,8 @@ use super::own_kernel::detailed_console;
 
 /// What a guest says of the filter that its container gets.
 fn said(console: &str) -> &str {
-    let said = console.lines().find_map(|line| {
+    // The last one: a template has made a container before.
+    let said = console.lines().rev().find_map(|line| {
         line.split_once("filter of system calls")
             .map(|(_, rest)| rest)
     });

@@ -54,6 +54,7 @@ mod signals;
 mod spec;
 mod start;
 mod streams;
+mod template_makers;
 mod templates;
 mod terminal;
 mod wrong_input;

@@ -3,50 +3,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use test_vm::Outcome;
-use virtcontainers::fault::Walk;
 
 use super::clocks::run_in_time;
 use super::factory::{Factory, compared};
-use super::is_dead;
 use super::network::Wire;
-
-impl Factory {
-    /// The ids of the templates.
-    fn templates(&self) -> Vec<String> {
-        self.ids("template")
-    }
-
-    fn only_template(&self) -> PathBuf {
-        let templates = self.templates();
-        assert_eq!(templates.len(), 1, "{templates:?}");
-        self.library().join(&templates[0])
-    }
-
-    /// Runs a command of the host's system and says whether its VM went on from a template.
-    #[track_caller]
-    fn run(&self, script: &str) -> (Outcome, bool) {
-        let outcome = self.host.run(&["--timeline"], &["sh", "-c", script]);
-        let outcome = outcome.expect_code(0);
-        let cloned = outcome.err().contains("guest: handed over");
-        assert_ne!(cloned, outcome.err().contains("guest kernel began"));
-        (outcome, cloned)
-    }
-
-    /// Nothing but whole templates and the makers' lock.
-    #[track_caller]
-    fn expect_clean(&self) {
-        for entry in fs::read_dir(self.library()).unwrap() {
-            let path = entry.unwrap().path();
-            let whole = path.join("template.json").is_file();
-            assert!(whole || path.ends_with("lock"), "{path:?}");
-        }
-    }
-}
 
 #[test]
 fn the_first_run_makes_a_template_and_the_next_ones_go_on_from_it() {
@@ -247,53 +212,6 @@ fn a_state_that_cannot_be_loaded_is_removed_and_the_vm_boots() {
 }
 
 #[test]
-fn without_room_a_vm_boots_and_the_log_says_why() {
-    let mut factory = Factory::new();
-    factory.host.env("VIRTC_FACTORY_MAX_BYTES", "16m");
-    let log = factory.dir.path().join("log");
-    let run = [
-        "--log",
-        log.to_str().unwrap(),
-        "run",
-        "--",
-        "echo",
-        "booted",
-    ];
-    let outcome = factory.host.virtc(run).expect_code(0);
-    assert_eq!(outcome.out(), "booted\n");
-    let log = fs::read_to_string(log).unwrap();
-    assert!(log.contains("no room for a template"), "{log}");
-    assert!(factory.templates().is_empty());
-}
-
-#[test]
-fn a_directory_that_others_can_use_is_not_used() {
-    let factory = Factory::new();
-    fs::create_dir(factory.library()).unwrap();
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(factory.library(), open).unwrap();
-    let outcome = factory.host.run(&["--timeline"], &["true"]).expect_code(0);
-    assert!(
-        outcome.err().contains("guest kernel began"),
-        "{}",
-        outcome.err()
-    );
-    assert_eq!(fs::read_dir(factory.library()).unwrap().count(), 0);
-}
-
-#[test]
-fn two_first_runs_at_once_make_one_template() {
-    let factory = Factory::new();
-    let start = || factory.host.start(["run", "--", "echo", "ran"]);
-    let both = [start(), start()];
-    for run in both {
-        assert_eq!(run.wait().expect_code(0).out(), "ran\n");
-    }
-    factory.only_template();
-    factory.expect_clean();
-}
-
-#[test]
 fn a_clone_does_not_need_its_template_any_more() {
     let factory = Factory::new();
     factory.run("true");
@@ -331,42 +249,6 @@ fn an_interrupt_while_a_clone_comes_up_ends_it_at_once() {
     running.signal(Signal::INT);
     running.wait().expect_code(130);
     factory.only_template();
-}
-
-#[test]
-fn a_kill_at_every_point_of_its_making_leaves_nothing_that_the_next_run_does_not_remove() {
-    for point in Walk::Template.points() {
-        let mut factory = Factory::new();
-        factory.host.fault(point, "kill");
-        factory.host.run(&[], &["true"]).expect_code(128 + 9);
-        let left = factory.host.left();
-        assert!(is_dead(&left), "{point}: {left:?}");
-        factory.set_env();
-        let (outcome, cloned) = factory.run("echo next");
-        assert_eq!(
-            (outcome.out().as_str(), cloned),
-            ("next\n", true),
-            "{point}"
-        );
-        factory.only_template();
-        factory.expect_clean();
-        factory.host.virtc(["gc"]).expect_code(0);
-        factory.host.expect_nothing_left();
-    }
-}
-
-#[test]
-fn an_error_at_every_point_of_its_making_is_a_boot() {
-    for point in Walk::Template.points() {
-        let mut factory = Factory::new();
-        factory.host.fault(point, "error");
-        let outcome = factory.host.run(&["--timeline"], &["echo", "booted"]);
-        let outcome = outcome.expect_code(0);
-        assert_eq!(outcome.out(), "booted\n", "{point}");
-        let err = outcome.err();
-        assert!(err.contains("guest kernel began"), "{point}: {err}");
-        factory.expect_clean();
-    }
 }
 
 #[test]

@@ -216,7 +216,7 @@ impl Placement {
             }
         }
         for (number, file) in config.files.iter().enumerate() {
-            let source = format!("{}/files/{number}", container_dir(id));
+            let source = format!("{}/{}/{number}", container_dir(id), guest::CONTAINER_FILES);
             self.files.push((source.clone(), file.contents.clone()));
             placed.push(bind_mount(&file.destination, &source, false)?);
         }

@@ -2,7 +2,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, StatFs, flock};
 use rustix::io::Errno;
@@ -22,7 +22,7 @@ const ON_DISK: &str = "/var/cache/virtcontainers/templates";
 
 /// What a file system in memory has to hold: containers and small machines often have one of 64 MiB, which is no room
 /// for a template beside what it is there for.
-const IN_MEMORY_BYTES_MIN: u64 = 256 << 20;
+const IN_MEMORY_BYTES_MIN: u64 = 512 << 20;
 
 /// `f_type` of tmpfs, from linux/magic.h.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -35,6 +35,10 @@ const LOCK: &str = "lock";
 
 /// The part of the host's memory that all templates may take when nothing is set.
 const MEMORY_PART: u64 = 8;
+
+/// A template that no VM has gone on from for so long goes when another one is made: it is of a kernel or a
+/// virtc that has been replaced, or nobody needs it.
+const UNUSED_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What only the owner can use.
 const OWNERS_ALONE: u32 = 0o700;
@@ -228,6 +232,7 @@ impl Library {
     pub(super) fn begin(&self, lock: &MakersLock, wanted: Wanted) -> TemplateResult<PathBuf> {
         let making = self.root.join(MAKING);
         self.sweep(lock)?;
+        self.remove_unused(UnixMillis::now())?;
         self.make_room(wanted.bytes())?;
         let made = DirBuilder::new().mode(OWNERS_ALONE).create(&making);
         made.attempt(|| format!("make {}", making.display()))?;
@@ -248,6 +253,16 @@ impl Library {
             let whole = !making && path.join(DESCRIPTION).exists();
             if ours && !whole && entry.file_type().attempt(attempt)?.is_dir() {
                 self.clear(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_unused(&self, now: UnixMillis) -> TemplateResult<()> {
+        let limit = u64::try_from(UNUSED_MAX.as_millis()).unwrap_or(u64::MAX);
+        for template in self.list()? {
+            if now.0.saturating_sub(template.used.0) > limit {
+                self.remove(&template.id)?;
             }
         }
         Ok(())
@@ -353,8 +368,6 @@ fn removed(result: std::io::Result<()>, path: &Path) -> TemplateResult<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tempfile::TempDir;
 
     use super::*;
@@ -374,15 +387,14 @@ mod tests {
         TemplateId::of(&number.to_string())
     }
 
-    /// A template of so many bytes, used so many seconds after 1970.
-    fn add(library: &Library, number: u8, bytes: u64, used: u64) {
+    /// A template of so many bytes, used so long ago.
+    fn add(library: &Library, number: u8, bytes: u64, used: Duration) {
         let directory = library.directory(&id(number));
         fs::create_dir(&directory).unwrap();
         let size = usize::try_from(bytes).unwrap();
         fs::write(directory.join(MEMORY), vec![1; size]).unwrap();
         let description = File::create(directory.join(DESCRIPTION)).unwrap();
-        let used = SystemTime::UNIX_EPOCH + Duration::from_secs(used);
-        description.set_modified(used).unwrap();
+        description.set_modified(SystemTime::now() - used).unwrap();
     }
 
     fn wanted(bytes: u64) -> Wanted {
@@ -418,8 +430,8 @@ mod tests {
         let one = wanted(4 * MIB).bytes();
         let (_dir, library) = library(one + 9 * MIB);
         let lock = library.try_lock().unwrap().unwrap();
-        for (number, used) in [(1, 30), (2, 10), (3, 20)] {
-            add(&library, number, 4 * MIB, used);
+        for (number, minutes) in [(1, 10), (2, 30), (3, 20)] {
+            add(&library, number, 4 * MIB, Duration::from_secs(60 * minutes));
         }
         library.begin(&lock, wanted(4 * MIB)).unwrap();
         let left: Vec<_> = library
@@ -431,6 +443,23 @@ mod tests {
         assert_eq!(left, [id(3), id(1)]);
         let too_much = library.begin(&lock, wanted(1 << 40));
         assert!(matches!(too_much, Err(TemplateError::NoRoom { .. })));
+    }
+
+    #[test]
+    fn one_that_nobody_needs_goes_when_another_one_is_made() {
+        let (_dir, library) = library(1024 * MIB);
+        let lock = library.try_lock().unwrap().unwrap();
+        let hour = Duration::from_secs(60 * 60);
+        add(&library, 1, MIB, UNUSED_MAX + hour);
+        add(&library, 2, MIB, UNUSED_MAX - hour);
+        library.begin(&lock, wanted(MIB)).unwrap();
+        let left: Vec<_> = library
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|one| one.id)
+            .collect();
+        assert_eq!(left, [id(2)]);
     }
 
     #[test]
@@ -449,7 +478,7 @@ mod tests {
         found.f_bsize = 4096;
         for (kind, mib, is_room) in [
             (TMPFS_MAGIC, 64, false),
-            (TMPFS_MAGIC, 256, true),
+            (TMPFS_MAGIC, 512, true),
             (0xef53, 4096, false),
         ] {
             found.f_type = kind;

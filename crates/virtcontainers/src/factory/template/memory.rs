@@ -72,13 +72,18 @@ fn copy_chunks(from: &File, to: &File, chunks: &[Extent]) -> io::Result<u64> {
         // A chunk is no longer than the buffer.
         let length = usize::try_from(chunk.end - chunk.begin).unwrap_or(CHUNK_BYTES);
         let data = &mut buffer[..length];
-        from.read_exact_at(data, chunk.begin)?;
+        from.read_exact_at(data, chunk.begin).map_err(unreadable)?;
         for (begin, end) in runs(data) {
             to.write_all_at(&data[begin..end], chunk.begin + begin as u64)?;
             copied += (end - begin) as u64;
         }
     }
     Ok(copied)
+}
+
+/// What is copied is wrong, and not the room for it.
+fn unreadable(error: io::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// The runs of pages that are not all zeros.

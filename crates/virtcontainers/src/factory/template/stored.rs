@@ -12,7 +12,7 @@ use vc_store::UnixMillis;
 
 use super::error::{Attempt as _, TemplateResult};
 use super::id::{TemplateId, hex};
-use super::{blocking, memory};
+use super::{blocking, memory, passed};
 
 /// The guest's memory.
 pub(super) const MEMORY: &str = "memory";
@@ -153,8 +153,11 @@ impl Stored {
         let (copied, filled) = oneshot::channel();
         let memory = self.memory;
         tokio::task::spawn_blocking(move || {
+            let done = memory::copy(&memory, &filling).map(drop);
+            let done =
+                done.and_then(|()| passed("template.memory-copied").map_err(io::Error::other));
             // Nobody asks any more where the VM was given up.
-            let _ = copied.send(memory::copy(&memory, &filling).map(drop));
+            let _ = copied.send(done);
         });
         if let Some(own) = scratch {
             let image = self

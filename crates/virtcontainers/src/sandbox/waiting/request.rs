@@ -36,6 +36,7 @@ pub struct WaitingConfig {
     pub throw_away: bool,
     /// Whether its containers will have the host's system as their root. One for those that bring theirs does not show
     /// it to them.
+    #[serde(default)]
     pub host_system: bool,
     /// Whether its containers will share one pid namespace.
     pub shared_pids: bool,

@@ -1,4 +1,4 @@
-//! `CopyFile`: the last resort for a host that cannot share.
+//! Small files of the host, which come with a container or by `CopyFile`.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown, lchown, symlink};
@@ -14,7 +14,7 @@ use crate::storage::checked_path;
 const PARTIAL_SUFFIX: &str = ".partial";
 
 /// Writes one piece of a file, or makes a directory or a symbolic link.
-pub(super) fn copy_file(request: &CopyFileRequest) -> Result<()> {
+pub(crate) fn copy_file(request: &CopyFileRequest) -> Result<()> {
     let path = checked_path("file", &request.path)?;
     let attempt = || format!("copy {}", path.display());
     let (uid, gid) = match (u32::try_from(request.uid), u32::try_from(request.gid)) {
