@@ -28,6 +28,9 @@ const FLOOR: &str = "a bare clone: exec to output (F2)";
 /// What every row but those of idle machines runs.
 const PROGRAM_RUN: &str = "The root is a directory with a static `busybox`, and the program its `echo`, in the bare clone too.\n\n";
 
+/// How many starts follow each other, beside others that do the same, where starts a second are counted.
+const SUSTAINED_EACH: usize = 8;
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// How often each start is measured, in turns
@@ -107,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
         0 => None,
         count => Some(idle::measure(&stage, count)?),
     };
-    let a_second = options.at_once as f64 * 1000.0 / rows.median(&at_once);
+    let a_second = stage.sustained(options.at_once, SUSTAINED_EACH)?;
     let goals = targets::goals(&rows, a_second, idle.as_ref());
     let verdicts = format!(
         "{}\n{}",

@@ -163,4 +163,20 @@ impl Stage {
         }
         Ok(began.elapsed())
     }
+
+    /// Starts a second from a template, where so many are always under way and each is followed by others.
+    pub(super) fn sustained(&self, at_once: usize, each: usize) -> Result<f64> {
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            let one_after_another = || (0..each).try_for_each(|_| self.at_once(1).map(drop));
+            let all: Vec<_> = (0..at_once)
+                .map(|_| scope.spawn(one_after_another))
+                .collect();
+            all.into_iter().try_for_each(|one| {
+                let ended = one.join();
+                ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })?;
+        Ok((at_once * each) as f64 / began.elapsed().as_secs_f64())
+    }
 }
