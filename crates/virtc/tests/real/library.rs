@@ -19,11 +19,17 @@ use super::{busybox_root, host};
 
 /// A runtime whose sandboxes are the test's.
 pub(super) fn runtime(host: &Host) -> Runtime {
+    runtime_with(host, |_| ())
+}
+
+/// The same with another configuration.
+pub(super) fn runtime_with(host: &Host, change: impl FnOnce(&mut vc_config::Config)) -> Runtime {
     let mut config = Sources::of_process(None).load().unwrap().config;
     config.runtime.root = host.root();
     config.runtime.failures = host.failures();
     // The first process of a pid namespace ignores polite signals.
     config.limits.stop_container_ms = vc_config::Millis(500);
+    change(&mut config);
     Runtime::open(RuntimeOptions {
         config,
         program: env!("CARGO_BIN_EXE_virtc").into(),

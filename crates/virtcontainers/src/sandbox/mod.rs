@@ -96,7 +96,7 @@ fn machine_files() -> impl Iterator<Item = &'static str> {
 /// Everything that its [`SandboxHandle`] does can be done with it. To leave nothing behind,
 /// [`Sandbox::stop`] and [`Sandbox::delete`] it.
 pub struct Sandbox {
-    _clock: ClockKeeper,
+    clock: ClockKeeper,
     _leases: Leases,
     handle: SandboxHandle,
     machine: Machine,
@@ -259,7 +259,7 @@ impl Sandbox {
         status.state.transition(SandboxState::Running)?;
         self.machine.vm().resume().await?;
         states::sandbox(self.place.directory(), SandboxState::Running).await?;
-        Ok(clock::correct(&self.handle.0.guest.agent).await?)
+        Ok(self.clock.correct().await?)
     }
 
     /// Ends the machine without the guest's help and waits until its processes are gone. What ran

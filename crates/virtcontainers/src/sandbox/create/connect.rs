@@ -243,7 +243,7 @@ impl Connected {
             }
         };
         Ok(Sandbox {
-            _clock: clock,
+            clock,
             _leases: leases,
             handle,
             place,

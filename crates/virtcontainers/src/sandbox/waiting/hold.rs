@@ -210,7 +210,7 @@ impl Held {
     /// Lets go of what acts on a running sandbox, and stops the processors.
     async fn of(sandbox: Sandbox) -> Result<Self> {
         let Sandbox {
-            _clock: clock,
+            clock,
             _leases: leases,
             handle,
             machine,
