@@ -106,11 +106,12 @@ pub(crate) fn run(options: &Options) -> Result<(String, ExitCode)> {
     for _ in 0..options.rounds {
         rows.add(&at_once, stage.at_once(options.at_once)?);
     }
+    // Before others end.
+    let a_second = stage.sustained(options.at_once, SUSTAINED_EACH)?;
     let idle = match options.idle {
         0 => None,
         count => Some(idle::measure(&stage, count)?),
     };
-    let a_second = stage.sustained(options.at_once, SUSTAINED_EACH)?;
     let goals = targets::goals(&rows, a_second, idle.as_ref());
     let verdicts = format!(
         "{}\n{}",
