@@ -92,7 +92,11 @@ fn containers_of_a_pod_go_through_their_lives() {
     fs::rename(logs.join("main.log"), logs.join("main.log.1")).unwrap();
     client.reopen_log(&main);
     assert_eq!(client.say(&main, "touch /tmp/go"), "");
-    containerd.wait_for("the later lines", || log("main.log").contains("bad"));
+    // Two streams, in any order.
+    containerd.wait_for("the later lines", || {
+        let log = log("main.log");
+        log.contains("two") && log.contains("bad")
+    });
     let second = log("main.log");
     assert!(
         second.contains(" stdout F two\n") && second.contains(" stderr F bad\n"),
