@@ -397,6 +397,12 @@ mod tests {
         description.set_modified(SystemTime::now() - used).unwrap();
     }
 
+    /// Those that there are, in the order of their last use.
+    fn ids(library: &Library) -> Vec<TemplateId> {
+        let listed = library.list().unwrap();
+        listed.into_iter().map(|one| one.id).collect()
+    }
+
     fn wanted(bytes: u64) -> Wanted {
         Wanted {
             memory: ByteSize::from_bytes(bytes),
@@ -434,13 +440,7 @@ mod tests {
             add(&library, number, 4 * MIB, Duration::from_secs(60 * minutes));
         }
         library.begin(&lock, wanted(4 * MIB)).unwrap();
-        let left: Vec<_> = library
-            .list()
-            .unwrap()
-            .into_iter()
-            .map(|one| one.id)
-            .collect();
-        assert_eq!(left, [id(3), id(1)]);
+        assert_eq!(ids(&library), [id(3), id(1)]);
         let too_much = library.begin(&lock, wanted(1 << 40));
         assert!(matches!(too_much, Err(TemplateError::NoRoom { .. })));
     }
@@ -453,13 +453,7 @@ mod tests {
         add(&library, 1, MIB, UNUSED_MAX + hour);
         add(&library, 2, MIB, UNUSED_MAX - hour);
         library.begin(&lock, wanted(MIB)).unwrap();
-        let left: Vec<_> = library
-            .list()
-            .unwrap()
-            .into_iter()
-            .map(|one| one.id)
-            .collect();
-        assert_eq!(left, [id(2)]);
+        assert_eq!(ids(&library), [id(2)]);
     }
 
     #[test]
