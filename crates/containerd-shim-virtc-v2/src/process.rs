@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use containerd_shim_protos::api::Status;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use vc_types::Signal;
+use vc_types::{ExitStatus, Signal};
 use virtcontainers::{Process, ProcessExit};
 
 use crate::error::{Error, Result};
@@ -24,6 +24,8 @@ const LOST_CODE: u32 = 137;
 pub(crate) struct Exit {
     pub(crate) code: u32,
     pub(crate) at: SystemTime,
+    /// Whether it was killed since its container had no more memory.
+    pub(crate) out_of_memory: bool,
 }
 
 impl Exit {
@@ -37,6 +39,7 @@ impl Exit {
         Self {
             code,
             at: SystemTime::now(),
+            out_of_memory: false,
         }
     }
 
@@ -50,6 +53,7 @@ impl Exit {
                 Self {
                     code: u32::from(exit.status.shell_code()),
                     at: SystemTime::now(),
+                    out_of_memory: matches!(exit.status, ExitStatus::Signal { oom: true, .. }),
                 }
             }
             Err(error) => {

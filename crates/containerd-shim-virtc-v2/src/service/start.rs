@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use containerd_shim_protos::events::task::{TaskExecStarted, TaskExit, TaskStart};
+use containerd_shim_protos::events::task::{TaskExecStarted, TaskExit, TaskOOM, TaskStart};
 use containerd_shim_protos::protobuf::MessageField;
 use tokio::time::timeout;
 use virtcontainers::{HookKind, fault};
@@ -116,6 +116,13 @@ pub(super) fn watch(pod: &Arc<Pod>, task: &Arc<Task>, exec: Option<(String, Arc<
             && let Err(error) = fault::point("exec.ended")
         {
             tracing::warn!(%error, "a test asks for it");
+        }
+        if exit.out_of_memory && Arc::ptr_eq(&process, &task.first) {
+            // Before the end: containerd asks then why that was. What is told of shortages may come later.
+            pod.events.publish(&TaskOOM {
+                container_id: task.container.to_string(),
+                ..TaskOOM::default()
+            });
         }
         pod.events.publish(&TaskExit {
             container_id: task.container.to_string(),
